@@ -1,0 +1,1 @@
+"""One module per subcommand: it parses, calls the library once, and prints."""

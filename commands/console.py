@@ -1,0 +1,160 @@
+"""What every command shares: streams, options, and how an error becomes one line.
+
+Results go to stdout; progress, notices and errors to stderr. No traceback reaches a user without
+`--debug`, and locals never do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+
+from ..errors import EXIT_INTERRUPTED, EXIT_UNEXPECTED, StorageError, VfssError
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+WorkspaceOption = Annotated[
+    Path,
+    typer.Option("--workspace", "-w", help="Workspace folder.", file_okay=False),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is already there.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only results.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Same seed, same result.", min=0)]
+
+
+def debugging() -> bool:
+    return os.environ.get("VFSS_DEBUG", "") not in ("", "0")
+
+
+def guarded(command: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Wrap a command so that each failure is one line on stderr and its documented exit code."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        try:
+            with _sigterm_as_interrupt():
+                return command(*args, **kwargs)
+        except VfssError as error:
+            code, line = error.exit_code, str(error)
+        except KeyboardInterrupt:
+            code, line = EXIT_INTERRUPTED, "interrupted; what was written is complete"
+        except BrokenPipeError:
+            # The reader of our output has gone (`vfss report | head`): nothing left to say.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
+        except OSError as error:
+            code, line = _operating_system(error)
+        except MemoryError:
+            code, line = 6, "not enough memory. Use fewer workers, a smaller batch or image size."
+        except Exception as error:
+            if error.__class__.__module__.startswith(("typer", "click")):
+                raise
+            code = EXIT_UNEXPECTED
+            line = f"unexpected {type(error).__name__}. This is our bug; --debug shows where."
+        if debugging():
+            traceback.print_exc()
+        fail_line(line)
+        raise typer.Exit(code)
+
+    return wrapper
+
+
+def _operating_system(error: OSError) -> tuple[int, str]:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError.exit_code, "the disk is full. Free some space and run it again."
+    name = Path(error.filename).name if isinstance(error.filename, str) else ""
+    return 4, f"{name}: {error.strerror}.".lstrip(": ")
+
+
+def fail_line(line: str) -> None:
+    err.print(f"[bold red]error:[/] {_plain(line)}")
+
+
+def warn(line: str) -> None:
+    err.print(f"[yellow]warning:[/] {_plain(line)}")
+
+
+def note(line: str) -> None:
+    err.print(_plain(line))
+
+
+def _plain(line: str) -> str:
+    """One line, and no `[...]` of a file name taken as markup."""
+    from rich.markup import escape
+
+    return escape(" ".join(line.split()))
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """The one JSON object of a `--json` command."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def progress(title: str, *, quiet: bool = False) -> Iterator[Callable[[int, int, str], None]]:
+    """Yield `tick(done, total, words)`. A bar with ETA on a terminal, nothing elsewhere.
+
+    `total` 0 means unknown. `words` stand behind the bar.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[words]}", markup=False),
+    )
+    shown = err.is_terminal and not quiet and not os.environ.get("CI")
+    with Progress(*columns, console=err, disable=not shown, transient=True) as bar:
+        task = bar.add_task(title, total=None, words="")
+
+        def tick(done: int, total: int, words: str = "") -> None:
+            bar.update(task, completed=done, total=total or None, words=words)
+
+        yield tick
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """A polite kill ends like Ctrl-C: temporaries are removed, checkpoints kept."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,146 @@
+"""Settings, strict: an unknown key is an error, and all errors are listed at once.
+
+Two models: `LabConfig` is `vfss.yaml`, what a lab sets once; `DistillConfig` is a run's
+`config.yaml`, everything that shapes one training. Flags override files, files override defaults.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import ConfigError
+from .tasks import TaskSet
+from .workspace import Workspace, write_text
+
+Model = TypeVar("Model", bound=BaseModel)
+
+Balancing = Literal["uniform", "mlp", "attention"]
+Standardisation = Literal["none", "meanstd", "phi-s"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class SplitConfig(_Strict):
+    """Shares of patients. The rest is for training."""
+
+    val: float = Field(0.15, ge=0, lt=1)
+    test: float = Field(0.2, ge=0, lt=1)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _leaves_some_for_training(self) -> SplitConfig:
+        if self.val + self.test >= 1:
+            raise ValueError("val + test must leave patients for training")
+        return self
+
+
+class LabConfig(_Strict):
+    """`vfss.yaml`. `task_set` is a built-in name or a YAML file relative to the workspace."""
+
+    schema_version: Literal[1] = 1
+    task_set: str = "vfss12"
+    splits: SplitConfig = SplitConfig()
+
+
+class DistillConfig(_Strict):
+    """Everything that shapes one run.
+
+    `align_steps` of feature alignment come first, then `task_steps` with the masks, during which
+    alignment goes on with weight `align_weight`. `grid` is the side of the square on which student
+    and teachers are compared. `entropy_floor` (0 to 1, a share of log T) keeps `mlp` and
+    `attention` from leaving all weight on the easiest teacher.
+    """
+
+    schema_version: Literal[1] = 1
+    task_set: str = "vfss12"
+    teachers: tuple[str, ...] = ()
+    student: str = "small"
+    image_size: int = Field(256, ge=64, le=1024, multiple_of=32)
+    context: Literal[0, 1] = 0
+    balancing: Balancing = "attention"
+    standardisation: Standardisation = "phi-s"
+    entropy_floor: float = Field(0.7, ge=0, le=1)
+    grid: int = Field(32, ge=4, le=128)
+    align_steps: int = Field(2000, ge=0)
+    task_steps: int = Field(4000, ge=0)
+    align_weight: float = Field(0.3, ge=0)
+    batch_size: int = Field(16, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_steps: int = Field(100, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    ema: float = Field(0.995, ge=0, lt=1)
+    validate_every: int = Field(250, ge=1)
+    checkpoint_every: int = Field(250, ge=1)
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(0, ge=0, description="0: as many as this process may use")
+
+    @model_validator(mode="after")
+    def _coherent(self) -> DistillConfig:
+        if len(set(self.teachers)) != len(self.teachers):
+            raise ValueError("a teacher is named twice")
+        if self.align_steps + self.task_steps == 0:
+            raise ValueError("align_steps + task_steps must be at least 1")
+        return self
+
+
+def parse(model: type[Model], data: Any, *, file: str | Path | None = None) -> Model:
+    """Check `data` against `model`. Raises ConfigError that lists every fault."""
+    if not isinstance(data, dict):
+        raise ConfigError("holds no settings (expected `key: value` lines)", file=file)
+    try:
+        # JSON rules: lists become tuples, yet "3" stays no number.
+        return model.model_validate(_jsonable(data), strict=None)
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg']}"
+            for fault in error.errors()
+        ]
+        raise ConfigError("; ".join(faults), file=file, remedy="Mend these settings.") from error
+
+
+def _jsonable(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+
+
+def read_yaml(path: Path) -> Any:
+    """Raises ConfigError when the file is missing or not YAML."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError("cannot be read", file=path.name) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError("not readable as YAML", file=path.name) from error
+
+
+def dump_yaml(model: BaseModel) -> str:
+    """YAML that `parse` reads back."""
+    return yaml.safe_dump(model.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_lab(workspace: Workspace) -> LabConfig:
+    """`vfss.yaml`, or the defaults where there is none. Reading never writes."""
+    if not workspace.config_file.exists():
+        return LabConfig()
+    return parse(LabConfig, read_yaml(workspace.config_file) or {}, file=workspace.config_file.name)
+
+
+def create_lab(workspace: Workspace, config: LabConfig) -> None:
+    """Write `vfss.yaml` unless there is one: what a lab wrote is never rewritten."""
+    if not workspace.config_file.exists():
+        note = "# What this lab sets once. Flags override it. See docs/configuration.md.\n"
+        write_text(workspace.config_file, note + dump_yaml(config))
+
+
+def lab_tasks(workspace: Workspace) -> TaskSet:
+    """The workspace's task set; a YAML file is looked for in the workspace."""
+    name = load_lab(workspace).task_set
+    inside = workspace.root / name
+    return TaskSet.load(inside if inside.is_file() else name)

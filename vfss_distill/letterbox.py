@@ -1,0 +1,76 @@
+"""One rule that makes any frame a square, shared by training, export and inference.
+
+The frame is scaled so that its longer side is S and centred on a black S×S square.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+RULE = "letterbox: longer side to S (area when smaller, linear when larger), centred, black"
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """How an H×W frame lies in an S×S square; all in pixels.
+
+    `Letterbox.fit(480, 640, 256).frame(grey)` → 256×256; `.undo(maps)` brings maps back.
+    """
+
+    height: int
+    width: int
+    size: int
+    scaled_height: int
+    scaled_width: int
+    top: int
+    left: int
+
+    @classmethod
+    def fit(cls, height: int, width: int, size: int) -> Letterbox:
+        scale = size / max(height, width)
+        scaled_height = max(1, round(height * scale))
+        scaled_width = max(1, round(width * scale))
+        top = (size - scaled_height) // 2
+        left = (size - scaled_width) // 2
+        return cls(height, width, size, scaled_height, scaled_width, top, left)
+
+    def frame(self, grey: NDArray[Any]) -> NDArray[Any]:
+        """A grey H×W frame (uint8 or float32) as S×S, same dtype."""
+        import cv2  # here, so that `vfss --help` does not pay for it
+
+        square = np.zeros((self.size, self.size), grey.dtype)
+        inner = square[self.top :, self.left :][: self.scaled_height, : self.scaled_width]
+        shrinks = self.size < max(self.height, self.width)
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        inner[:] = cv2.resize(grey, (self.scaled_width, self.scaled_height), interpolation=how)
+        return square
+
+    def mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """A binary H×W mask as S×S: a pixel is set where the mask covers at least half of it."""
+        result: NDArray[np.bool_] = self.frame(mask.astype(np.float32)) >= 0.5
+        return result
+
+    def undo(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Maps on the square (T×S×S or S×S, float32) brought back to T×H×W or H×W, linearly."""
+        import cv2
+
+        single = maps.ndim == 2
+        stack = maps[None] if single else maps
+        inner = stack[
+            :,
+            self.top : self.top + self.scaled_height,
+            self.left : self.left + self.scaled_width,
+        ]
+        out = np.empty((len(stack), self.height, self.width), np.float32)
+        for source, target in zip(inner, out, strict=True):
+            cv2.resize(
+                np.ascontiguousarray(source),
+                (self.width, self.height),
+                dst=target,
+                interpolation=cv2.INTER_LINEAR,
+            )
+        return out[0] if single else out

@@ -1,0 +1,195 @@
+"""Tasks: the anatomies we segment, as one table without torch.
+
+The table feeds the command line, ONNX metadata, colours, reports and documents. Masks are
+independent binary maps, because X-ray shadows overlap: never one label image, never a softmax.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import ConfigError, LabelError
+
+_TASK_ID = re.compile(r"[a-z][a-z0-9_]{0,31}")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One anatomy to segment.
+
+    `id` names folders and columns (lower case, digits, underscores). `colour` is RGB, 0-255.
+    `may_be_absent`: a normal frame may show none of it. `may_overlap`: ids of tasks whose shadows
+    it may cross; anything else that overlaps is worth a warning.
+    """
+
+    id: str
+    name: str
+    colour: tuple[int, int, int]
+    may_be_absent: bool = False
+    may_overlap: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not _TASK_ID.fullmatch(self.id):
+            raise ConfigError(
+                f"{self.id!r} cannot be a task id",
+                remedy="Use lower-case letters, digits and underscores, at most 32.",
+            )
+
+
+@dataclass(frozen=True)
+class TaskSet:
+    """An ordered list of tasks: the order of a model's output channels."""
+
+    name: str
+    tasks: tuple[Task, ...]
+
+    def __post_init__(self) -> None:
+        ids = [task.id for task in self.tasks]
+        if not ids or len(set(ids)) != len(ids):
+            raise ConfigError(f"task set {self.name!r} must list at least one task, each once")
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(task.id for task in self.tasks)
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self.tasks)
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __getitem__(self, task_id: str) -> Task:
+        for task in self.tasks:
+            if task.id == task_id:
+                return task
+        raise LabelError(
+            f"unknown task {task_id!r}",
+            remedy=f"Task set {self.name!r} has: {' '.join(self.ids)}.",
+        )
+
+    def __contains__(self, task_id: object) -> bool:
+        return task_id in self.ids
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; `from_dict` reads it back."""
+        return {"name": self.name, "tasks": [asdict(task) for task in self.tasks]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], *, file: str | Path | None = None) -> TaskSet:
+        """Raises ConfigError, naming every fault, when `data` is not a task set."""
+        faults = []
+        tasks = []
+        entries = data.get("tasks") if isinstance(data, Mapping) else None
+        if not isinstance(entries, list) or not entries:
+            raise ConfigError("no `tasks:` list", file=file, remedy="See docs/tasks.md.")
+        for number, entry in enumerate(entries):
+            try:
+                tasks.append(_task_from(entry, number))
+            except ConfigError as error:
+                faults.append(error.what)
+        if faults:
+            raise ConfigError("; ".join(faults), file=file, remedy="See docs/tasks.md.")
+        return cls(str(data.get("name", "custom")), tuple(tasks))
+
+    @classmethod
+    def load(cls, name_or_file: str | Path) -> TaskSet:
+        """A built-in set by name (`vfss12`), or a YAML file. Raises ConfigError."""
+        if str(name_or_file) in TASK_SETS:
+            return TASK_SETS[str(name_or_file)]
+        path = Path(name_or_file)
+        try:
+            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(
+                "no such task set",
+                file=name_or_file,
+                remedy=f"Name a built-in set ({', '.join(TASK_SETS)}) or a YAML file.",
+            ) from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError("not readable as YAML", file=name_or_file) from error
+        return cls.from_dict(data, file=path)
+
+
+def _task_from(entry: object, number: int) -> Task:
+    known = {"id", "name", "colour", "may_be_absent", "may_overlap"}
+    if isinstance(entry, str):
+        entry = {"id": entry}
+    if not isinstance(entry, Mapping) or "id" not in entry:
+        raise ConfigError(f"task {number + 1} has no id")
+    if unknown := set(entry) - known:
+        raise ConfigError(f"task {entry['id']}: unknown keys {sorted(map(str, unknown))}")
+    colour = entry.get("colour", _PALETTE[number % len(_PALETTE)])
+    if not _is_rgb(colour):
+        raise ConfigError(f"task {entry['id']}: colour must be three numbers, 0 to 255")
+    return Task(
+        id=str(entry["id"]),
+        name=str(entry.get("name", entry["id"])),
+        colour=(int(colour[0]), int(colour[1]), int(colour[2])),
+        may_be_absent=bool(entry.get("may_be_absent", False)),
+        may_overlap=tuple(map(str, entry.get("may_overlap", ()))),
+    )
+
+
+def _is_rgb(value: object) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, str)
+        and len(value) == 3
+        and all(isinstance(part, int) and 0 <= part <= 255 for part in value)
+    )
+
+
+# Twelve colours apart for the three common kinds of colour blindness: soft tissue in saturated
+# Okabe-Ito hues, the spine as one ramp from yellow to violet so that neighbours differ in
+# lightness as well as in hue.
+_PALETTE = (
+    (213, 94, 0),
+    (86, 180, 233),
+    (0, 114, 178),
+    (240, 228, 66),
+    (204, 121, 167),
+    (253, 231, 37),
+    (160, 218, 57),
+    (74, 193, 109),
+    (31, 161, 135),
+    (54, 112, 160),
+    (92, 80, 170),
+    (122, 40, 140),
+)
+
+_VERTEBRAE = tuple(
+    Task(f"c{n}", f"C{n} vertebra", _PALETTE[4 + n], may_overlap=("mandible",) if n < 4 else ())
+    for n in range(1, 8)
+)
+
+VFSS12 = TaskSet(
+    "vfss12",
+    (
+        Task(
+            "bolus",
+            "bolus",
+            _PALETTE[0],
+            may_be_absent=True,
+            may_overlap=("pharynx", "airway", "hyoid", "mandible"),
+        ),
+        Task("pharynx", "pharynx", _PALETTE[1], may_overlap=("bolus", "airway", "hyoid")),
+        Task("airway", "airway", _PALETTE[2], may_overlap=("bolus", "pharynx", "hyoid")),
+        Task(
+            "hyoid",
+            "hyoid bone",
+            _PALETTE[3],
+            may_be_absent=True,
+            may_overlap=("bolus", "pharynx", "airway", "mandible"),
+        ),
+        Task("mandible", "mandible", _PALETTE[4], may_overlap=("bolus", "hyoid", "c1", "c2", "c3")),
+        *_VERTEBRAE,
+    ),
+)
+
+TASK_SETS: Mapping[str, TaskSet] = {VFSS12.name: VFSS12}

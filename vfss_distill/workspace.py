@@ -1,0 +1,203 @@
+"""The workspace: which file lies where, and how files are written.
+
+    workspace/
+      vfss.yaml                                 what a lab sets once
+      studies/<study>/{study.json,frames/,masks/<task>/}
+      splits.yaml                               train / val / test by patient
+      cache/<teacher>-<digest>/<study>.safetensors
+      runs/<run>/
+      results/<study>/<model>/
+      reports/<name>/
+      weights/                                  teacher weights a lab has put there
+      identities.csv, identities.key            the only link from pseudonyms to sources; mode 600
+
+Every write is atomic: a temporary beside the target, fsync, rename. A process that dies leaves the
+old file or the new one, and perhaps a temporary that `is_temporary` recognises.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import DataError, StorageError, WorkspaceError
+
+_TEMPORARY = ".partial-"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths inside one workspace folder. Nothing is created until something is written."""
+
+    root: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.root / "vfss.yaml"
+
+    @property
+    def studies(self) -> Path:
+        return self.root / "studies"
+
+    @property
+    def splits_file(self) -> Path:
+        return self.root / "splits.yaml"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def weights(self) -> Path:
+        return self.root / "weights"
+
+    @property
+    def identities_file(self) -> Path:
+        return self.root / "identities.csv"
+
+    @property
+    def identities_key(self) -> Path:
+        return self.root / "identities.key"
+
+    def relative(self, path: Path) -> str:
+        """`path` as written in records: relative to the workspace, with forward slashes.
+
+        Raises WorkspaceError when `path` lies outside: such a path may hold a name.
+        """
+        try:
+            return path.resolve().relative_to(self.root.resolve()).as_posix()
+        except ValueError as error:
+            raise WorkspaceError("an output would lie outside the workspace") from error
+
+
+def is_temporary(path: Path) -> bool:
+    """True for what an interrupted write may leave behind; readers skip it."""
+    return path.name.startswith(_TEMPORARY)
+
+
+@contextmanager
+def storage_errors(target: Path) -> Iterator[None]:
+    """Turn the operating system's word on a failed write into a StorageError with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            what, remedy = "the disk is full", "Free some space and run the same command again."
+        elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            what, remedy = "cannot be written", "Choose a folder you may write to."
+        else:
+            raise
+        raise StorageError(what, file=target.name, remedy=remedy) from error
+
+
+@contextmanager
+def atomic_path(target: Path, *, mode: int | None = None) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; on success it becomes `target`, else it is removed.
+
+    Raises StorageError on a full or read-only disk.
+    """
+    temporary = target.parent / f"{_TEMPORARY}{secrets.token_hex(4)}-{target.name[-80:]}"
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            _flush(temporary)
+            if mode is not None:
+                temporary.chmod(mode)
+            temporary.replace(target)
+            _flush(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `target`; on success it takes `target`'s place.
+
+    An existing `target` is replaced whole and only once the new one is complete. Files put into
+    the folder need not be written atomically themselves. Raises StorageError as `atomic_path`.
+    """
+    temporary = target.parent / f"{_TEMPORARY}{secrets.token_hex(4)}-{target.name[-80:]}"
+    with storage_errors(target):
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            for path in sorted(temporary.rglob("*")):
+                _flush(path)
+            old = target.parent / f"{_TEMPORARY}{secrets.token_hex(4)}-old"
+            if target.exists():
+                target.rename(old)
+            temporary.rename(target)
+            _flush(target.parent)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_bytes(target: Path, data: bytes, *, mode: int | None = None) -> None:
+    """Write atomically. Raises StorageError."""
+    with atomic_path(target, mode=mode) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(target: Path, text: str, *, mode: int | None = None) -> None:
+    """Write UTF-8 atomically. Raises StorageError."""
+    write_bytes(target, text.encode("utf-8"), mode=mode)
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write JSON atomically; NaN and infinity are refused, as they are not JSON."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(target, text + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read one JSON object. Raises DataError when it is missing or damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError("file is missing", file=path.name) from error
+    except (OSError, ValueError) as error:
+        raise DataError("not readable as JSON", file=path.name) from error
+    if not isinstance(value, dict):
+        raise DataError("holds no JSON object", file=path.name)
+    return value
+
+
+def free_bytes(folder: Path) -> int:
+    """Free space where `folder` is, or would be once made."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _flush(path: Path) -> None:
+    """fsync a file or folder; what cannot be synced (some network shares) is left to the system."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+    finally:
+        os.close(descriptor)

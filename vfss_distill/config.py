@@ -29,8 +29,8 @@ class _Strict(BaseModel):
 class SplitConfig(_Strict):
     """Shares of patients. The rest is for training."""
 
-    val: float = Field(0.15, ge=0, lt=1)
-    test: float = Field(0.2, ge=0, lt=1)
+    val: float = Field(default=0.15, ge=0, lt=1)
+    test: float = Field(default=0.2, ge=0, lt=1)
     seed: int = 0
 
     @model_validator(mode="after")
@@ -40,47 +40,41 @@ class SplitConfig(_Strict):
         return self
 
 
-class LabConfig(_Strict):
-    """`vfss.yaml`. `task_set` is a built-in name or a YAML file relative to the workspace."""
-
-    schema_version: Literal[1] = 1
-    task_set: str = "vfss12"
-    splits: SplitConfig = SplitConfig()
-
-
 class DistillConfig(_Strict):
     """Everything that shapes one run.
 
     `align_steps` of feature alignment come first, then `task_steps` with the masks, during which
     alignment goes on with weight `align_weight`. `grid` is the side of the square on which student
     and teachers are compared. `entropy_floor` (0 to 1, a share of log T) keeps `mlp` and
-    `attention` from leaving all weight on the easiest teacher.
+    `attention` from leaving all weight on the easiest teacher. Of the unlabelled frames, every
+    `unlabelled_every`-th is shown to the teachers.
     """
 
     schema_version: Literal[1] = 1
     task_set: str = "vfss12"
     teachers: tuple[str, ...] = ()
     student: str = "small"
-    image_size: int = Field(256, ge=64, le=1024, multiple_of=32)
+    image_size: int = Field(default=256, ge=64, le=1024, multiple_of=32)
     context: Literal[0, 1] = 0
     balancing: Balancing = "attention"
     standardisation: Standardisation = "phi-s"
-    entropy_floor: float = Field(0.7, ge=0, le=1)
-    grid: int = Field(32, ge=4, le=128)
-    align_steps: int = Field(2000, ge=0)
-    task_steps: int = Field(4000, ge=0)
-    align_weight: float = Field(0.3, ge=0)
-    batch_size: int = Field(16, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    warmup_steps: int = Field(100, ge=0)
-    clip_norm: float = Field(1.0, gt=0)
-    ema: float = Field(0.995, ge=0, lt=1)
-    validate_every: int = Field(250, ge=1)
-    checkpoint_every: int = Field(250, ge=1)
+    entropy_floor: float = Field(default=0.7, ge=0, le=1)
+    grid: int = Field(default=32, ge=4, le=128)
+    unlabelled_every: int = Field(default=1, ge=1)
+    align_steps: int = Field(default=2000, ge=0)
+    task_steps: int = Field(default=4000, ge=0)
+    align_weight: float = Field(default=0.3, ge=0)
+    batch_size: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup_steps: int = Field(default=100, ge=0)
+    clip_norm: float = Field(default=1.0, gt=0)
+    ema: float = Field(default=0.995, ge=0, lt=1)
+    validate_every: int = Field(default=250, ge=1)
+    checkpoint_every: int = Field(default=250, ge=1)
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = Field(0, ge=0, description="0: as many as this process may use")
+    threads: int = Field(default=0, ge=0, description="0: as many as this process may use")
 
     @model_validator(mode="after")
     def _coherent(self) -> DistillConfig:
@@ -88,6 +82,23 @@ class DistillConfig(_Strict):
             raise ValueError("a teacher is named twice")
         if self.align_steps + self.task_steps == 0:
             raise ValueError("align_steps + task_steps must be at least 1")
+        return self
+
+
+class LabConfig(_Strict):
+    """`vfss.yaml`. `task_set` is a built-in name or a YAML file relative to the workspace.
+
+    `distill` holds this lab's own defaults for any setting of `DistillConfig`.
+    """
+
+    schema_version: Literal[1] = 1
+    task_set: str = "vfss12"
+    splits: SplitConfig = SplitConfig()
+    distill: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _distill_settings_are_known(self) -> LabConfig:
+        DistillConfig.model_validate(_jsonable(self.distill))
         return self
 
 

@@ -1,0 +1,1 @@
+"""Frozen foundation encoders behind one interface. Import the submodules."""

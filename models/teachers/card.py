@@ -1,0 +1,181 @@
+"""Teacher cards: what a teacher is, where its weights are, how it wants its input. No torch here.
+
+A card is a YAML file. The package brings some; a lab puts its own beside its weights
+(`weights/mine.yaml`) or names the file where a teacher's name is asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal, get_args
+
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from ...config import read_yaml
+from ...errors import ConfigError, UsageError, VfssError, WeightsMissing
+
+Family = Literal["sam", "dinov2", "medclip", "open_clip"]
+FAMILIES: tuple[str, ...] = get_args(Family)
+
+WEIGHTS_VARIABLE = "VFSS_WEIGHTS"
+
+_MODELS = Path(__file__).resolve().parents[1]
+PACKAGED_CARDS = _MODELS / "cards"
+PACKAGED_WEIGHTS = _MODELS / "weights"
+
+
+def _plain_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,39}", name):
+        raise ValueError("use lower-case letters, digits, - and _, at most 40")
+    return name
+
+
+def _inside(file: str) -> str:
+    path = PurePosixPath(file)
+    if not file or path.is_absolute() or ".." in path.parts or "\\" in file or ":" in file:
+        raise ValueError("must be a relative path inside the weights folder")
+    return file
+
+
+def _one_or_three(values: tuple[float, ...]) -> tuple[float, ...]:
+    if len(values) not in (1, 3):
+        raise ValueError("give one number for grey or three for red, green, blue")
+    return values
+
+
+def _positive(values: tuple[float, ...]) -> tuple[float, ...]:
+    if any(value <= 0 for value in values):
+        raise ValueError("must be above 0")
+    return values
+
+
+Channels = Annotated[tuple[float, ...], AfterValidator(_one_or_three)]
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class TeacherCard:
+    """One teacher, as its YAML says.
+
+    `file`: relative names under which its weights are looked for, the most likely first.
+    `image_size`: side in pixels of the square the network sees as published; where the weights
+    themselves fix it (sam, dinov2, open_clip) the weights win, so small configurations load too.
+    `resize`: `stretch` (both sides, cubic spline, anti-aliased), `crop` (shorter side, bicubic,
+    then the centre) or `pad` (square with 0, then bicubic). `intensity`: `minmax` per image, or
+    `unit` (divide by 255); then `mean` and `std` on that 0..1 scale. `stage`: which Swin stage
+    gives the map, 1 to 4; none means the last one after its norm. `drop`: names (with `*`) of
+    tensors that may be left out; every other tensor of the file must find its place.
+    `folder` is where the card was read; it is no part of the YAML.
+    """
+
+    name: Annotated[str, AfterValidator(_plain_name)]
+    title: str
+    family: Family
+    licence: str
+    source: str
+    file: Annotated[tuple[Annotated[str, AfterValidator(_inside)], ...], Field(min_length=1)]
+    image_size: Annotated[int, Field(ge=16, le=4096)]
+    resize: Literal["stretch", "crop", "pad"]
+    intensity: Literal["minmax", "unit"]
+    mean: Channels = (0.0,)
+    std: Annotated[Channels, AfterValidator(_positive)] = (1.0,)
+    stage: Annotated[int, Field(ge=1, le=4)] | None = None
+    drop: tuple[str, ...] = ()
+    packaged: bool = False
+    notes: str = ""
+    folder: Path | None = dataclasses.field(default=None, compare=False)
+
+
+_CARD = TypeAdapter(TeacherCard)
+
+
+def read_card(path: Path) -> TeacherCard:
+    """Read one card strictly. Raises ConfigError that lists every fault."""
+    data = read_yaml(path)
+    if not isinstance(data, dict):
+        raise ConfigError("holds no card (expected `key: value` lines)", file=path.name)
+    faults = ["folder: unknown key"] if data.pop("folder", None) is not None else []
+    try:
+        # JSON rules: a list may be a tuple and 1 a float, yet "3" is no number.
+        card = _CARD.validate_json(json.dumps(data, default=str), strict=True)
+    except ValidationError as error:
+        faults += [
+            f"{'.'.join(map(str, fault['loc'])) or 'card'}: {fault['msg']}"
+            for fault in error.errors()
+        ]
+    if faults:
+        remedy = "Mend the card; those packaged with vfss are examples."
+        raise ConfigError("; ".join(faults), file=path.name, remedy=remedy)
+    return dataclasses.replace(card, folder=path.parent)
+
+
+def list_cards(workspace_root: Path | None = None) -> list[TeacherCard]:
+    """Packaged cards, then those beside a lab's weights, each name once, sorted by name.
+
+    A lab's card replaces a packaged one of the same name. Raises ConfigError.
+    """
+    found = {card.name: card for card in map(read_card, sorted(PACKAGED_CARDS.glob("*.yaml")))}
+    for folder in reversed(weights_folders(workspace_root)[:-1]):
+        found.update({card.name: card for card in map(read_card, sorted(folder.glob("*.yaml")))})
+    return sorted(found.values(), key=lambda card: (card.packaged, card.name))
+
+
+def load_card(name_or_yaml: str, workspace_root: Path | None = None) -> TeacherCard:
+    """A teacher by name (`medsam`) or by card file (`mine.yaml`).
+
+    Raises UsageError for an unknown name, ConfigError for a card that is wrong.
+    """
+    if name_or_yaml.endswith((".yaml", ".yml")):
+        return read_card(Path(name_or_yaml))
+    cards = {card.name: card for card in list_cards(workspace_root)}
+    if name_or_yaml in cards:
+        return cards[name_or_yaml]
+    raise UsageError(
+        f"unknown teacher {name_or_yaml!r}",
+        remedy=f"Teachers are: {', '.join(cards)}; or name a card file ending in .yaml.",
+    )
+
+
+def weights_folders(workspace_root: Path | None = None) -> list[Path]:
+    """Where weights are looked for, in this order.
+
+    `weights/` of the workspace, the folders of $VFSS_WEIGHTS, the package's own.
+    """
+    folders = [] if workspace_root is None else [workspace_root / "weights"]
+    named = os.environ.get(WEIGHTS_VARIABLE, "")
+    folders += [Path(part) for part in named.split(os.pathsep) if part]
+    return [*folders, PACKAGED_WEIGHTS]
+
+
+def find_weights(card: TeacherCard, *, folders: Sequence[Path]) -> Path | None:
+    """The first candidate file that exists: beside a lab's card, then in `folders`."""
+    own = [] if card.folder in (None, PACKAGED_CARDS) else [card.folder]
+    for folder in (*own, *folders):
+        for name in card.file:
+            if folder is not None and (folder / name).is_file():
+                return folder / name
+    return None
+
+
+def require_weights(card: TeacherCard, *, folders: Sequence[Path]) -> Path:
+    """As find_weights. Raises WeightsMissing that says where to get the file and put it."""
+    found = find_weights(card, folders=folders)
+    if found is None:
+        raise missing_weights(card)
+    return found
+
+
+def missing_weights(card: TeacherCard) -> VfssError:
+    if card.packaged:
+        remedy = "Reinstall vfss-distill, or choose other teachers (vfss teachers)."
+    else:
+        remedy = (
+            f"Get it from {card.source} (licence: {card.licence}) and save it as "
+            f"weights/{card.file[0]} in the workspace, or set {WEIGHTS_VARIABLE} to its folder."
+        )
+    return WeightsMissing(f"no weights of teacher {card.name}", file=card.file[0], remedy=remedy)

@@ -146,21 +146,21 @@ def _is_rgb(value: object) -> bool:
 
 
 # Twelve colours apart for the three common kinds of colour blindness: soft tissue in saturated
-# Okabe-Ito hues, the spine as one ramp from yellow to violet so that neighbours differ in
+# Okabe-Ito hues, the spine as one ramp from lime to violet, so that neighbours differ in
 # lightness as well as in hue.
 _PALETTE = (
     (213, 94, 0),
     (86, 180, 233),
     (0, 114, 178),
-    (240, 228, 66),
+    (255, 237, 70),
     (204, 121, 167),
-    (253, 231, 37),
     (160, 218, 57),
-    (74, 193, 109),
-    (31, 161, 135),
-    (54, 112, 160),
-    (92, 80, 170),
-    (122, 40, 140),
+    (94, 201, 98),
+    (53, 183, 121),
+    (32, 155, 138),
+    (44, 121, 142),
+    (59, 82, 139),
+    (94, 47, 140),
 )
 
 _VERTEBRAE = tuple(

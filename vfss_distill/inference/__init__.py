@@ -1,0 +1,1 @@
+"""A student and a recording become masks and an overlay."""

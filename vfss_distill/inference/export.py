@@ -1,0 +1,335 @@
+"""A trained student becomes one ONNX file that needs no torch, no config and no second file.
+
+Normalisation and the sigmoid are in the graph; tasks, thresholds, letterbox rule and provenance
+are in its metadata. A file that does not agree with torch on real frames is not kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..config import DistillConfig, parse, read_yaml
+from ..errors import ModelError, WeightsMissing, WorkspaceError
+from ..intake.study import Study, list_studies
+from ..letterbox import RULE, Letterbox
+from ..models.students import Student, load_student
+from ..provenance import RESEARCH_USE_ONLY, SCHEMA_VERSION, provenance
+from ..tasks import TaskSet
+from ..workspace import Workspace, atomic_path, read_json
+from .session import Segmenter
+
+OPSET = 20  # what ONNX Runtime 1.16 and later, and OpenVINO, load
+PARITY_BATCHES = (1, 2, 3)
+MAX_DIFFERENCE = 1e-3
+MIN_DICE = 0.999
+_PARITY_STUDIES, _FRAMES_PER_STUDY = 3, 2
+
+_FACTS = "facts.json"
+STUDENT_WEIGHTS, STUDENT_ONNX = "student.safetensors", "student.onnx"
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """An ONNX file that agrees with torch.
+
+    `max_difference`: largest |Δ probability|; `min_dice`: smallest Dice of a task's thresholded
+    masks, both over `frames` frames at batch sizes 1, 2 and 3.
+    """
+
+    path: Path
+    name: str
+    sha256: str
+    bytes: int
+    frames: int
+    max_difference: float
+    min_dice: float
+
+
+class _Exported(nn.Module):
+    """frames uint8 (B, C, S, S) → probabilities float32 (B, T, S, S)."""
+
+    def __init__(self, student: nn.Module) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return torch.sigmoid(self.student(frames).float())
+
+
+def export_student(
+    student: Student,
+    target: Path,
+    *,
+    name: str,
+    tasks: TaskSet,
+    frames: NDArray[np.uint8],
+    facts: Mapping[str, Any],
+) -> ExportReport:
+    """Write `student` to `target`, atomically, after comparing it with torch.
+
+    `frames`: real letterboxed frames, uint8 (n, S, S) or (n, C, S, S). `facts` may hold
+    `thresholds` {task: 0..1}, `trained_sources` (digests of recordings seen in training), and
+    anything else for the provenance block (`teachers`, `simulated`, `seed`, …).
+
+    Raises ModelError when the student cannot be exported or the two disagree, StorageError.
+    """
+    if tuple(student.config.tasks) != tasks.ids:
+        raise ModelError("the student's tasks are not those of the task set", file=target.name)
+    sample = _as_input(frames, 1 + 2 * student.config.context)
+    with atomic_path(target) as temporary:
+        described = _metadata(student, name, tasks, facts)
+        _write_onnx(_Exported(student).eval(), sample, temporary, described)
+        report = compare_student(student, temporary, sample)
+    return dataclasses.replace(report, path=target)
+
+
+def compare_student(student: Student, path: Path, frames: NDArray[np.uint8]) -> ExportReport:
+    """Compare an ONNX file with the student it was made from. Raises ModelError.
+
+    `frames` as for `export_student`; batches of 1, 2 and 3 are tried.
+    """
+    segmenter = Segmenter(path, device="cpu")
+    sample = _as_input(frames, segmenter.channels)
+    module = _Exported(student).eval()
+    difference, dice = _compare(module, segmenter, sample)
+    return ExportReport(
+        path=path,
+        name=segmenter.name,
+        sha256=segmenter.sha256,
+        bytes=path.stat().st_size,
+        frames=len(sample),
+        max_difference=difference,
+        min_dice=dice,
+    )
+
+
+def export_run(
+    workspace: Workspace, run_folder: Path, *, target: Path | None = None, replace: bool = True
+) -> ExportReport:
+    """Export a run's student.safetensors, by default to student.onnx beside it.
+
+    Compares on frames of the workspace's studies. With `replace` False an existing file is only
+    compared. Raises WeightsMissing, WorkspaceError (no studies), ModelError (ONNX and torch
+    disagree).
+    """
+    student = load_student(run_folder / STUDENT_WEIGHTS)
+    target = target or run_folder / STUDENT_ONNX
+    frames = parity_frames(workspace, student.config.image_size, student.config.context)
+    if target.exists() and not replace:
+        return compare_student(student, target, frames)
+    facts = _run_facts(run_folder)
+    return export_student(
+        student,
+        target,
+        name=str(facts.pop("name", run_folder.name)),
+        tasks=_run_tasks(workspace, run_folder, facts.pop("tasks", None)),
+        frames=frames,
+        facts=facts,
+    )
+
+
+def find_run(workspace: Workspace, name: str | None = None) -> Path:
+    """Folder of the run called `name` (or a path to it), or of the newest trained student.
+
+    Raises WeightsMissing.
+    """
+    if name is not None:
+        for folder in (workspace.runs / name, Path(name)):
+            if (folder / STUDENT_WEIGHTS).is_file():
+                return folder
+        raise WeightsMissing(
+            f"no run {name!r} with a trained student", remedy="`ls runs` lists the runs."
+        )
+    trained = [
+        path
+        for path in workspace.runs.glob(f"*/{STUDENT_WEIGHTS}")
+        if not path.parent.name.startswith(".")
+    ]
+    if not trained:
+        raise WeightsMissing("no trained student in runs/", remedy="Run `vfss distill` first.")
+    return max(trained, key=lambda path: (path.stat().st_mtime_ns, path.parent.name)).parent
+
+
+def parity_frames(workspace: Workspace, size: int, context: int) -> NDArray[np.uint8]:
+    """Letterboxed frames of a few studies, from their middle: uint8 (n, C, size, size).
+
+    Raises WorkspaceError when nothing has been ingested.
+    """
+    stacks = [
+        _letterboxed(study, index, size, context)
+        for study in list_studies(workspace)[:_PARITY_STUDIES]
+        for index in _spread(study.record.frames)
+    ]
+    if not stacks:
+        raise WorkspaceError(
+            "no ingested studies: ONNX and torch are compared on real frames",
+            file="studies",
+            remedy="Run `vfss ingest` first.",
+        )
+    return np.stack(stacks)
+
+
+def _as_input(frames: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """(n, S, S) or (n, C, S, S) → (n, C, S, S)."""
+    if not len(frames):
+        raise ModelError("no frames to compare ONNX and torch on")
+    return frames if frames.ndim == 4 else np.repeat(frames[:, None], channels, axis=1)
+
+
+def _spread(frames: int) -> list[int]:
+    return sorted(
+        {frames * (2 * k + 1) // (2 * _FRAMES_PER_STUDY) for k in range(_FRAMES_PER_STUDY)}
+    )
+
+
+def _letterboxed(study: Study, index: int, size: int, context: int) -> NDArray[np.uint8]:
+    box = Letterbox.fit(study.record.height, study.record.width, size)
+    wanted = range(index - context, index + context + 1)
+    inside = [min(max(number, 0), study.record.frames - 1) for number in wanted]
+    return np.stack([box.frame(study.read_frame(number)) for number in inside])
+
+
+def _run_facts(run_folder: Path) -> dict[str, Any]:
+    """What training noted beside the weights; {} for a run that noted nothing."""
+    path = run_folder / _FACTS
+    if not path.exists():
+        return {}
+    facts = read_json(path)
+    return {key: value for key, value in facts.items() if key not in ("schema_version",)}
+
+
+def _run_tasks(workspace: Workspace, run_folder: Path, tasks: Any) -> TaskSet:
+    if isinstance(tasks, dict):
+        return TaskSet.from_dict(tasks, file=_FACTS)
+    config = parse(DistillConfig, read_yaml(run_folder / "config.yaml"), file="config.yaml")
+    inside = workspace.root / config.task_set
+    return TaskSet.load(inside if inside.is_file() else config.task_set)
+
+
+def _metadata(
+    student: Student, name: str, tasks: TaskSet, facts: Mapping[str, Any]
+) -> dict[str, str]:
+    given = facts.get("thresholds") or {}
+    sources: Sequence[str] = facts.get("trained_sources") or ()
+    known = {"thresholds", "trained_sources", "provenance"}
+    rest = {key: value for key, value in facts.items() if key not in known}
+    return {
+        "vfss.schema_version": str(SCHEMA_VERSION),
+        "vfss.name": name,
+        "vfss.tasks": json.dumps(tasks.to_dict()),
+        "vfss.image_size": str(student.config.image_size),
+        "vfss.context": str(student.config.context),
+        "vfss.thresholds": json.dumps({task: float(given.get(task, 0.5)) for task in tasks.ids}),
+        "vfss.letterbox": RULE,
+        "vfss.trained_patients": json.dumps(sorted({str(digest)[:16] for digest in sources})),
+        "vfss.provenance": json.dumps(provenance(**rest)),
+        "vfss.notice": RESEARCH_USE_ONLY,
+    }
+
+
+def _write_onnx(
+    module: nn.Module, sample: NDArray[np.uint8], path: Path, metadata: Mapping[str, str]
+) -> None:
+    """Trace, describe, check and save as one file. Raises ModelError."""
+    import onnx
+
+    # Two frames: with one, some exporters fix the batch size.
+    example = torch.from_numpy(np.ascontiguousarray(np.resize(sample, (2, *sample.shape[1:]))))
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                external_data=False,
+                opset_version=OPSET,
+                input_names=["frames"],
+                output_names=["probabilities"],
+                dynamic_shapes={"frames": {0: torch.export.Dim("batch")}},
+                verbose=False,
+            )
+        if program is None:
+            raise ModelError("torch exported nothing", file=path.name)
+        model = program.model_proto
+    except (RuntimeError, ValueError, TypeError, NotImplementedError, AssertionError) as error:
+        reason = str(error).strip().splitlines()
+        raise ModelError(
+            f"this student cannot be exported ({reason[0][:160] if reason else 'no reason given'})"
+        ) from error
+    onnx.helper.set_model_props(model, dict(metadata))
+    model.doc_string = RESEARCH_USE_ONLY
+    for node in model.graph.node:
+        # Exporters leave the source path and stack of every operation: of no use, and private.
+        node.doc_string = ""
+        del node.metadata_props[:]
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ModelError("the exported graph is not valid ONNX") from error
+    path.write_bytes(model.SerializeToString())
+
+
+def _compare(
+    module: nn.Module, segmenter: Segmenter, sample: NDArray[np.uint8]
+) -> tuple[float, float]:
+    """(largest |Δp|, smallest Dice of a task) over all batch sizes. Raises ModelError."""
+    thresholds = np.array(list(segmenter.thresholds.values()), np.float32)[:, None, None]
+    difference, dice = 0.0, 1.0
+    for size in PARITY_BATCHES:
+        for start in range(0, max(1, len(sample) - size + 1), size):
+            batch = np.ascontiguousarray(np.resize(sample[start:], (size, *sample.shape[1:])))
+            with torch.inference_mode():
+                mine = module(torch.from_numpy(batch)).numpy()
+            theirs = segmenter.probabilities(batch)
+            if theirs.shape != mine.shape or not np.isfinite(theirs).all():
+                raise ModelError(f"ONNX gives {theirs.shape} with batch {size}, or no numbers")
+            difference = max(difference, float(np.abs(mine - theirs).max()))
+            dice = min(dice, _lowest_dice(mine >= thresholds, theirs >= thresholds))
+    if difference > MAX_DIFFERENCE or dice < MIN_DICE:
+        raise ModelError(
+            f"ONNX and torch disagree on real frames: probabilities by up to {difference:.2g} "
+            f"(allowed {MAX_DIFFERENCE:g}), masks by Dice {dice:.4f} (needed {MIN_DICE})",
+            remedy="Nothing was written. Export again with --force, or use another trunk.",
+        )
+    return difference, dice
+
+
+def _lowest_dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """Over tasks; frames of the batch (B, T, H, W) taken together. Both empty: 1."""
+    both = np.count_nonzero(a & b, axis=(0, 2, 3))
+    total = np.count_nonzero(a, axis=(0, 2, 3)) + np.count_nonzero(b, axis=(0, 2, 3))
+    return float(np.where(total == 0, 1.0, 2 * both / np.maximum(total, 1)).min())
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter narrates on stdout, warns of its own internals, and logs."""
+    names = ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")
+    levels = {name: logging.getLogger(name).level for name in names}
+    try:
+        for name in names:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

@@ -1,0 +1,145 @@
+"""What the words after `vfss segment` mean: films, folders, studies, by path or by id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError, UsageError, VfssError, WorkspaceError
+from ..intake.source import FrameSource, content_sha256, find_sources, open_source
+from ..intake.splits import load_splits
+from ..intake.study import RECORD_FILE, Study, list_studies
+from ..workspace import Workspace
+from .record import Subject
+
+SPLITS = ("train", "val", "test", "all")
+
+
+@dataclass(frozen=True)
+class Input:
+    """One recording to segment. `shown`: as the user knows it; for the terminal only."""
+
+    shown: str
+    path: Path
+    study: Study | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An input that could not be segmented, and why."""
+
+    shown: str
+    error: VfssError
+
+
+def find_inputs(words: Sequence[str], workspace: Workspace) -> tuple[list[Input], list[Failure]]:
+    """Recordings meant by `words`, in the order given, each once, and the words that mean none.
+
+    A word is a film, a DICOM file, a folder of either, a folder of images, a study's folder, or
+    the id of a study in the workspace.
+    """
+    found: dict[Path, Input] = {}
+    failed = []
+    for word in words:
+        try:
+            for item in _meant_by(word, workspace):
+                found.setdefault(item.path.resolve(), item)
+        except VfssError as error:
+            failed.append(Failure(shown(Path(word)), error))
+    return list(found.values()), failed
+
+
+def find_split(split: str, workspace: Workspace) -> list[Input]:
+    """The ingested studies of a split, or of all. Raises UsageError, WorkspaceError."""
+    if split not in SPLITS:
+        raise UsageError(f"unknown split {split!r}", remedy=f"Use {', '.join(SPLITS)}.")
+    studies = list_studies(workspace)
+    if split != "all":
+        splits = load_splits(workspace)
+        studies = [study for study in studies if splits.of(study.patient) == split]
+    if not studies:
+        raise WorkspaceError(
+            "no ingested study" + ("" if split == "all" else f" of split {split}"),
+            file="studies",
+            remedy="Run `vfss ingest` first; splits.yaml says which patient is where.",
+        )
+    return [_of_store(study) for study in studies]
+
+
+class Identifier:
+    """Tells of each input whose recording it is. A raw film that has been ingested, whatever its
+    name, is that study; any other is a stranger, known by its digest."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._by_digest = {study.record.source_sha256: study for study in list_studies(workspace)}
+
+    def subject(self, item: Input) -> Subject:
+        """Reads the whole file for its digest. Raises InputError."""
+        if item.study is not None:
+            return _subject(item.study)
+        digest = _digest(item.path)
+        study = self._by_digest.get(digest)
+        return Subject(f"s-{digest[:10]}", None, digest) if study is None else _subject(study)
+
+    def open(self, item: Input, subject: Subject) -> FrameSource:
+        """The film itself, unless the store holds it turned round: masks must lie on its frames.
+
+        Raises InputError.
+        """
+        if item.study is not None:
+            return open_source(item.study.folder)
+        study = self._by_digest.get(subject.source_sha256)
+        if study is not None and study.record.mirrored:
+            return open_source(study.folder)
+        return open_source(item.path)
+
+
+def shown(path: Path) -> str:
+    """A path as the user knows it, never absolute: from the current folder, else its name."""
+    if not path.is_absolute():
+        return path.as_posix()
+    try:
+        return path.relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        return path.name
+
+
+def _meant_by(word: str, workspace: Workspace) -> list[Input]:
+    path = Path(word)
+    if path.exists():
+        return _at(path)
+    if (workspace.studies / word / RECORD_FILE).is_file() and len(path.parts) == 1:
+        return [_of_store(Study.open(workspace.studies / word))]
+    raise InputError("no such file, folder or study", remedy="`ls studies` lists ingested studies.")
+
+
+def _at(path: Path) -> list[Input]:
+    if path.is_file():
+        return [Input(shown(path), path)]
+    found = find_sources([path])
+    if not found:
+        raise InputError(
+            "no film, cine DICOM or image frames in it",
+            remedy="Name a video, a DICOM file, or a folder of either.",
+        )
+    return [
+        _of_store(Study.open(film)) if (film / RECORD_FILE).is_file() else Input(shown(film), film)
+        for film in found
+    ]
+
+
+def _of_store(study: Study) -> Input:
+    return Input(study.id, study.folder, study)
+
+
+def _subject(study: Study) -> Subject:
+    record = study.record
+    return Subject(record.study, record.patient, record.source_sha256, record.simulated)
+
+
+def _digest(path: Path) -> str:
+    try:
+        return content_sha256(path)
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})") from error

@@ -1,0 +1,171 @@
+"""A recording and a model become a result: streamed, so memory does not grow with length.
+
+decode, letterbox  →  network  →  masks, PNG, overlay
+    a thread          a thread       the caller's thread
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..letterbox import Letterbox
+from ..workspace import atomic_folder
+from .record import (
+    FRAMES_CSV,
+    MASKS,
+    OVERLAY,
+    ResultWriter,
+    SegmentOutcome,
+    Subject,
+    write_run,
+)
+from .session import Segmenter
+from .stream import work_ahead
+
+if TYPE_CHECKING:
+    from ..intake.source import Frame, FrameSource
+
+# On a CPU one frame at a time is fastest (its maps stay in the cache); a GPU wants more.
+_CPU_BATCH, _GPU_BATCH = 1, 16
+_AHEAD = 4  # batches that may wait between two stages
+
+Item = TypeVar("Item")
+Tick = Callable[[int, int, str], None]
+
+
+def _no_tick(done: int, total: int, words: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """`tick(done, total, words)` is called once per frame; total 0 means unknown."""
+
+    subject: Subject
+    overlay: bool = True
+    masks: bool = True
+    tick: Tick = _no_tick
+
+
+Square = NDArray[np.uint8]  # (S, S)
+Channels = NDArray[np.uint8]  # (C, S, S): one frame's input to the network
+
+
+def segment_source(
+    source: FrameSource, segmenter: Segmenter, target: Path, options: SegmentOptions
+) -> SegmentOutcome:
+    """Segment a recording into the folder `target`, which appears whole or not at all.
+
+    An existing `target` is replaced. Raises InputError when the recording is damaged, DeviceError
+    when the device fails, StorageError when the disk is full.
+    """
+    started = time.perf_counter()
+    with atomic_folder(target) as folder:
+        writer = _stream(source, segmenter, folder, options)
+        seconds = time.perf_counter() - started
+        frames = len(writer.frame_times_s)
+        seen = segmenter.seen_in_training(options.subject.source_sha256)
+        outcome = SegmentOutcome(
+            study=options.subject.study,
+            frames=frames,
+            seconds=seconds,
+            fps=frames / seconds,
+            provider=segmenter.provider,
+            model=segmenter.name,
+            model_sha256=segmenter.sha256,
+            folder=target,
+            overlay=target / OVERLAY if options.overlay else None,
+            masks=target / MASKS if options.masks else None,
+            frames_csv=target / FRAMES_CSV,
+            seen_in_training=seen,
+            warnings=source.info.warnings,
+        )
+        write_run(folder, outcome, writer, segmenter, options.subject)
+    return outcome
+
+
+def _stream(
+    source: FrameSource, segmenter: Segmenter, folder: Path, options: SegmentOptions
+) -> ResultWriter:
+    batch = _CPU_BATCH if segmenter.provider.startswith("CPU") else _GPU_BATCH
+    ahead = work_ahead(_inputs(source, segmenter), _AHEAD * batch)
+    total = source.info.declared_frames or 0
+    with closing(work_ahead(_predictions(ahead, segmenter, batch), _AHEAD * batch)) as results:
+        first = next(results, None)
+        if first is None:
+            raise InputError("holds no frames", file=source.path.name)
+        height, width = first[0].grey.shape
+        writer = ResultWriter(
+            folder,
+            Letterbox.fit(height, width, segmenter.image_size),
+            segmenter,
+            options.subject,
+            overlay=options.overlay,
+            masks=options.masks,
+        )
+        with writer:
+            writer.add(*first)
+            del first
+            for frame, maps in results:
+                writer.add(frame, maps)
+                options.tick(len(writer.frame_times_s), total, "")
+    return writer
+
+
+def _inputs(source: FrameSource, segmenter: Segmenter) -> Iterator[tuple[Frame, Channels]]:
+    """Frames in order, each with its input to the network: itself, between its neighbours if the
+    model has context."""
+    squares = _squares(source, segmenter.image_size)
+    if not segmenter.context:
+        for frame, square in squares:
+            yield frame, square[None]
+        return
+    for before, (frame, square), after in _with_neighbours(squares):
+        yield frame, np.stack([before[1], square, after[1]])
+
+
+def _squares(source: FrameSource, size: int) -> Iterator[tuple[Frame, Square]]:
+    box: Letterbox | None = None
+    for frame in source.frames():
+        height, width = frame.grey.shape
+        if box is None:
+            box = Letterbox.fit(height, width, size)
+        if (height, width) != (box.height, box.width):
+            raise InputError(
+                f"frame {frame.index + 1} has another size than the first",
+                file=source.path.name,
+                remedy="Split the recording where its size changes.",
+            )
+        yield frame, box.frame(frame.grey)
+
+
+def _with_neighbours(items: Iterable[Item]) -> Iterator[tuple[Item, Item, Item]]:
+    """(previous, this, next); at either end the item stands in for the neighbour it lacks."""
+    before: Item | None = None
+    this: Item | None = None
+    for after in items:
+        if this is not None:
+            yield (this if before is None else before), this, after
+        before, this = this, after
+    if this is not None:
+        yield (this if before is None else before), this, this
+
+
+def _predictions(
+    inputs: Generator[tuple[Frame, Channels]], segmenter: Segmenter, batch: int
+) -> Iterator[tuple[Frame, NDArray[np.float32]]]:
+    """Each frame with its probabilities (T, S, S)."""
+    with closing(inputs):
+        while group := list(islice(inputs, batch)):
+            maps = segmenter.probabilities(np.stack([channels for _, channels in group]))
+            yield from zip([frame for frame, _ in group], maps, strict=True)

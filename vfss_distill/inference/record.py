@@ -1,0 +1,224 @@
+"""What `segment` writes about one study: masks, frames.csv, overlay, run.json.
+
+results/<study>/<model>/
+  run.json     what was done, with which model, on which device
+  frames.csv   one line per frame: time, and per task area, centroid, confidence
+  masks/<task>/000000.png   0 or 255, size of the source; blank where the task is absent
+  overlay.mp4
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from ..letterbox import Letterbox
+from ..provenance import document
+from ..workspace import read_json, write_json
+from .canvas import Caption
+from .masks import MaskMaker, TaskMask
+from .overlay import OverlayWriter
+from .session import Segmenter
+
+if TYPE_CHECKING:
+    from ..intake.source import Frame
+
+OVERLAY, MASKS, FRAMES_CSV, RUN = "overlay.mp4", "masks", "frames.csv", "run.json"
+SIMULATED = "trained on simulations"
+
+# Unfiltered rows and run lengths: the fastest PNG for masks, and the smallest.
+_PNG = (
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE),
+    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
+    *(cv2.IMWRITE_PNG_COMPRESSION, 1),
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Which recording this is. Pseudonyms only: all of it is written."""
+
+    study: str
+    patient: str | None
+    source_sha256: str
+    simulated: bool = False
+
+
+@dataclass(frozen=True)
+class SegmentOutcome:
+    """A result on disk. `seconds`: wall time of segmentation; `fps`: frames by seconds.
+
+    `overlay` and `masks` are None when they were not asked for. `existed`: found, not made now.
+    """
+
+    study: str
+    frames: int
+    seconds: float
+    fps: float
+    provider: str
+    model: str
+    model_sha256: str
+    folder: Path
+    overlay: Path | None
+    masks: Path | None
+    frames_csv: Path
+    seen_in_training: bool
+    warnings: tuple[str, ...] = ()
+    existed: bool = False
+
+
+class ResultWriter:
+    """Writes the frames of one study into a folder, one at a time; a context manager."""
+
+    def __init__(
+        self,
+        folder: Path,
+        letterbox: Letterbox,
+        segmenter: Segmenter,
+        subject: Subject,
+        *,
+        overlay: bool,
+        masks: bool,
+    ) -> None:
+        self.size = (letterbox.height, letterbox.width)
+        self.frame_times_s: list[float] = []
+        self._masks = folder / MASKS if masks else None
+        ids = segmenter.tasks.ids
+        self._make = MaskMaker(letterbox, ids, [segmenter.thresholds[task] for task in ids])
+        for task in ids if masks else ():
+            (folder / MASKS / task).mkdir(parents=True)
+        self._blank = _png(np.zeros(self.size, np.uint8))
+        self._open = contextlib.ExitStack()
+        csv_file = (folder / FRAMES_CSV).open("w", newline="", encoding="utf-8")
+        self._table = csv.writer(self._open.enter_context(csv_file))
+        self._table.writerow(csv_columns(ids))
+        self._overlay: OverlayWriter | None = None
+        if overlay:
+            warning = SIMULATED if segmenter.simulated else ""
+            caption = Caption(subject.study, segmenter.result_name, warning)
+            film = OverlayWriter(folder / OVERLAY, *self.size, segmenter.tasks, caption)
+            self._overlay = self._open.enter_context(film)
+
+    def __enter__(self) -> ResultWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
+
+    def add(self, frame: Frame, maps: NDArray[np.float32]) -> None:
+        """One frame with its probabilities (T, S, S) on the square."""
+        number = len(self.frame_times_s)
+        found = self._make(maps)
+        self.frame_times_s.append(frame.time_s)
+        self._table.writerow(_row(number, frame.time_s, found))
+        if self._masks is not None:
+            for mask in found:
+                data = _png(mask.full(*self.size)) if mask.area_px else self._blank
+                (self._masks / mask.task / f"{number:06d}.png").write_bytes(data)
+        if self._overlay is not None:
+            self._overlay.add(frame.grey, number, frame.time_s, found)
+
+
+def csv_columns(tasks: Sequence[str]) -> list[str]:
+    """Header of frames.csv. `frame` counts from 0; pixels are those of the masks."""
+    return [
+        "frame",
+        "time_s",
+        *(f"{task}_{what}" for task in tasks for what in ("area_px", "x_px", "y_px", "confidence")),
+    ]
+
+
+def _row(number: int, time_s: float, masks: Sequence[TaskMask]) -> list[str]:
+    row = [str(number), f"{time_s:.6f}"]
+    for mask in masks:
+        row += [str(mask.area_px), *(_text(value) for value in (mask.x_px, mask.y_px))]
+        row.append(_text(mask.confidence, 4))
+    return row
+
+
+def _text(value: float | None, digits: int = 2) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    _, data = cv2.imencode(".png", image, _PNG)
+    return bytes(data)
+
+
+def write_run(
+    folder: Path, outcome: SegmentOutcome, writer: ResultWriter, segmenter: Segmenter, who: Subject
+) -> None:
+    """run.json of a result still in the making."""
+    height, width = writer.size
+    model = {"name": outcome.model, "sha256": outcome.model_sha256}
+    body: dict[str, Any] = {
+        "study": who.study,
+        "patient": who.patient,
+        "frames": outcome.frames,
+        "seconds": round(outcome.seconds, 3),
+        "fps": round(outcome.fps, 2),
+        "frame_times_s": [round(time_s, 6) for time_s in writer.frame_times_s],
+        "width": width,
+        "height": height,
+        "provider": outcome.provider,
+        "model": {
+            **model,
+            "tasks": segmenter.tasks.to_dict(),
+            "thresholds": segmenter.thresholds,
+            "image_size": segmenter.image_size,
+            "context": segmenter.context,
+            "trained_on_simulated_only": segmenter.simulated,
+        },
+        "source_sha256": who.source_sha256,
+        "simulated": who.simulated,
+        "seen_in_training": outcome.seen_in_training,
+        "outputs": {
+            "overlay": OVERLAY if outcome.overlay else None,
+            "masks": MASKS if outcome.masks else None,
+            "frames_csv": FRAMES_CSV,
+        },
+        "warnings": list(outcome.warnings),
+    }
+    write_json(folder / RUN, document(body, model=model, provider=outcome.provider))
+
+
+def read_outcome(folder: Path) -> SegmentOutcome | None:
+    """The result already in `folder`; None when there is none, or none that is whole."""
+    try:
+        run = read_json(folder / RUN)
+        outputs = run["outputs"]
+        outcome = SegmentOutcome(
+            study=str(run["study"]),
+            frames=int(run["frames"]),
+            seconds=float(run["seconds"]),
+            fps=float(run["fps"]),
+            provider=str(run["provider"]),
+            model=str(run["model"]["name"]),
+            model_sha256=str(run["model"]["sha256"]),
+            folder=folder,
+            overlay=folder / OVERLAY if outputs["overlay"] else None,
+            masks=folder / MASKS if outputs["masks"] else None,
+            frames_csv=folder / FRAMES_CSV,
+            seen_in_training=bool(run["seen_in_training"]),
+            warnings=tuple(map(str, run["warnings"])),
+            existed=True,
+        )
+    except (DataError, KeyError, TypeError, ValueError):
+        return None
+    parts = (outcome.overlay, outcome.masks, outcome.frames_csv)
+    return outcome if all(part is None or part.exists() for part in parts) else None

@@ -1,0 +1,312 @@
+"""A student as an ONNX file: opened, checked, run on the CPU or a CUDA device. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import io
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DeviceError, ModelError, UsageError, VfssError, WeightsMissing
+from ..letterbox import RULE
+from ..provenance import SCHEMA_VERSION, sha256_file
+from ..tasks import TaskSet
+from ..workspace import Workspace
+
+PACKAGED_MODEL = "vfss12-small"
+
+_CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+_SILENT = 4  # ONNX Runtime's severity FATAL: it would print coloured warnings on stderr
+
+
+class Segmenter:
+    """A model file ready to run.
+
+    `Segmenter(path).probabilities(batch)`: uint8 (B, C, S, S) letterboxed frames → float32
+    (B, T, S, S) probabilities; C is 1 or, with `context` 1, 3 (previous, this, next frame).
+
+    `device`: "auto" takes CUDA only where it really works, "cuda" insists on it. `threads` 0: as
+    many as this process may use. Raises ModelError when the file is no such model, DeviceError
+    when `cuda` was asked for and not got.
+    """
+
+    def __init__(self, path: Path, device: str = "auto", threads: int = 0) -> None:
+        if device not in ("auto", "cpu", "cuda"):
+            raise UsageError(f"unknown device {device!r}", remedy="Use auto, cpu or cuda.")
+        self.path = path
+        self.sha256 = _digest(path)
+        self.threads = threads or usable_cores()
+        self._session = _open(path, device, self.threads)
+        self.provider: str = self._session.get_providers()[0]
+        if device == "cuda" and self.provider != _CUDA:
+            raise DeviceError(
+                "CUDA was asked for, but ONNX Runtime could only use the CPU",
+                remedy="Use --device auto, or see `vfss doctor`.",
+            )
+        facts = _Metadata(self._session.get_modelmeta().custom_metadata_map, path)
+        self.name = facts.text("vfss.name")
+        self.tasks = facts.tasks()
+        self.image_size = facts.number("vfss.image_size", 32, 4096)
+        self.context = facts.number("vfss.context", 0, 1)
+        self.thresholds = facts.thresholds(self.tasks)
+        self.trained_sources = facts.trained_sources()
+        self.simulated = facts.simulated()
+        facts.check_rule()
+        self._check_shapes()
+
+    @property
+    def channels(self) -> int:
+        return 1 + 2 * self.context
+
+    @property
+    def result_name(self) -> str:
+        """Folder name of this model's results: `<name>-<first 8 of sha256>`."""
+        safe = re.sub(r"[^A-Za-z0-9._-]+", "-", self.name).strip(".-")[:64] or "model"
+        return f"{safe}-{self.sha256[:8]}"
+
+    def seen_in_training(self, source_sha256: str) -> bool:
+        """True when this recording was among those the model was trained or tuned on."""
+        return source_sha256[:16] in self.trained_sources
+
+    def probabilities(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Raises DeviceError when the device gives up (memory), ModelError when the model does."""
+        try:
+            (maps,) = self._session.run(["probabilities"], {"frames": batch})
+        except _runtime_errors() as error:
+            if self.provider == _CUDA:
+                raise DeviceError("the GPU failed", remedy="Try --device cpu.") from error
+            raise ModelError("the model cannot run", file=self.path.name) from error
+        result: NDArray[np.float32] = maps
+        return result
+
+    def _check_shapes(self) -> None:
+        inputs = {node.name: node for node in self._session.get_inputs()}
+        outputs = {node.name: node for node in self._session.get_outputs()}
+        wanted = [self.channels, self.image_size, self.image_size]
+        fits = (
+            list(inputs) == ["frames"]
+            and inputs["frames"].type == "tensor(uint8)"
+            and list(inputs["frames"].shape[1:]) == wanted
+            and "probabilities" in outputs
+            and outputs["probabilities"].shape[1] in (len(self.tasks), None)
+        )
+        if not fits:
+            raise ModelError(
+                "its inputs and outputs do not fit its own description",
+                file=self.path.name,
+                remedy="Make it anew with `vfss export`.",
+            )
+
+
+def find_model(workspace: Workspace, model: str | None = None) -> Path:
+    """The model file meant: a path, a run's name; None: the newest run's, else the packaged one.
+
+    Raises WeightsMissing when there is none.
+    """
+    if model is not None:
+        for candidate in (
+            Path(model),
+            Path(model) / "student.onnx",
+            workspace.runs / model / "student.onnx",
+            _packaged(model),
+        ):
+            if candidate.is_file():
+                return candidate
+        raise WeightsMissing(
+            "no such model", file=model, remedy="Name an ONNX file or a run; `ls runs` lists them."
+        )
+    exported = [path for path in workspace.runs.glob("*/student.onnx") if path.is_file()]
+    exported = [path for path in exported if not path.parent.name.startswith(".")]
+    if exported:
+        return max(exported, key=lambda path: (path.stat().st_mtime_ns, path.parent.name))
+    if _packaged(PACKAGED_MODEL).is_file():
+        return _packaged(PACKAGED_MODEL)
+    raise WeightsMissing(
+        "no trained model in this workspace and none packaged",
+        remedy="Run `vfss distill`, or name a model with --model FILE.",
+    )
+
+
+def usable_cores() -> int:
+    """Cores this process may use: its CPU affinity and, in a container, its quota."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return max(1, min(cores, math.ceil(quota))) if quota else cores
+
+
+def _cgroup_quota() -> float | None:
+    try:
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return int(limit) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # no quota, or no such system
+        return None
+
+
+def _packaged(name: str) -> Path:
+    return Path(str(resources.files("vfss_distill.models"))) / "weights" / f"{name}.onnx"
+
+
+def _digest(path: Path) -> str:
+    try:
+        return sha256_file(path)
+    except FileNotFoundError as error:
+        raise WeightsMissing("no such model file", file=path.name) from error
+    except OSError as error:
+        raise ModelError(f"cannot be read ({error.strerror})", file=path.name) from error
+
+
+def _open(path: Path, device: str, threads: int) -> Any:
+    """An ONNX Runtime session; on CUDA where asked for and really there."""
+    cuda = device != "cpu" and _cuda_works()
+    if device == "cuda" and not cuda:
+        raise DeviceError(
+            "no usable CUDA device on this machine",
+            remedy="Use --device auto or cpu; `vfss doctor` says what is missing.",
+        )
+    with _silence():
+        import onnxruntime
+
+        onnxruntime.set_default_logger_severity(_SILENT)
+        if cuda:
+            onnxruntime.preload_dlls()
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _SILENT
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # Idle threads must not spin: decoding and encoding share the cores.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            return onnxruntime.InferenceSession(
+                str(path), options, providers=[_CUDA, _CPU] if cuda else [_CPU]
+            )
+        except _runtime_errors() as error:
+            raise ModelError(
+                "not an ONNX model that can be run",
+                file=path.name,
+                remedy="Name a file made by `vfss export`.",
+            ) from error
+
+
+@functools.cache
+def _cuda_works() -> bool:
+    """True when the driver loads and counts a device: being compiled in proves nothing."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        count = ctypes.c_int(0)
+        found = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    except (OSError, AttributeError):
+        return False
+    return found and count.value > 0
+
+
+@functools.cache
+def _runtime_errors() -> tuple[type[BaseException], ...]:
+    """Every exception of ONNX Runtime: they have no base class of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    found = [value for value in vars(state).values() if isinstance(value, type)]
+    own = [value for value in found if issubclass(value, Exception)]
+    return (*own, RuntimeError, ValueError)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """ONNX Runtime prints advice on failures we report ourselves."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+class _Metadata:
+    """The model's own description. Every accessor raises ModelError that names file and key."""
+
+    def __init__(self, values: dict[str, str], path: Path) -> None:
+        self._values = values
+        self._path = path
+        version = values.get("vfss.schema_version")
+        if version is None:
+            raise ModelError(
+                "an ONNX file, but not a model of vfss (no vfss.* description in it)",
+                file=path.name,
+                remedy="Name a file made by `vfss export`.",
+            )
+        if version != str(SCHEMA_VERSION):
+            raise ModelError(
+                f"made for schema version {version[:20]}, this program knows {SCHEMA_VERSION}",
+                file=path.name,
+                remedy="Update vfss, or export the model again.",
+            )
+
+    def text(self, key: str) -> str:
+        if not self._values.get(key):
+            raise self._fault(key)
+        return self._values[key]
+
+    def number(self, key: str, low: int, high: int) -> int:
+        text = self.text(key)
+        if not text.isascii() or not text.isdigit() or not low <= int(text[:9]) <= high:
+            raise self._fault(key)
+        return int(text)
+
+    def json(self, key: str) -> Any:
+        try:
+            return json.loads(self.text(key))
+        except ValueError as error:
+            raise self._fault(key) from error
+
+    def tasks(self) -> TaskSet:
+        value = self.json("vfss.tasks")
+        try:
+            return TaskSet.from_dict(value)
+        except VfssError as error:
+            raise self._fault("vfss.tasks") from error
+
+    def thresholds(self, tasks: TaskSet) -> dict[str, float]:
+        value = self.json("vfss.thresholds")
+        good = isinstance(value, dict) and all(
+            isinstance(value.get(task), int | float) and 0 < value[task] < 1 for task in tasks.ids
+        )
+        if not good:
+            raise self._fault("vfss.thresholds")
+        return {task: float(value[task]) for task in tasks.ids}
+
+    def trained_sources(self) -> frozenset[str]:
+        value = self.json("vfss.trained_patients")
+        if not isinstance(value, list):
+            raise self._fault("vfss.trained_patients")
+        return frozenset(str(entry)[:16] for entry in value)
+
+    def simulated(self) -> bool:
+        """True when the model was trained on simulated patients only."""
+        value = self.json("vfss.provenance")
+        return isinstance(value, dict) and value.get("simulated") is True
+
+    def check_rule(self) -> None:
+        if self.text("vfss.letterbox") != RULE:
+            raise ModelError(
+                "made for frames letterboxed by another rule",
+                file=self._path.name,
+                remedy="Export it again with this version of vfss.",
+            )
+
+    def _fault(self, key: str) -> ModelError:
+        return ModelError(
+            f"its description lacks a proper {key}",
+            file=self._path.name,
+            remedy="Make it anew with `vfss export`.",
+        )

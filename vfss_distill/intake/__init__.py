@@ -1,0 +1,1 @@
+"""Any recording a clinic has becomes a study in the store."""

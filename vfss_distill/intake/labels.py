@@ -1,0 +1,250 @@
+"""Masks given as folders: which file is which task on which frame, and whether it fits.
+
+    <stem>_masks/<task>/000012.png       beside the recording
+    masks/<task>/0012.png                beside a folder of images called `images` or `frames`
+    DIR/<stem>/<task>/000012.png         with --labels DIR; also below the recording's own folders
+    DIR/<task>/000012.png                with --labels DIR and a single recording
+
+With a task set of one, masks may lie in the folder itself instead of `<task>/`. The number in a
+mask's name is the frame's, from 0; for folders of images it is the image's name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, LabelError
+from ..provenance import sha256_file
+from ..tasks import TaskSet
+from .images import ImageSource, image_size, read_image
+from .source import GENERIC_FOLDERS, Found, FrameSource, image_files, recording_name
+
+_LOSSY = frozenset({".jpg", ".jpeg"})
+_THRESHOLD = 127
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Mask files by task id and frame index; not read yet."""
+
+    files: dict[str, dict[int, Path]]
+
+    def __iter__(self) -> Iterator[tuple[str, int, Path]]:
+        for task, masks in self.files.items():
+            for frame in sorted(masks):
+                yield task, frame, masks[frame]
+
+    @property
+    def sha256(self) -> str:
+        """Digest over tasks, frame numbers and file bytes; empty without labels."""
+        digest = hashlib.sha256()
+        for task, frame, path in self:
+            digest.update(f"{task}/{frame}/{sha256_file(path)}\n".encode())
+        return digest.hexdigest() if self.files else ""
+
+
+@dataclass(frozen=True)
+class LabelSearch:
+    """Where to look: the --labels folder, the task set, and how many recordings share each name."""
+
+    folder: Path | None
+    tasks: TaskSet
+    names: dict[str, int]
+
+    def find(self, found: Found, source: FrameSource) -> Labels:
+        """The labels of one recording, sizes checked from the headers.
+
+        Raises LabelError: unknown task, a mask of another size, a mask without a frame number,
+        two masks for one frame, labels that two recordings could claim.
+        """
+        folder = self._folder(found)
+        if folder is None:
+            return Labels({})
+        files = {}
+        for task, masks in _by_task(folder, self.tasks):
+            numbered = _by_frame(masks, source)
+            for path in numbered.values():
+                _check_size(path, source.info.stored_size)
+            if numbered:
+                files[task] = numbered
+        return Labels(files)
+
+    def _folder(self, found: Found) -> Path | None:
+        if self.folder is not None:
+            given = self._in_given_folder(self.folder, found)
+            if given is not None:
+                return given
+        return next((path for path in _beside(found.path) if path.is_dir()), None)
+
+    def _in_given_folder(self, labels: Path, found: Found) -> Path | None:
+        name = recording_name(found.path)
+        home, root = _home(found.path).resolve(), found.root.resolve()
+        inside = home.relative_to(root) if home.is_relative_to(root) else Path()
+        for place in dict.fromkeys((labels / inside / name, labels / name)):
+            candidates = [place.with_name(f"{name}_masks"), place]
+            if _is_generic(found.path):
+                candidates.insert(0, place / "masks")
+            folder = next((path for path in candidates if path.is_dir()), None)
+            if folder is None:
+                continue
+            if place != labels / inside / name and self.names.get(name, 0) > 1:
+                raise LabelError(
+                    f"these labels could belong to {self.names[name]} recordings of one name",
+                    file=folder,
+                    remedy="Put them below the recordings' folders: DIR/<folder>/<name>/.",
+                )
+            return folder
+        if sum(self.names.values()) == 1 and _looks_like_labels(labels, self.tasks):
+            return labels
+        return None
+
+
+def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """One mask as bool (H, W), brought to `size` (height, width) of the square-pixel frames.
+
+    Above 127 is inside: JPEG masks are never exactly 0 and 255. A lossless mask of 0 and 1 is
+    taken as it is meant. Raises LabelError for damaged files and for index images.
+    """
+    try:
+        pixels = read_image(path)
+    except InputError as error:
+        raise LabelError("is no readable mask", file=path, remedy=error.remedy) from error
+    brightest = float(pixels.max())
+    threshold = float(_THRESHOLD)
+    if path.suffix.lower() not in _LOSSY and 0 < brightest <= _THRESHOLD:
+        if brightest != 1:
+            raise LabelError(
+                f"holds values up to {brightest:g}, a mask holds 0 and 255",
+                file=path,
+                remedy="Export one black-and-white image per task, not an index image.",
+            )
+        threshold = 0.5
+    mask = (pixels > threshold).astype(np.uint8) * 255
+    if mask.shape != size:
+        mask = cv2.resize(mask, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    result: NDArray[np.bool_] = mask > _THRESHOLD
+    return result
+
+
+def check_frames(labels: Labels, frames: int) -> None:
+    """Raises LabelError for a mask on a frame that the recording does not have."""
+    for task, frame, path in labels:
+        if frame >= frames:
+            raise LabelError(
+                f"labels frame {frame} of {task}, but the recording has frames 0 to {frames - 1}",
+                file=path,
+                remedy="Frames count from 0; check that labels and recording belong together.",
+            )
+
+
+def _by_task(folder: Path, tasks: TaskSet) -> Iterator[tuple[str, Sequence[Path]]]:
+    subfolders = sorted(
+        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
+    masks = {path: image_files(path) for path in subfolders}
+    masks = {path: files for path, files in masks.items() if files}
+    for path in masks:
+        if path.name not in tasks:
+            raise LabelError(
+                f"unknown task {path.name!r}",
+                file=path,
+                remedy=f"Task set {tasks.name!r} has: {' '.join(tasks.ids)}.",
+            )
+    loose = image_files(folder)
+    if masks or not loose:
+        yield from ((path.name, files) for path, files in masks.items())
+    elif len(tasks) == 1:
+        yield tasks.ids[0], loose
+    else:
+        raise LabelError(
+            f"masks lie in the folder itself, but the task set has {len(tasks)} tasks",
+            file=folder,
+            remedy="Put them into one folder per task.",
+        )
+
+
+def _by_frame(masks: Sequence[Path], source: FrameSource) -> dict[int, Path]:
+    by_name: dict[str, int] = {}
+    by_number: dict[int, int] = {}
+    if isinstance(source, ImageSource):
+        by_name = {path.stem.casefold(): index for index, path in enumerate(source.files)}
+        numbers = [_number(path) for path in source.files]
+        by_number = {
+            number: index
+            for index, number in enumerate(numbers)
+            if number is not None and numbers.count(number) == 1
+        }
+    frames: dict[int, Path] = {}
+    for path in masks:
+        frame = by_name.get(path.stem.casefold())
+        number = _number(path)
+        if frame is None and number is None:
+            raise LabelError("has no frame number in its name", file=path, remedy="Name it 12.png.")
+        if frame is None and number is not None:
+            frame = by_number.get(number) if by_number else number
+        if frame is None:
+            raise LabelError(
+                "labels a frame that does not exist",
+                file=path,
+                remedy="Give masks the names of their images.",
+            )
+        if frame in frames:
+            raise LabelError(
+                f"two masks for one frame: this and {frames[frame].name}",
+                file=path,
+                remedy="Keep one.",
+            )
+        frames[frame] = path
+    return frames
+
+
+def _check_size(path: Path, size: tuple[int, int]) -> None:
+    try:
+        height, width = image_size(path)
+    except InputError as error:
+        raise LabelError("is no readable mask", file=path, remedy=error.remedy) from error
+    if (height, width) != size:
+        raise LabelError(
+            f"is {width}x{height}, its recording {size[1]}x{size[0]}",
+            file=path,
+            remedy="Export masks at the size of the original frames.",
+        )
+
+
+def _beside(path: Path) -> list[Path]:
+    name = recording_name(path)
+    stem = path.name if path.is_dir() else path.stem
+    folders = [path.parent / f"{stem}_masks"]
+    if _is_generic(path):
+        folders += [path.parent / "masks", path.parent / f"{name}_masks"]
+    return folders
+
+
+def _home(path: Path) -> Path:
+    """The folder a recording lies in; `images` folders are their parent's recording."""
+    return path.parent.parent if _is_generic(path) else path.parent
+
+
+def _is_generic(path: Path) -> bool:
+    return path.is_dir() and path.name.lower() in GENERIC_FOLDERS
+
+
+def _looks_like_labels(folder: Path, tasks: TaskSet) -> bool:
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir() if path.is_dir()}
+    return bool(names & set(tasks.ids)) or bool(not names and image_files(folder))
+
+
+def _number(path: Path) -> int | None:
+    """The last whole number in a file's name."""
+    numbers = re.findall(r"\d+", path.stem)
+    return int(numbers[-1]) if numbers else None

@@ -1,0 +1,276 @@
+"""Films: decoded once, front to back, with the times the file itself gives.
+
+Grey is the luma plane itself, not a conversion of it: exact and about three times as fast. Luma of
+video is usually stored in the limited range (16-235); it is expanded to 0-255 unless the stream
+says that it is full range, as MJPEG is (research/ecosystem.md section 2.2).
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from .source import ASSUMED_FPS, Frame, SourceInfo, check_size, make_square, usable_aspect
+
+# Only containers that hold pictures themselves: a text file named .mp4 must not be read as a
+# playlist that makes FFmpeg open other files or addresses.
+_OPTIONS = {
+    "format_whitelist": "mov,mp4,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,gif,ogg,dv,"
+    "h264,hevc,m4v,mjpeg",
+    "protocol_whitelist": "file",
+}
+_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+_DISCONTINUITY_S = 1.0
+_LUMA_FIRST = ("yuv", "gray", "nv12", "nv16", "nv21", "nv24", "p010", "p016")
+
+av.logging.set_level(None)
+logging.getLogger("libav").setLevel(logging.CRITICAL + 1)
+
+
+@dataclass
+class VideoSource:
+    """A film file, or a film's bytes taken out of a DICOM file (`data`).
+
+    Raises InputError at once for what is no film, holds sound only, or is too large; on reading,
+    for a film of which not one frame can be decoded. A film that breaks off gives the frames it
+    has, and `info.warnings` then says how many of how many.
+    """
+
+    path: Path
+    kind: str = "video"
+    data: bytes | None = None
+    _info: SourceInfo = field(init=False)
+
+    def __post_init__(self) -> None:
+        with self._open() as container:
+            self._info = _describe(container, self.kind, self.path)
+
+    @property
+    def info(self) -> SourceInfo:
+        return self._info
+
+    def frames(self) -> Iterator[Frame]:
+        aspect = self._info.pixel_aspect
+        with self._open() as container:
+            stream = _pictures(container, self.path)
+            stream.thread_type = "AUTO"
+            clock = _Clock(_rate(stream))
+            damage = _Damage()
+            index = 0
+            for picture in _decode(container, stream, damage):
+                check_size(picture.height, picture.width, self.path)
+                grey = make_square(_fit(_luma(picture), self._info.stored_size), aspect)
+                damage.corrupt += bool(picture.is_corrupt)
+                yield Frame(index, clock.time_of(picture), grey)
+                index += 1
+        if not index:
+            raise InputError(
+                "not one frame can be decoded",
+                file=self.path,
+                remedy="The file is damaged or cut off: export it again.",
+            )
+        self._conclude(index, clock, damage)
+
+    def _open(self) -> Any:
+        # "file:" keeps FFmpeg from taking a colon in a name for a protocol.
+        where = io.BytesIO(self.data) if self.data is not None else f"file:{self.path}"
+        try:
+            return av.open(where, options=_OPTIONS, metadata_errors="replace")
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise _cannot_open(self.path, error) from error
+
+    def _conclude(self, decoded: int, clock: _Clock, damage: _Damage) -> None:
+        """Add to the warnings what only a whole reading can tell."""
+        said = [line for line in self._info.warnings if not line.startswith("decoded")]
+        declared = self._info.declared_frames
+        if declared is not None and declared != decoded:
+            said.append(f"decoded {decoded} of {declared} declared frames")
+        elif damage.broke_off or damage.packets:
+            said.append(f"decoded {decoded} frames; damaged parts were left out")
+        if damage.corrupt:
+            said.append(f"decoded {damage.corrupt} frames with visible damage")
+        if clock.made_up:
+            said.append(f"decoded {clock.made_up} frames without a usable time; times filled in")
+        self._info = replace(self._info, warnings=tuple(said))
+
+
+@dataclass
+class _Damage:
+    packets: int = 0
+    corrupt: int = 0
+    broke_off: bool = False
+
+
+@dataclass
+class _Clock:
+    """Times from the first frame, strictly increasing. Frames without a usable time get one."""
+
+    rate: float
+    first: float | None = None
+    last: float | None = None
+    shift: float = 0.0
+    made_up: int = 0
+
+    def time_of(self, picture: Any) -> float:
+        step = 1.0 / self.rate
+        timed = picture.pts is not None and picture.time_base
+        stamp = float(picture.pts * picture.time_base) if timed else None
+        if self.last is None:
+            self.first = stamp
+            self.last = 0.0
+            self.made_up += stamp is None
+            return 0.0
+        if stamp is not None and self.first is None:
+            self.first = stamp - self.last - step
+        time = None if stamp is None or self.first is None else stamp - self.first + self.shift
+        if time is not None and time < self.last - _DISCONTINUITY_S:
+            # The recorder's clock was set back (joined files): go on where the film is.
+            self.shift += self.last + step - time
+            time = self.last + step
+            self.made_up += 1
+        elif time is None or time <= self.last:
+            time = self.last + step
+            self.made_up += 1
+        self.last = time
+        return time
+
+
+def _describe(container: Any, kind: str, path: Path) -> SourceInfo:
+    stream = _pictures(container, path)
+    context = stream.codec_context
+    check_size(context.height, context.width, path)
+    sample = stream.sample_aspect_ratio or Fraction(1)
+    aspect = usable_aspect(sample.numerator, sample.denominator)
+    said = []
+    if aspect == (1, 1) and sample > 0 and sample != 1:
+        said.append(f"pixel aspect {sample} is not credible and was ignored")
+    if not stream.average_rate:
+        said.append(f"no frame rate in the file; {ASSUMED_FPS:g} frames/s assumed where needed")
+    return SourceInfo(
+        kind=kind,
+        codec=context.name,
+        declared_frames=stream.frames or None,
+        nominal_fps=float(stream.average_rate) if stream.average_rate else None,
+        pixel_aspect=aspect,
+        warnings=tuple(said),
+        stored_size=(context.height, context.width),
+    )
+
+
+def _pictures(container: Any, path: Path) -> Any:
+    """The film's picture stream. A cover picture of a sound file is none."""
+    cover = av.stream.Disposition.attached_pic
+    streams = [item for item in container.streams.video if not item.disposition & cover]
+    if streams and streams[0].codec_context is not None and streams[0].codec_context.width:
+        return streams[0]
+    if streams:
+        raise InputError(
+            "holds no readable picture, or a codec unknown here",
+            file=path,
+            remedy="Export it again, or as MP4 with H.264.",
+        )
+    what = "holds sound but no pictures" if container.streams.audio else "holds no pictures"
+    raise InputError(what, file=path, remedy="Give the file with the film.")
+
+
+def _decode(container: Any, stream: Any, damage: _Damage) -> Iterator[Any]:
+    """Pictures in order of presentation; damaged packets are counted and left out."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except (av.error.FFmpegError, OSError):
+            damage.broke_off = True
+            packet = None
+        try:
+            yield from stream.decode(packet)
+        except av.error.EOFError:
+            return
+        except (av.error.FFmpegError, OSError):
+            damage.packets += 1
+        if packet is None:
+            return
+
+
+def _rate(stream: Any) -> float:
+    rate = stream.average_rate or stream.guessed_rate
+    return float(rate) if rate else ASSUMED_FPS
+
+
+def _luma(picture: Any) -> NDArray[np.uint8]:
+    """Grey of one decoded picture, uint8 (H, W), full range, stored pixels."""
+    name = picture.format.name
+    if name in ("yuyv422", "uyvy422", "yvyu422"):  # packed: the same samples, in planes
+        picture = picture.reformat(format="yuv422p")
+        name = "yuv422p"
+    bits = picture.format.components[0].bits
+    if not name.startswith(_LUMA_FIRST) or bits > 16:
+        rgb = picture.to_ndarray(format="rgb24")
+        grey: NDArray[np.uint8] = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+        return grey
+    plane = picture.planes[0]
+    kind = np.dtype("u1") if bits <= 8 else np.dtype(">u2" if name.endswith("be") else "<u2")
+    rows: NDArray[Any] = np.frombuffer(plane, kind).reshape(-1, plane.line_size // kind.itemsize)
+    luma = rows[: picture.height, : picture.width]
+    if name.startswith(("p010", "p016")):  # semi-planar: the value stands in the upper bits
+        bits = 16
+    full = name.startswith(("yuvj", "gray")) or picture.color_range == _FULL_RANGE
+    if full and bits == 8:
+        return np.array(luma, np.uint8)
+    table = _to_full_range(bits, full)
+    if bits == 8:
+        expanded: NDArray[np.uint8] = cv2.LUT(luma, table)
+        return expanded
+    result: NDArray[np.uint8] = table[luma]
+    return result
+
+
+@lru_cache(maxsize=16)
+def _to_full_range(bits: int, full: bool) -> NDArray[np.uint8]:
+    """Table from stored luma to 0-255. Limited range is 16-235 scaled by 2^(bits-8) (BT.601)."""
+    values = np.arange(1 << bits, dtype=np.float64)
+    low, high = (0.0, float((1 << bits) - 1)) if full else (16.0, 235.0)
+    if not full:
+        low, high = low * 2 ** (bits - 8), high * 2 ** (bits - 8)
+    scaled = np.rint((values - low) * 255.0 / (high - low))
+    return np.clip(scaled, 0, 255).astype(np.uint8)
+
+
+def _fit(grey: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A picture whose size changed in mid-film, brought to the size the film began with."""
+    if grey.shape == size:
+        return grey
+    resized: NDArray[np.uint8] = cv2.resize(
+        grey, (size[1], size[0]), interpolation=cv2.INTER_LINEAR
+    )
+    return resized
+
+
+def _cannot_open(path: Path, error: Exception) -> InputError:
+    number = getattr(error, "errno", None)
+    if isinstance(error, PermissionError | FileNotFoundError | IsADirectoryError):
+        reason = getattr(error, "strerror", "") or "cannot be opened"
+        return InputError(f"cannot be read ({reason})", file=path, remedy="Check permissions.")
+    if path.suffix.lower() in (".mp4", ".mov", ".m4v") and number is not None:
+        return InputError(
+            "is not a film, or was cut off before its index",
+            file=path,
+            remedy="Copy or export it again.",
+        )
+    return InputError(
+        "is not a film", file=path, remedy="Give MP4, AVI, MKV, MPG, GIF, DICOM or images."
+    )

@@ -29,7 +29,15 @@ _CORE = (
     "pillow",
     "jinja2",
 )
-_CORE_TOO = ("matplotlib", "pydicom", "pylibjpeg", "pylibjpeg-openjpeg", "python-gdcm", "pyjpegls")
+_CORE_TOO = (
+    "pillow",
+    "matplotlib",
+    "pydicom",
+    "pylibjpeg",
+    "pylibjpeg-openjpeg",
+    "python-gdcm",
+    "pyjpegls",
+)
 _DISTILL = (
     "torch",
     "torchvision",

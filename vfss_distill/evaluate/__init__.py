@@ -1,0 +1,1 @@
+"""Masks, and truth where there is some, become numbers and pages."""

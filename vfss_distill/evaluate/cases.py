@@ -1,0 +1,158 @@
+"""Which results a report speaks about, and which of them may count as evidence.
+
+By default Dice is computed on test patients the model has never seen. Where there are none, on
+other studies the model has not seen; failing that, on studies it was trained on, loudly marked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ..errors import WorkspaceError
+from ..intake.splits import Part, Splits, load_splits
+from ..intake.study import Study
+from ..tasks import TaskSet
+from ..workspace import Workspace
+from .results import Result, list_results, list_studies_readable, model_names
+
+Split = Literal["test", "val", "train", "all"]
+Basis = Literal["test", "unseen", "seen", "val", "train", "all", "none"]
+
+BASES: dict[Basis, str] = {
+    "test": "test patients, none of them seen in training",
+    "unseen": "patients outside the test split that the model has not seen in training",
+    "seen": "patients seen in training",
+    "val": "validation patients",
+    "train": "training patients",
+    "all": "all labelled patients, whatever their split",
+    "none": "no truth was given",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One result with what the workspace knows about its study; `study` None: never ingested.
+
+    `seen`: the model was trained or chosen on this study, or on another one of its patient.
+    """
+
+    result: Result
+    study: Study | None
+    part: Part | None
+    seen: bool
+
+    @property
+    def id(self) -> str:
+        return self.study.id if self.study else self.result.study
+
+    @property
+    def patient(self) -> str:
+        """Pseudonym; a study that was never ingested stands for a patient of its own."""
+        return self.study.patient if self.study else (self.result.patient or self.result.study)
+
+    @property
+    def simulated(self) -> bool:
+        recorded = self.study.record.simulated if self.study else False
+        return recorded or bool(self.result.run.get("simulated", False))
+
+    @property
+    def labelled(self) -> bool:
+        """Is there truth for at least one frame of one task of the model?"""
+        study = self.study
+        return study is not None and any(
+            study.labelled_frames(task) for task in self.result.tasks.ids
+        )
+
+
+@dataclass(frozen=True)
+class Group:
+    """One model: all its cases, and those its Dice is computed on (`scored`, on what `basis`)."""
+
+    name: str
+    sha256: str
+    tasks: TaskSet
+    cases: tuple[Case, ...]
+    scored: tuple[Case, ...]
+    basis: Basis
+    notes: tuple[str, ...]
+
+    @property
+    def seen_in_training(self) -> bool:
+        return any(case.seen for case in self.scored)
+
+
+def gather(
+    workspace: Workspace, *, split: Split | None = None, model: str | None = None
+) -> tuple[list[Group], list[dict[str, str]]]:
+    """Results by model, and those that cannot be read: `[{"input", "error"}]`.
+
+    Raises WorkspaceError without results, or when `split` is given and has no truth; UsageError
+    for an unknown model.
+    """
+    results, failed = list_results(workspace, model=model)
+    studies, damaged = list_studies_readable(workspace)
+    splits = load_splits(workspace)
+    names = model_names(results)
+    groups = []
+    for digest, name in sorted(names.items(), key=lambda item: item[1]):
+        own = [result for result in results if result.model_sha256 == digest]
+        cases = _cases(own, studies, splits)
+        scored, basis = _choose([case for case in cases if case.labelled], split)
+        notes = _unsegmented(cases, studies, splits)
+        tasks = own[0].tasks
+        groups.append(Group(name, digest, tasks, tuple(cases), tuple(scored), basis, notes))
+    if split is not None and groups and not any(group.scored for group in groups):
+        what = "study" if split == "all" else f"{split} study"
+        raise WorkspaceError(
+            f"no labelled {what} has a result",
+            remedy="Run `vfss segment` on one, or `vfss report` without --split.",
+        )
+    return groups, failed + damaged
+
+
+def _cases(results: Sequence[Result], studies: Sequence[Study], splits: Splits) -> list[Case]:
+    """One case per study: a film segmented before and after its ingest counts once."""
+    by_source = {study.record.source_sha256: study for study in studies}
+    cases: dict[str, Case] = {}
+    for result in results:
+        study = by_source.get(result.source_sha256)
+        part = splits.of(study.patient) if study else None
+        seen = part in ("train", "val") if result.seen is None else result.seen
+        case = Case(result, study, part, seen)
+        if case.id not in cases or result.study == case.id:
+            cases[case.id] = case
+    seen_patients = {case.patient for case in cases.values() if case.seen}
+    return [replace(case, seen=case.patient in seen_patients) for _, case in sorted(cases.items())]
+
+
+def _choose(labelled: Sequence[Case], split: Split | None) -> tuple[list[Case], Basis]:
+    if not labelled:
+        return [], "none"
+    if split == "all":
+        return list(labelled), "all"
+    if split is not None:
+        chosen = [case for case in labelled if case.part == split]
+        return chosen, split if chosen else "none"
+    unseen = [case for case in labelled if not case.seen]
+    test = [case for case in unseen if case.part == "test"]
+    if test:
+        return test, "test"
+    return (unseen, "unseen") if unseen else (list(labelled), "seen")
+
+
+def _unsegmented(
+    cases: Sequence[Case], studies: Sequence[Study], splits: Splits
+) -> tuple[str, ...]:
+    """A hint when labelled test studies lie there without a result."""
+    done = {case.id for case in cases}
+    left = [
+        study.id
+        for study in studies
+        if splits.of(study.patient) == "test" and study.record.labelled and study.id not in done
+    ]
+    if not left:
+        return ()
+    some = " ".join(f"studies/{name}" for name in left[:3]) + (" …" if len(left) > 3 else "")
+    return (f"{len(left)} labelled test studies have no result of this model: {some}",)

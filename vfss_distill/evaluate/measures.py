@@ -1,0 +1,310 @@
+"""Swallow measures from the masks of one result, with the frames each was read from.
+
+Definitions follow ASPEKT (Steele and others; see docs) where masks can carry them, and say so
+where they differ. A measure that the masks cannot support is not printed, and its reason is kept.
+Frames are 0-based. Times come from the film's own time stamps.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .results import Result
+from .tracks import (
+    BOLUS_LEAST_FRAMES,
+    BRIDGED_S,
+    LEAST_FRAMES,
+    Trace,
+    Tracks,
+    passages,
+    track,
+    without_spikes,
+)
+
+SPREAD_LIMIT_PERCENT = 15.0
+REST_FRAMES = 5
+STILL_PERCENT = 10.0
+HARDLY_NARROWS = 0.8
+BOLUS_LEAST_PERCENT = 2.0
+BOLUS_LEAST_PX = 25
+
+DEFINITIONS = {
+    "c2_c4_length": "Median over frames of L, the distance between the antero-inferior corners "
+    "A2 of C2 and A4 of C4.",
+    "c2_c4_length_spread": "95th minus 5th percentile of L over frames, as a share of its median. "
+    f"Above {SPREAD_LIMIT_PERCENT:g} % nothing is scaled by L.",
+    "hyoid_x_peak": "x (anterior) of the centroid of the hyoid mask, from A4, at the frame of the "
+    "largest hyoid_xy_peak.",
+    "hyoid_y_peak": "y (along A4→A2) of the same point at the same frame.",
+    "hyoid_xy_peak": "Largest distance of the centroid of the hyoid mask from A4.",
+    "hyoid_peak_time": "Time of the frame of hyoid_xy_peak.",
+    "hyoid_excursion": "Distance between the hyoid at hyoid_xy_peak and at rest, in the spine's "
+    f"axes. Rest: median of the first {REST_FRAMES} frames in which it can be placed.",
+    "hyoid_corner_x_peak": "x (anterior) of the antero-inferior corner of the hyoid mask, from A4, "
+    "at the frame of the largest hyoid_corner_xy_peak. This is the point that ASPEKT uses; it "
+    "follows a mask's outline, and so its errors, more closely than the centroid.",
+    "hyoid_corner_y_peak": "y (along A4→A2) of the same point at the same frame.",
+    "hyoid_corner_xy_peak": "Largest distance of that corner from A4.",
+    "pharynx_area_max": "Largest area of the pharynx mask (bolus and air inside it included).",
+    "pharynx_area_min": "Smallest area of the pharynx mask among the frames that show it: the "
+    "frame of maximal constriction (MPC).",
+    "pharynx_area_ratio": "pharynx_area_min ÷ pharynx_area_max. Not the clinical constriction "
+    "ratio, which needs a rest or bolus-hold frame chosen by a person.",
+    "bolus_pharynx_first": "Time of the first frame of the first passage of the bolus through the "
+    "pharynx: overlap of both masks of at least "
+    f"{BOLUS_LEAST_PERCENT:g} %(C2-4)² ({BOLUS_LEAST_PX} px where there is no scale), in at least "
+    f"{BOLUS_LEAST_FRAMES} frames; gaps up to {BRIDGED_S:g} s are bridged.",
+    "bolus_pharynx_last": "Time of the last frame of that passage.",
+    "bolus_pharynx_duration": "bolus_pharynx_last − bolus_pharynx_first.",
+}
+_UNSCALED = "no steady C2-4 length to scale by"
+COLUMNS = ("measure", "value", "unit", "frames", "flags")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One clinical number. `frames`: the 0-based frames it was read from; `flags`: caveats."""
+
+    name: str
+    value: float
+    unit: str
+    frames: tuple[int, ...]
+    flags: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "measure": self.name,
+            "value": round(self.value, 4),
+            "unit": self.unit,
+            "frames": spans(self.frames),
+            "flags": list(self.flags),
+        }
+
+
+@dataclass
+class Measures:
+    """What one result supports, and why it does not support the rest (`missing`: name → why)."""
+
+    measured: list[Measure] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def lacks(self, names: Iterable[str], why: str) -> None:
+        self.missing.update(dict.fromkeys(names, why))
+
+    def to_csv(self) -> str:
+        """UTF-8 text with a header; flags are separated by "; "."""
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for measure in self.measured:
+            line = measure.to_dict()
+            writer.writerow([*list(line.values())[:-1], "; ".join(measure.flags)])
+        return stream.getvalue()
+
+
+def measure_result(
+    result: Result,
+    *,
+    facing: str = "left",
+    view: str = "lateral",
+    unique_fps: float | None = None,
+) -> Measures:
+    """All measures of one result. Raises DataError when a mask cannot be read.
+
+    `facing`: where the patient looks. `unique_fps`: rate of frames that do not repeat the one
+    before them, where it is known; times are no finer than that.
+    """
+    found = Measures()
+    if view != "lateral":
+        found.lacks(DEFINITIONS, f"the view is {view}, not lateral")
+        return found
+    tracks = track(result, facing=facing, unique_fps=unique_fps)
+    scale = _measure_spine(tracks, found)
+    _measure_hyoid(tracks, scale, found)
+    _measure_pharynx(tracks, scale, found)
+    _measure_bolus(tracks, scale, found)
+    return found
+
+
+def _measure_spine(tracks: Tracks, found: Measures) -> Trace | None:
+    """L and its spread. Returns L per frame (NaN: not usable), or None when nothing may scale."""
+    names = ("c2_c4_length", "c2_c4_length_spread")
+    if why := _lacking(tracks, "c2", "c4"):
+        found.lacks(names, why)
+        return None
+    frames = np.flatnonzero(~np.isnan(tracks.length_px))
+    if len(frames) < LEAST_FRAMES:
+        found.lacks(names, f"C2 and C4 are both seen in {len(frames)} frames only")
+        return None
+    lengths = tracks.length_px[frames]
+    low, median, high = np.percentile(lengths, [5, 50, 95])
+    spread = float((high - low) / median * 100)
+    absent = len(tracks.length_px) - len(frames)
+    flags = (f"not found in {absent} frames",) if absent else ()
+    steady = spread <= SPREAD_LIMIT_PERCENT
+    refusal = () if steady else (f"above {SPREAD_LIMIT_PERCENT:g} %: scaled output refused",)
+    found.measured += [
+        Measure(names[0], float(median), "px", _ints(frames), flags),
+        Measure(names[1], spread, "%", _ints(frames), refusal),
+    ]
+    if not steady:
+        return None
+    scale = tracks.length_px.copy()
+    scale[np.abs(scale / median - 1) * 100 > SPREAD_LIMIT_PERCENT] = np.nan
+    return scale
+
+
+@dataclass(frozen=True)
+class _Peak:
+    """Where a point of the hyoid is farthest from A4, and at rest; %C2-4."""
+
+    frame: int
+    place: tuple[float, float]
+    rest: Trace
+    rest_frames: tuple[int, ...]
+    flags: tuple[str, ...]
+
+    @property
+    def excursion(self) -> float:
+        return float(np.hypot(*(np.array(self.place) - self.rest)))
+
+
+def _measure_hyoid(tracks: Tracks, scale: Trace | None, found: Measures) -> None:
+    names = [name for name in DEFINITIONS if name.startswith("hyoid")]
+    why = _lacking(tracks, "hyoid", "c2", "c4")
+    if why or scale is None:
+        found.lacks(names, why or _UNSCALED)
+        return
+    middle, edge = (_peak(places, scale) for places in (tracks.hyoid, tracks.hyoid_corner))
+    if isinstance(middle, str) or isinstance(edge, str):
+        found.lacks(names, str(middle if isinstance(middle, str) else edge))
+        return
+    _add_place("hyoid", middle, ("hyoid: mask centroid", *middle.flags), found)
+    flags = ("hyoid: mask centroid", *middle.flags)
+    rest = f"rest: median of the first {len(middle.rest_frames)} frames, not checked by a person"
+    when = (middle.frame,)
+    found.measured += [
+        Measure(names[3], _ms(tracks, middle.frame), "ms", when, (*flags, tracks.resolution)),
+        Measure(names[4], middle.excursion, "%C2-4", (*middle.rest_frames, *when), (*flags, rest)),
+    ]
+    _add_place("hyoid_corner", edge, ("hyoid: antero-inferior corner", *edge.flags), found)
+
+
+def _add_place(name: str, peak: _Peak, flags: tuple[str, ...], found: Measures) -> None:
+    x, y = peak.place
+    for part, value in (("x", x), ("y", y), ("xy", float(np.hypot(x, y)))):
+        found.measured.append(Measure(f"{name}_{part}_peak", value, "%C2-4", (peak.frame,), flags))
+
+
+def _peak(places: Trace, scale: Trace) -> _Peak | str:
+    """The peak of a track (n×2), or why there is none."""
+    places = np.where(np.isnan(scale)[:, None], np.nan, places)
+    distance, spikes = without_spikes(np.hypot(*places.T))
+    frames = np.flatnonzero(~np.isnan(distance))
+    if len(frames) < LEAST_FRAMES:
+        return f"the hyoid can be placed in {len(frames)} frames only"
+    if np.median(places[frames, 0]) <= 0:
+        return "the hyoid lies behind the spine: is the film mirrored?"
+    frame = int(frames[np.argmax(distance[frames])])
+    resting = frames[:REST_FRAMES]
+    rest = np.median(places[resting], axis=0)
+    x, y = (float(part) for part in places[frame])
+    flags = [*_spike_flag(spikes), *_edge_flag(frame, frames)]
+    peak = _Peak(frame, (x, y), rest, _ints(resting), tuple(flags))
+    if peak.excursion < STILL_PERCENT:
+        flags.append(f"moves less than {STILL_PERCENT:g} %C2-4: perhaps no swallow in this film")
+    return replace(peak, flags=tuple(flags))
+
+
+def _measure_pharynx(tracks: Tracks, scale: Trace | None, found: Measures) -> None:
+    names = [name for name in DEFINITIONS if name.startswith("pharynx")]
+    why = _lacking(tracks, "pharynx", "c2", "c4")
+    if why or scale is None:
+        found.lacks(names, why or _UNSCALED)
+        return
+    area, spikes = without_spikes(tracks.pharynx_px / np.square(scale) * 100)
+    frames = np.flatnonzero(~np.isnan(area))
+    if len(frames) < LEAST_FRAMES:
+        found.lacks(names, f"the pharynx can be measured in {len(frames)} frames only")
+        return
+    flags = _spike_flag(spikes)
+    if gone := int(np.isnan(tracks.pharynx_px).sum()):
+        flags = (*flags, f"no pharynx mask in {gone} frames: obliterated or missed, not counted")
+    largest = int(frames[np.argmax(area[frames])])
+    smallest = int(frames[np.argmin(area[frames])])
+    top, bottom = float(area[largest]), float(area[smallest])
+    if bottom / top > HARDLY_NARROWS:
+        flags = (*flags, "hardly narrows: perhaps no swallow in this film")
+    found.measured += [
+        Measure(names[0], top, "%(C2-4)²", (largest,), flags),
+        Measure(names[1], bottom, "%(C2-4)²", (smallest,), flags),
+        Measure(names[2], bottom / top, "ratio", (smallest, largest), flags),
+    ]
+
+
+def _measure_bolus(tracks: Tracks, scale: Trace | None, found: Measures) -> None:
+    names = [name for name in DEFINITIONS if name.startswith("bolus")]
+    if why := _lacking(tracks, "bolus", "pharynx"):
+        found.lacks(names, why)
+        return
+    least, flags = float(BOLUS_LEAST_PX), ["overlap threshold in pixels: no scale"]
+    if scale is not None:
+        least, flags = BOLUS_LEAST_PERCENT / 100 * float(np.nanmedian(scale)) ** 2, []
+    runs = passages(np.nan_to_num(tracks.overlap_px) >= least, tracks.times_s)
+    if not runs:
+        found.lacks(names, "no bolus is seen in the pharynx")
+        return
+    first, last = runs[0]
+    flags.append(tracks.resolution)
+    if len(runs) > 1:
+        flags.append(f"{len(runs)} passages; the first is measured")
+    starts_late, ends_early = first == 0, last == len(tracks.times_s) - 1
+    if starts_late:
+        flags.append("already there in the first frame: true onset is earlier")
+    if ends_early:
+        flags.append("still there in the last frame: residue, or the film ends too early")
+    start, end = _ms(tracks, first), _ms(tracks, last)
+    found.measured += [
+        Measure(names[0], start, "ms", (first,), tuple(flags)),
+        Measure(names[1], end, "ms", (last,), tuple(flags)),
+        Measure(names[2], end - start, "ms", (first, last), tuple(flags)),
+    ]
+
+
+def spans(frames: Sequence[int]) -> str:
+    """`(0, 1, 2, 7)` as "0-2 7"."""
+    parts: list[list[int]] = []
+    for frame in frames:
+        if parts and frame == parts[-1][1] + 1:
+            parts[-1][1] = frame
+        else:
+            parts.append([frame, frame])
+    return " ".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def _lacking(tracks: Tracks, *tasks: str) -> str:
+    missing = [task for task in tasks if task not in tracks.has]
+    return f"the model has no task {', '.join(missing)}" if missing else ""
+
+
+def _ms(tracks: Tracks, frame: int) -> float:
+    return float(tracks.times_s[frame]) * 1000
+
+
+def _spike_flag(spikes: int) -> tuple[str, ...]:
+    return (f"{spikes} lone outlier frames left out",) if spikes else ()
+
+
+def _edge_flag(peak: int, frames: NDArray[np.intp]) -> tuple[str, ...]:
+    at_edge = peak in (frames[0], frames[-1])
+    return ("peak at the edge of the film: it may lie outside",) if at_edge else ()
+
+
+def _ints(frames: NDArray[np.intp]) -> tuple[int, ...]:
+    return tuple(int(frame) for frame in frames)

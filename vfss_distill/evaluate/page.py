@@ -1,0 +1,190 @@
+"""The report's page: one HTML file that opens anywhere, offline, and prints well."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from ..provenance import RESEARCH_USE_ONLY, provenance
+from .cases import BASES, Case
+from .figures import areas_over_time, patient_dice
+from .measures import DEFINITIONS
+from .metrics import HD95_DEFINITION
+from .pictures import Picture, worst_and_best
+from .scoring import NOT_AN_ESTIMATE, ModelReport, Report
+
+MOST_STUDIES = 12
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class StudySection:
+    """One study under one model: its areas over time, and measures when they were taken."""
+
+    case: Case
+    plot: Markup
+    measures: list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """What the page shows of one model."""
+
+    model: ModelReport
+    basis: str
+    dice_plot: Markup | None
+    worst: list[Picture]
+    best: list[Picture]
+    studies: list[StudySection]
+    left_out: int
+
+
+def render(report: Report) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = _number
+    environment.filters["short"] = _short
+    environment.filters["percent"] = lambda x: "–" if x is None else f"{100 * x:.1f} %"
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        sections=[_section(model) for model in report.models],
+        notice=RESEARCH_USE_ONLY,
+        not_an_estimate=NOT_AN_ESTIMATE,
+        methods=_methods(report),
+        definitions=DEFINITIONS,
+        provenance=provenance(),
+    )
+
+
+def _section(model: ModelReport) -> ModelSection:
+    group = model.group
+    worst, best = worst_and_best(model)
+    counted = model.figures.mean_dice is not None
+    plot = Markup(patient_dice(model.figures, group.tasks)) if counted else None
+    scored_first = sorted(group.cases, key=lambda case: (case not in group.scored, case.id))
+    shown = scored_first[:MOST_STUDIES]
+    return ModelSection(
+        model=model,
+        basis=BASES[group.basis],
+        dice_plot=plot,
+        worst=worst,
+        best=best,
+        studies=[_study(case, model) for case in shown],
+        left_out=len(scored_first) - len(shown),
+    )
+
+
+def _study(case: Case, model: ModelReport) -> StudySection:
+    truth: dict[str, dict[int, int]] = defaultdict(dict)
+    for row in model.rows:
+        if row.study == case.id:
+            truth[row.task][row.frame] = row.score.truth_px
+    areas = _areas(case)
+    result = case.result
+    plot = areas_over_time(result.frame_times_s, areas, truth, result.tasks) if areas else ""
+    return StudySection(case, Markup(plot), _measures(result.folder / "measures.csv"))
+
+
+def _areas(case: Case) -> dict[str, NDArray[np.float64]]:
+    """None of them when the result is damaged: that is said among the failures."""
+    try:
+        return case.result.areas_px()
+    except DataError:
+        return {}
+
+
+def _measures(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            return [
+                {key: line[key] or "" for key in ("measure", "value", "unit", "frames", "flags")}
+                for line in csv.DictReader(stream)
+            ]
+    except (OSError, KeyError, csv.Error, UnicodeDecodeError):
+        return []
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _short(text: str) -> str:
+    """A stored measure with no more digits than it deserves; what is no number stays."""
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    return f"{value:.1f}" if abs(value) >= 1 or value == 0 else f"{value:.2f}"
+
+
+def _methods(report: Report) -> list[tuple[str, str]]:
+    """Every rule by which a number on the page came about."""
+    options = report.options
+    return [
+        (
+            "What is compared",
+            "Each labelled mask of a frame with the predicted mask of the same frame at the film's "
+            "own size. Frames and tasks without a label are not looked at; a blank label says the "
+            "anatomy is absent.",
+        ),
+        (
+            "Dice",
+            "2|A∩B| ÷ (|A|+|B|), from 0 (no overlap) to 1 (identical). Truth and prediction both "
+            "empty: not counted. Truth empty and something predicted: 0, counted. Truth present "
+            "and nothing predicted: 0, counted.",
+        ),
+        (
+            "Means",
+            "Dice is averaged over the counted frames of a patient, then over patients. The mean "
+            "Dice of a model is the mean of its tasks' means. “Frames” are counted frames, "
+            "“patients” those with at least one.",
+        ),
+        (
+            "95 % intervals",
+            f"Percentile bootstrap over patients, {options.resamples} resamples, seed "
+            f"{options.seed}, the same draws for every task. No interval with fewer than two "
+            "patients. They cover the choice of patients, not the choice of training run.",
+        ),
+        (
+            "False-positive rate",
+            "Among labelled frames whose truth is empty, the share in which at least one pixel was "
+            "predicted. A dash: there is no such frame.",
+        ),
+        (
+            HD95_DEFINITION.partition(":")[0],
+            HD95_DEFINITION.partition(":")[2].strip().capitalize()
+            + " Where just one side is empty it is missing, and counted as such. The table gives "
+            "the median over patients of each patient's median over frames.",
+        ),
+        (
+            "Which studies",
+            "By default test patients none of whose studies the model was trained or chosen on; "
+            "where there are none, other unseen patients; failing that, patients seen in training, "
+            f"marked “{NOT_AN_ESTIMATE}”. Asked for here: --split {options.split or 'default'}. "
+            "Patients are split as wholes; splits.yaml says how.",
+        ),
+        (
+            "Areas over time",
+            "Predicted area in pixels of the film, at the film's own time stamps (0 at the first "
+            "frame). Rings: area of the truth, where labelled (at most about 40 are drawn).",
+        ),
+        (
+            "Best and worst frames",
+            "By mean Dice over the counted tasks of a frame: first one per patient, then further "
+            "frames at least ten apart. Frame numbers start at 0.",
+        ),
+    ]

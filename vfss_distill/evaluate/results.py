@@ -1,0 +1,205 @@
+"""Results as `vfss segment` leaves them: one model applied to one study.
+
+results/<study>/<model>/  run.json  masks/<task>/000000.png  frames.csv
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, DataError, UsageError, WorkspaceError
+from ..intake.study import RECORD_FILE, Study
+from ..tasks import TaskSet
+from ..workspace import Workspace, is_temporary, read_json
+
+SEGMENT_AGAIN = "Segment the study again with --force."
+
+
+@dataclass(frozen=True)
+class Result:
+    """One model applied to one study; masks are read when asked for.
+
+    `frame_times_s` are seconds from the first frame, one per frame. `seen` is what the model's
+    own list says: True when the study was used to train or to choose it; None when not known.
+    """
+
+    folder: Path
+    study: str
+    patient: str | None
+    model: str
+    model_sha256: str
+    tasks: TaskSet
+    frames: int
+    frame_times_s: tuple[float, ...]
+    width: int
+    height: int
+    source_sha256: str
+    seen: bool | None
+    run: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> Result:
+        """Raises DataError when run.json is missing, damaged or incomplete."""
+        run = read_json(folder / "run.json")
+        try:
+            return cls(
+                folder=folder,
+                study=str(run["study"]),
+                patient=None if run.get("patient") is None else str(run["patient"]),
+                model=str(run["model"]["name"]),
+                model_sha256=str(run["model"]["sha256"]),
+                tasks=_tasks(run["model"]["tasks"]),
+                frames=int(run["frames"]),
+                frame_times_s=tuple(map(float, run["frame_times_s"])),
+                width=int(run["width"]),
+                height=int(run["height"]),
+                source_sha256=str(run["source_sha256"]),
+                seen=None if run.get("seen_in_training") is None else bool(run["seen_in_training"]),
+                run=run,
+            )._checked()
+        except (KeyError, TypeError, ValueError, ConfigError) as error:
+            raise DataError("incomplete result", file="run.json", remedy=SEGMENT_AGAIN) from error
+
+    def _checked(self) -> Result:
+        times = np.array(self.frame_times_s)
+        if len(times) != self.frames or self.frames < 1:
+            raise ValueError("frames and frame_times_s disagree")
+        if not np.isfinite(times).all() or (np.diff(times) <= 0).any():
+            raise ValueError("frame_times_s do not increase")
+        return self
+
+    @property
+    def key(self) -> str:
+        """`<study>/<model folder>`: how a result is named on the command line and in messages."""
+        return f"{self.folder.parent.name}/{self.folder.name}"
+
+    def mask(self, task: str, frame: int) -> NDArray[np.bool_]:
+        """H×W prediction for a 0-based frame. Raises DataError when it cannot be read."""
+        name = f"masks/{task}/{frame:06d}.png"
+        picture = read_png(self.folder / name)
+        if picture is None:
+            raise DataError(f"{name} is missing or damaged", remedy=SEGMENT_AGAIN)
+        if picture.shape != (self.height, self.width):
+            raise DataError(f"{name} is not of the film's size", remedy=SEGMENT_AGAIN)
+        return picture
+
+    def masks(self, task: str) -> Iterator[NDArray[np.bool_]]:
+        return (self.mask(task, frame) for frame in range(self.frames))
+
+    def areas_px(self) -> dict[str, NDArray[np.float64]]:
+        """Area of each task in each frame, from frames.csv, else counted in the masks."""
+        try:
+            with (self.folder / "frames.csv").open(encoding="utf-8-sig", newline="") as stream:
+                lines = list(csv.DictReader(stream))
+            areas = {
+                task: np.array([float(line[f"{task}_area_px"] or 0) for line in lines])
+                for task in self.tasks.ids
+            }
+        except (OSError, KeyError, ValueError, TypeError, csv.Error):
+            areas = {}
+        if areas and all(len(values) == self.frames for values in areas.values()):
+            return areas
+        return {
+            task: np.array([float(np.count_nonzero(mask)) for mask in self.masks(task)])
+            for task in self.tasks.ids
+        }
+
+
+def read_png(path: Path) -> NDArray[np.bool_] | None:
+    """A mask picture as booleans; None when it is missing or damaged.
+
+    OpenCV is given bytes, not a path: it cannot open every name on every system.
+    """
+    try:
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+        picture = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
+    except (OSError, cv2.error):
+        return None
+    return None if picture is None else np.asarray(picture > 127)
+
+
+def list_results(
+    workspace: Workspace, *, model: str | None = None
+) -> tuple[list[Result], list[dict[str, str]]]:
+    """All results, by study then model, and those that cannot be read: `[{"input", "error"}]`.
+
+    `model` keeps one model, by name, result folder name or start of its sha256 (6 or more).
+    Raises WorkspaceError without any result, UsageError when none is of that model.
+    """
+    found, failed = [], []
+    for folder in result_folders(workspace.results):
+        try:
+            found.append(Result.open(folder))
+        except DataError as error:
+            where = f"{folder.parent.name}/{folder.name}"
+            failed.append({"input": where, "error": str(error)})
+    if not found and not failed:
+        raise WorkspaceError(
+            "no results yet", file="results", remedy="Run `vfss segment` on a film or study first."
+        )
+    if model is None:
+        return found, failed
+    chosen = [result for result in found if is_model(result, model)]
+    if not chosen:
+        names = sorted({result.model for result in found})
+        raise UsageError(
+            f"no result of model {model!r}", remedy=f"There are results of: {', '.join(names)}."
+        )
+    return chosen, failed
+
+
+def list_studies_readable(workspace: Workspace) -> tuple[list[Study], list[dict[str, str]]]:
+    """All studies by id, and those whose record is damaged: one must not stop a report."""
+    studies, failed = [], []
+    folders = workspace.studies.iterdir() if workspace.studies.is_dir() else ()
+    for folder in sorted(folders):
+        if is_temporary(folder) or not (folder / RECORD_FILE).is_file():
+            continue
+        try:
+            studies.append(Study.open(folder))
+        except DataError as error:
+            failed.append({"input": f"studies/{folder.name}", "error": str(error)})
+    return studies, failed
+
+
+def result_folders(results: Path) -> list[Path]:
+    """Every results/<study>/<model> folder, complete or not; temporaries are skipped."""
+    return sorted(
+        folder
+        for study in (results.iterdir() if results.is_dir() else ())
+        if study.is_dir() and not is_temporary(study)
+        for folder in study.iterdir()
+        if folder.is_dir() and not is_temporary(folder)
+    )
+
+
+def is_model(result: Result, name: str) -> bool:
+    by_digest = len(name) >= 6 and result.model_sha256.startswith(name.lower())
+    return name in (result.model, result.folder.name) or by_digest
+
+
+def model_names(results: Sequence[Result]) -> dict[str, str]:
+    """sha256 → a name unlike any other's: the model's own, with a digest where two share it."""
+    digests: dict[str, set[str]] = {}
+    for result in results:
+        digests.setdefault(result.model, set()).add(result.model_sha256)
+    return {
+        digest: name if len(some) == 1 else f"{name}-{digest[:8]}"
+        for name, some in digests.items()
+        for digest in some
+    }
+
+
+def _tasks(value: Any) -> TaskSet:
+    """run.json holds a whole task set, or only the list of ids."""
+    if isinstance(value, list):
+        value = {"name": "custom", "tasks": value}
+    return TaskSet.from_dict(value)

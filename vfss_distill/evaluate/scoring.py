@@ -1,0 +1,196 @@
+"""A report's contents: every labelled mask scored, summed up by model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError, VfssError
+from ..provenance import SCHEMA_VERSION
+from ..workspace import Workspace
+from .cases import BASES, Case, Group, Split
+from .metrics import score
+from .statistics import RESAMPLES, SEED, Figures, Row, TaskFigures, interval_note, summarise
+
+Tick = Callable[[int, int, str], None]
+
+NOT_AN_ESTIMATE = "seen in training – not an estimate of performance"
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """`name` None: the next free report-NNN. `split` None: see `cases`. `model` None: all."""
+
+    name: str | None = None
+    split: Split | None = None
+    model: str | None = None
+    force: bool = False
+    resamples: int = RESAMPLES
+    seed: int = SEED
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """One model with its scored frames and figures."""
+
+    group: Group
+    rows: tuple[Row, ...]
+    figures: Figures
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        group, figures = self.group, self.figures
+        return {
+            "name": group.name,
+            "sha256": group.sha256,
+            "mean_dice": _rounded(figures.mean_dice),
+            "mean_dice_ci95": _interval(figures.mean_dice_ci95),
+            "split": group.basis,
+            "seen_in_training": group.seen_in_training,
+            "n_patients": figures.n_patients,
+            "n_studies": figures.n_studies,
+            "n_frames": figures.n_frames,
+            "tasks": [_task(task) for task in figures.tasks],
+            "studies": [
+                {
+                    "study": case.id,
+                    "patient": case.patient,
+                    "split": case.part,
+                    "seen_in_training": case.seen,
+                    "labelled": case.labelled,
+                    "simulated": case.simulated,
+                    "scored": case in group.scored,
+                }
+                for case in group.cases
+            ],
+            "warnings": list(self.warnings),
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """A computed report; `folder` is where it lies or will lie."""
+
+    name: str
+    folder: Path
+    models: tuple[ModelReport, ...]
+    failed: tuple[dict[str, str], ...]
+    options: ReportOptions
+
+    @property
+    def simulated(self) -> bool:
+        return any(case.simulated for model in self.models for case in model.group.cases)
+
+    @property
+    def has_truth(self) -> bool:
+        return any(model.rows for model in self.models)
+
+    def to_dict(self, workspace: Workspace) -> dict[str, Any]:
+        """The one object of `vfss report --json`; report.json adds provenance."""
+        place = workspace.relative(self.folder)
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "report": place,
+            "page": f"{place}/index.html",
+            "split": self.options.split or "default",
+            "truth": self.has_truth,
+            "simulated": self.simulated,
+            "models": [model.to_dict() for model in self.models],
+            "failed": list(self.failed),
+        }
+
+
+def score_case(case: Case) -> Iterator[Row]:
+    """Score every labelled mask of one case. Raises DataError when a mask cannot be read."""
+    study, result = case.study, case.result
+    if study is None:
+        return
+    if study.record.frames != result.frames:
+        raise DataError(
+            f"the result has {result.frames} frames, the study {study.record.frames}",
+            remedy="Segment the study again with --force.",
+        )
+
+    def score_one(job: tuple[str, int]) -> Row | None:
+        truth = study.read_mask(*job)
+        if truth is None:
+            return None
+        return Row(case.id, case.patient, job[1], job[0], score(truth, result.mask(*job)))
+
+    jobs = [(task, n) for task in result.tasks.ids for n in study.labelled_frames(task)]
+    # Decoding and distance transforms leave the interpreter's lock; map keeps the order.
+    with ThreadPoolExecutor(_workers()) as pool:
+        yield from (row for row in pool.map(score_one, jobs) if row is not None)
+
+
+def _workers() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(4, cores or 1)
+
+
+def score_group(
+    group: Group, options: ReportOptions, failed: list[dict[str, str]], tick: Tick
+) -> ModelReport:
+    """A case that cannot be scored is put on `failed`, and the others go on."""
+    rows: list[Row] = []
+    scored: list[Case] = []
+    for number, case in enumerate(group.scored):
+        tick(number, len(group.scored), f"{group.name} · {case.id}")
+        try:
+            rows += list(score_case(case))
+            scored.append(case)
+        except VfssError as error:
+            failed.append({"input": case.result.key, "error": str(error)})
+    tick(len(group.scored), len(group.scored), group.name)
+    group = replace(group, scored=tuple(scored))
+    figures = summarise(rows, group.tasks.ids, resamples=options.resamples, seed=options.seed)
+    return ModelReport(group, tuple(rows), figures, tuple(_warnings(group, figures)))
+
+
+def _warnings(group: Group, figures: Figures) -> Iterator[str]:
+    if group.seen_in_training:
+        share = sum(case.seen for case in group.scored)
+        yield f"{share} of {len(group.scored)} studies {NOT_AN_ESTIMATE}."
+    if group.basis == "unseen":
+        yield f"No test patient has labels and a result; Dice is of {BASES['unseen']}."
+    if note := interval_note(figures.n_patients):
+        yield note
+    unlabelled = [task.task for task in figures.tasks if not task.n_labelled]
+    if unlabelled and figures.n_frames:
+        yield f"No truth was given for: {', '.join(unlabelled)}. They are not in the mean."
+    if _trained_on_simulated_only(group):
+        yield "This model was trained on simulated patients only. It is not clinically validated."
+    yield from group.notes
+
+
+def _trained_on_simulated_only(group: Group) -> bool:
+    models = [case.result.run.get("model") for case in group.cases]
+    return any(isinstance(m, dict) and m.get("trained_on_simulated_only") is True for m in models)
+
+
+def _task(task: TaskFigures) -> dict[str, Any]:
+    return {
+        "task": task.task,
+        "dice_mean": _rounded(task.dice_mean),
+        "dice_ci95": _interval(task.dice_ci95),
+        "n_frames": task.n_frames,
+        "n_patients": task.n_patients,
+        "false_positive_rate": _rounded(task.false_positive_rate),
+        "hd95_median_px": _rounded(task.hd95_median_px, 2),
+        "hd95_missing": task.hd95_missing,
+        "n_labelled": task.n_labelled,
+        "n_truth_empty": task.n_truth_empty,
+        "dice_by_patient": {who: _rounded(value) for who, value in task.by_patient.items()},
+    }
+
+
+def _interval(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else [round(end, 4) for end in interval]
+
+
+def _rounded(value: float | None, digits: int = 4) -> float | None:
+    return None if value is None else round(value, digits)

@@ -1,0 +1,118 @@
+"""Measures of results that lie in the workspace: which ones, where they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UsageError, VfssError
+from ..intake.study import Study
+from ..workspace import Workspace, write_text
+from .measures import Measures, measure_result
+from .results import Result, list_results, list_studies_readable
+
+Tick = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One result's measures. `kept_file`: measures.csv held other values and was left alone."""
+
+    study: str
+    patient: str | None
+    model: str
+    model_sha256: str
+    measures_csv: str
+    simulated: bool
+    kept_file: bool
+    measures: Measures
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "study": self.study,
+            "patient": self.patient,
+            "model": {"name": self.model, "sha256": self.model_sha256},
+            "simulated": self.simulated,
+            "measures_csv": self.measures_csv,
+            "measures": [measure.to_dict() for measure in self.measures.measured],
+            "not_measured": [
+                {"measure": name, "reason": why} for name, why in self.measures.missing.items()
+            ],
+        }
+
+
+def measure_stored(
+    workspace: Workspace,
+    inputs: Sequence[str],
+    *,
+    force: bool = False,
+    tick: Tick = lambda done, total, words: None,
+) -> tuple[list[Measured], list[dict[str, str]]]:
+    """Measure the named results (all without names) and write each measures.csv.
+
+    A measures.csv with other values is replaced only with `force`. Failures are returned as
+    `[{"input", "error"}]`. Raises WorkspaceError without results, UsageError for an unknown name.
+    """
+    results, failed = list_results(workspace)
+    if inputs:
+        chosen = [result for result in results if any(_means(workspace, x, result) for x in inputs)]
+        unknown = [x for x in inputs if not any(_means(workspace, x, r) for r in results)]
+        failed = [one for one in failed if any(one["input"].startswith(x) for x in inputs)]
+        unknown = [x for x in unknown if not any(one["input"].startswith(x) for one in failed)]
+        if unknown:
+            raise UsageError(
+                "no such study or result",
+                file=unknown[0],
+                remedy="Name a study id, STUDY/MODEL, or a folder in results/ (ls results).",
+            )
+        results = chosen
+    known, damaged = list_studies_readable(workspace)
+    failed += damaged
+    # By source: a result made from a raw film finds the study ingested later.
+    studies = {study.record.source_sha256: study for study in known}
+    measured = []
+    for number, result in enumerate(results):
+        tick(number, len(results), result.study)
+        try:
+            study = studies.get(result.source_sha256)
+            measured.append(_measure(workspace, result, study, force=force))
+        except VfssError as error:
+            failed.append({"input": result.key, "error": str(error)})
+    tick(len(results), len(results), "")
+    return measured, failed
+
+
+def _measure(workspace: Workspace, result: Result, study: Study | None, *, force: bool) -> Measured:
+    record = study.record if study else None
+    measures = measure_result(
+        result,
+        facing=record.facing if record else str(result.run.get("facing", "left")),
+        view=record.view if record else str(result.run.get("view", "lateral")),
+        unique_fps=record.unique_fps if record else None,
+    )
+    target = result.folder / "measures.csv"
+    text = measures.to_csv()
+    kept = not force and target.exists() and target.read_text(encoding="utf-8") != text
+    if not kept:
+        write_text(target, text)
+    return Measured(
+        study=result.study,
+        patient=record.patient if record else result.patient,
+        model=result.model,
+        model_sha256=result.model_sha256,
+        measures_csv=workspace.relative(target),
+        simulated=bool(record.simulated if record else result.run.get("simulated", False)),
+        kept_file=kept,
+        measures=measures,
+    )
+
+
+def _means(workspace: Workspace, word: str, result: Result) -> bool:
+    """Does `word` name this result: study id, STUDY/MODEL, or a folder?"""
+    if word in (result.study, result.key, result.folder.parent.name):
+        return True
+    folder = result.folder.resolve()
+    return any(
+        path.resolve() in (folder, folder.parent) for path in (Path(word), workspace.root / word)
+    )

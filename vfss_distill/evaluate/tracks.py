@@ -1,0 +1,113 @@
+"""Tracks: what the masks of one result say frame by frame, before any measure is taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .landmarks import Spine, centroid, corner, find_spine
+from .results import Result
+
+LEAST_FRAMES = 5
+BRIDGED_S = 0.2
+BOLUS_LEAST_FRAMES = 2
+
+Trace = NDArray[np.float64]  # one value per frame, NaN where it cannot be measured
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """One value per frame and quantity.
+
+    `length_px`, `hyoid` and `hyoid_corner` (n×2, %C2-4), `pharynx_px` and `overlap_px` hold NaN
+    where a frame does not show what they need. `has` names the tasks of the model, `resolution`
+    says how fine times are.
+    """
+
+    times_s: Trace
+    length_px: Trace
+    hyoid: Trace
+    hyoid_corner: Trace
+    pharynx_px: Trace
+    overlap_px: Trace
+    has: frozenset[str]
+    resolution: str
+
+
+def track(result: Result, *, facing: str = "left", unique_fps: float | None = None) -> Tracks:
+    """Read the masks once, frame by frame. Raises DataError when one cannot be read."""
+    has = frozenset(result.tasks.ids)
+    n = result.frames
+    length, pharynx, overlap = (np.full(n, np.nan) for _ in range(3))
+    hyoid, edge = np.full((n, 2), np.nan), np.full((n, 2), np.nan)
+    for frame in range(n):
+        spine = _spine(result, frame, facing) if {"c2", "c4"} <= has else None
+        if spine is not None:
+            length[frame] = spine.length_px
+            if "hyoid" in has:
+                bone = result.mask("hyoid", frame)
+                middle, tip = centroid(bone), corner(bone, spine)
+                if middle is not None and tip is not None:
+                    hyoid[frame], edge[frame] = spine.place(middle), spine.place(tip)
+        if "pharynx" in has:
+            lumen = result.mask("pharynx", frame)
+            pharynx[frame] = np.count_nonzero(lumen) or np.nan
+            if "bolus" in has:
+                overlap[frame] = np.count_nonzero(lumen & result.mask("bolus", frame))
+    times = np.array(result.frame_times_s)
+    return Tracks(times, length, hyoid, edge, pharynx, overlap, has, _resolution(times, unique_fps))
+
+
+def _spine(result: Result, frame: int, facing: str) -> Spine | None:
+    return find_spine(result.mask("c2", frame), result.mask("c4", frame), facing=facing)
+
+
+def passages(there: NDArray[np.bool_], times_s: Trace) -> list[tuple[int, int]]:
+    """(first, last) frames of each passage; short gaps are bridged, single frames dropped."""
+    runs: list[list[int]] = []
+    for frame in np.flatnonzero(there):
+        gap = times_s[frame] - times_s[runs[-1][-1]] if runs else np.inf
+        near = bool(runs) and (frame - runs[-1][-1] == 1 or gap <= BRIDGED_S)
+        if near:
+            runs[-1].append(int(frame))
+        else:
+            runs.append([int(frame)])
+    return [(run[0], run[-1]) for run in runs if len(run) >= BOLUS_LEAST_FRAMES]
+
+
+def without_spikes(trace: Trace) -> tuple[Trace, int]:
+    """`trace` with lone outliers as NaN, and how many there were.
+
+    A value is one when it lies more than 20 % of the trace's median off its two neighbours, and
+    that step is over three times the step from them to the next two (plus noise): a mask that fails
+    in one frame jumps out of quiet surroundings, a true extreme is approached and left.
+    """
+    known = ~np.isnan(trace)
+    if known.sum() < LEAST_FRAMES:
+        return trace, 0
+    padded = np.pad(trace, 2, constant_values=np.nan)
+    near = _mean_of_two(padded[1:-3], padded[3:-1])
+    far = _mean_of_two(padded[:-4], padded[4:])
+    step, approach = np.abs(trace - near), np.nan_to_num(np.abs(near - far))
+    noise = 1.4826 * float(np.nanmedian(step)) if (~np.isnan(step)).any() else 0.0
+    limit = np.maximum(3 * (approach + noise), 0.2 * abs(float(np.nanmedian(trace))))
+    spikes = np.nan_to_num(step) > limit
+    return np.where(spikes, np.nan, trace), int(spikes.sum())
+
+
+def _mean_of_two(a: Trace, b: Trace) -> Trace:
+    """Their mean; where one is NaN, the other."""
+    a, b = np.where(np.isnan(a), b, a), np.where(np.isnan(b), a, b)
+    return (a + b) / 2
+
+
+def _resolution(times_s: Trace, unique_fps: float | None) -> str:
+    """A time is no finer than one frame, and than one frame that differs from the last."""
+    if len(times_s) < 2:
+        return "one frame only"
+    frame_ms = float(np.median(np.diff(times_s))) * 1000
+    if unique_fps and 1000 / unique_fps > 1.2 * frame_ms:
+        return f"one frame is {frame_ms:.0f} ms, but new ones come every {1000 / unique_fps:.0f} ms"
+    return f"one frame is {frame_ms:.0f} ms"

@@ -66,7 +66,7 @@ class Check:
 
 def examine(workspace: Workspace) -> list[Check]:
     """Every check, in the order of a diagnosis. Imports torch only in a process of its own."""
-    checks = []
+    checks: list[Check] = []
     for look in (_python, _packages, _onnxruntime, _opencv, _torch_pair, _codecs, _provider):
         checks += look()
     for look_at in (_machine, _disk, _model, _teachers):

@@ -1,0 +1,441 @@
+"""`vfss simulate`: films, masks and truth of patients that never lived."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from typer.testing import CliRunner
+from vfss_distill.commands import simulate as command
+
+from vfss_distill.errors import UsageError
+from vfss_distill.simulate import (
+    EXTRA_STRUCTURES,
+    SimulatedStudy,
+    SimulateOptions,
+    StudySimulator,
+    simulate_study,
+)
+from vfss_distill.simulate.curves import below, ease, smooth
+from vfss_distill.simulate.raster import rasterise
+from vfss_distill.simulate.truth import EVENTS, hyoid_in_c2_4
+from vfss_distill.tasks import VFSS12
+
+SMALL = ("--size", 96, "--frames", 8, "--quiet")
+
+
+def vfss(*words: object) -> tuple[int, str, str]:
+    """The command alone, so that this file stands without the other rooms."""
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    command.register(app)
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def decoded(film: Path) -> list[NDArray[np.uint8]]:
+    """All frames of a film by an independent reader."""
+    if film.suffix == ".dcm":
+        import pydicom
+
+        return list(pydicom.dcmread(film).pixel_array)
+    import av
+
+    with av.open(str(film)) as container:
+        return [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
+
+
+@pytest.fixture(scope="module")
+def swallow() -> SimulatedStudy:
+    return simulate_study(
+        3, 0, SimulateOptions(size=192, seconds=4, kind="swallow", pulses=30, extras=True)
+    )
+
+
+# ── the command ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_layout_is_ready_for_ingest(tmp_path: Path) -> None:
+    code, out, _ = vfss("simulate", tmp_path / "out", "-n", 2, "--studies", 2, *SMALL, "--json")
+    assert code == 0
+    told = json.loads(out)
+    assert told["schema_version"] == 1 and told["simulated"] and len(told["studies"]) == 4
+    assert str(tmp_path) not in out
+    for study in told["studies"]:
+        film = tmp_path / "out" / study["film"]
+        assert film.parent.name == study["patient"]
+        masks = film.with_name(film.stem + "_masks")
+        assert sorted(p.name for p in masks.iterdir()) == sorted(VFSS12.ids)
+        assert len(list((masks / "bolus").iterdir())) == 8
+        truth = json.loads(film.with_name(film.stem + "_truth.json").read_text())
+        assert truth["simulated"] is True and len(truth["frame_times_s"]) == 8
+        assert set(truth["events"]) == set(EVENTS)
+        assert "created_utc" not in truth["provenance"]
+
+
+def test_masks_on_disk_are_black_and_white(tmp_path: Path) -> None:
+    import cv2
+
+    vfss("simulate", tmp_path, "-n", 1, "--force", *SMALL)
+    for path in (tmp_path / "sim0000").rglob("*.png"):
+        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        assert mask.dtype == np.uint8 and mask.shape == (96, 96)
+        assert set(np.unique(mask)) <= {0, 255}
+
+
+@pytest.mark.parametrize("kind", ["mp4", "avi", "dicom"])
+def test_every_format_holds_every_frame(tmp_path: Path, kind: str) -> None:
+    assert vfss("simulate", tmp_path / "o", "-n", 1, "--format", kind, *SMALL)[0] == 0
+    suffix = {"mp4": ".mp4", "avi": ".avi", "dicom": ".dcm"}[kind]
+    frames = decoded(tmp_path / "o" / "sim0000" / f"sim0000-00{suffix}")
+    assert len(frames) == 8 and all(frame.shape == (96, 96) for frame in frames)
+    from vfss_distill.simulate.dataset import DatasetOptions, Job
+
+    options = SimulateOptions(size=96, frames=8, extras=False)
+    simulator = StudySimulator(Job(0, 0, DatasetOptions(study=options)).patient_seed, 0, options)
+    drawn = np.stack([frame.grey for frame in simulator.frames()])
+    error = np.abs(drawn.astype(float) - np.stack(frames)).mean()
+    assert error == 0 if kind == "dicom" else error < 6
+
+
+def test_dicom_says_what_it_is(tmp_path: Path) -> None:
+    import pydicom
+
+    vfss("simulate", tmp_path / "o", "-n", 1, "--format", "dicom", *SMALL)
+    data = pydicom.dcmread(tmp_path / "o" / "sim0000" / "sim0000-00.dcm")
+    assert data.SOPClassUID == pydicom.uid.XRayAngiographicImageStorage
+    assert data.PatientID == "sim0000" and "SIMULATED" in str(data.PatientName)
+    assert float(data.FrameTime) == pytest.approx(1000 / 30, abs=1e-3)
+    assert data.NumberOfFrames == 8 and data.FrameIncrementPointer == 0x00181063
+
+
+def test_video_says_what_it_is(tmp_path: Path) -> None:
+    import av
+
+    for kind in ("mp4", "avi"):
+        vfss("simulate", tmp_path / kind, "-n", 1, "--format", kind, *SMALL)
+        with av.open(str(tmp_path / kind / "sim0000" / f"sim0000-00.{kind}")) as container:
+            assert "SIMULATED" in container.metadata["title"]
+            times = [float(f.pts * f.time_base) for f in container.decode(video=0)]
+        assert np.allclose(np.diff(times), 1 / 30, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "avi", "dicom"])
+def test_same_seed_same_bytes(tmp_path: Path, kind: str) -> None:
+    words = ("-n", 1, "--seed", 5, "--format", kind, *SMALL)
+    for name in "ab":
+        assert vfss("simulate", tmp_path / name, *words)[0] == 0
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+
+
+def test_workers_do_not_change_the_bytes(tmp_path: Path) -> None:
+    words = ("-n", 3, "--size", 64, "--frames", 4, "--quiet")
+    assert vfss("simulate", tmp_path / "one", *words)[0] == 0
+    assert vfss("simulate", tmp_path / "two", *words, "--workers", 2)[0] == 0
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+
+
+def test_another_seed_is_another_patient(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        vfss("simulate", tmp_path / str(seed), "-n", 1, "--seed", seed, *SMALL)
+    first, second = (digests(tmp_path / str(seed)) for seed in (1, 2))
+    assert first["sim0000/sim0000-00.mp4"] != second["sim0000/sim0000-00.mp4"]
+
+
+def test_label_every_and_extras(tmp_path: Path) -> None:
+    vfss("simulate", tmp_path / "o", "-n", 1, "--label-every", 3, "--extras", *SMALL)
+    folder = tmp_path / "o" / "sim0000"
+    names = sorted(p.name for p in (folder / "sim0000-00_masks" / "c3").iterdir())
+    assert names == ["000000.png", "000003.png", "000006.png"]
+    extra = {p.name for p in (folder / "sim0000-00_extra_masks").iterdir()}
+    assert extra == set(EXTRA_STRUCTURES)
+
+
+def test_foreign_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.doc").write_text("years of work")
+    code, _, err = vfss("simulate", tmp_path, "-n", 1, *SMALL)
+    assert code == 2 and "--force" in err and "Traceback" not in err
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.doc"]
+    assert vfss("simulate", tmp_path, "-n", 1, *SMALL, "--force")[0] == 0
+    assert (tmp_path / "thesis.doc").read_text() == "years of work"
+
+
+def test_interrupted_run_goes_on(tmp_path: Path) -> None:
+    words = ("simulate", tmp_path / "o", "-n", 2, *SMALL)
+    vfss(*words)
+    whole = digests(tmp_path / "o")
+    first = tmp_path / "o" / "sim0000" / "sim0000-00.mp4"
+    kept = first.stat().st_mtime_ns
+    # As if killed while the second study was being written.
+    (tmp_path / "o" / "sim0001" / "sim0001-00_truth.json").unlink()
+    (tmp_path / "o" / "sim0001" / "sim0001-00.mp4").write_bytes(b"half")
+    assert vfss(*words)[0] == 0
+    assert digests(tmp_path / "o") == whole
+    assert first.stat().st_mtime_ns == kept
+
+
+def test_force_leaves_no_frames_of_a_longer_run(tmp_path: Path) -> None:
+    vfss("simulate", tmp_path, "-n", 1, "--size", 64, "--frames", 9, "-q")
+    vfss("simulate", tmp_path, "-n", 1, "--size", 64, "--frames", 4, "-q", "--force")
+    assert len(list((tmp_path / "sim0000" / "sim0000-00_masks" / "c1").iterdir())) == 4
+
+
+def test_preview_is_a_picture(tmp_path: Path) -> None:
+    import cv2
+
+    assert vfss("simulate", tmp_path, "-n", 1, "--preview", *SMALL)[0] == 0
+    sheet = cv2.imread(str(tmp_path / "contact-sheet.png"))
+    assert sheet.shape[2] == 3 and sheet.std() > 10
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--size", 8),
+        ("--frames", 0),
+        ("--patients", 0),
+        ("--label-every", 0),
+        ("--pulses", 13),
+        ("--fps", 0),
+        ("--studies", 100),
+        ("--format", "gif"),
+        ("--ranges", "martians"),
+        ("--seed", -1),
+    ],
+)
+def test_bad_options_are_usage_errors(tmp_path: Path, words: tuple[object, ...]) -> None:
+    code, _, err = vfss("simulate", tmp_path / "o", *words)
+    assert code == 2 and "Traceback" not in err
+    assert not (tmp_path / "o").exists()
+
+
+def test_output_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "o").write_text("")
+    assert vfss("simulate", tmp_path / "o", "-n", 1, *SMALL)[0] == 2
+
+
+# ── anatomy and physiology ───────────────────────────────────────────────────────────────────
+
+
+def centre(mask: NDArray[np.bool_]) -> tuple[float, float]:
+    rows, columns = np.nonzero(mask)
+    return float(columns.mean()), float(rows.mean())
+
+
+def test_everything_lies_where_it_belongs(swallow: SimulatedStudy) -> None:
+    at = {task: centre(swallow.masks[task][0]) for task in VFSS12.ids if task != "bolus"}
+    heights = [at[f"c{n}"][1] for n in range(1, 8)]
+    assert heights == sorted(heights)
+    assert swallow.facing == "left"
+    assert at["mandible"][0] < at["hyoid"][0] + 10 < at["c3"][0] + 10
+    assert at["pharynx"][0] < at["c3"][0] and at["pharynx"][1] < at["airway"][1]
+    assert at["airway"][0] < at["c7"][0]
+
+
+def test_every_structure_is_delivered(swallow: SimulatedStudy) -> None:
+    assert tuple(swallow.masks)[:12] == VFSS12.ids
+    assert set(EXTRA_STRUCTURES) <= set(swallow.masks)
+    n, h, w = swallow.frames.shape
+    for mask in swallow.masks.values():
+        assert mask.dtype == np.bool_ and mask.shape == (n, h, w)
+    for n_body in range(2, 8):
+        body, whole = swallow.masks[f"c{n_body}_body"], swallow.masks[f"c{n_body}"]
+        assert not (body & ~whole).any()
+
+
+def test_areas_are_those_of_people(swallow: SimulatedStudy) -> None:
+    share = {task: float(swallow.masks[task].mean()) for task in VFSS12.ids}
+    assert 0.03 < share["mandible"] < 0.16
+    assert 0.002 < share["hyoid"] < 0.011
+    assert 0.008 < share["pharynx"] < 0.08
+    assert all(0.004 < share[f"c{n}"] < 0.05 for n in range(1, 8))
+
+
+def test_hyoid_rises_and_goes_forward(swallow: SimulatedStudy) -> None:
+    track = hyoid_in_c2_4(swallow.landmarks, swallow.facing)
+    burst, peak = swallow.events["HYB"], swallow.measures["hyoid_peak_frame"]
+    assert burst is not None and burst < peak
+    before, at_peak = track[burst - 1], track[peak]
+    assert at_peak[0] > before[0] + 5 and at_peak[1] > before[1] + 5
+    # The mask goes with the landmark.
+    assert centre(swallow.masks["hyoid"][peak])[1] < centre(swallow.masks["hyoid"][0])[1]
+
+
+def test_events_come_in_order(swallow: SimulatedStudy) -> None:
+    e = swallow.events
+    order = [e["BPM"], e["UESO"], e["MPC"], e["UESC"], e["rest"]]
+    assert None not in order
+    assert e["BPM"] < e["UESO"] < e["UESC"] <= e["rest"]
+    assert e["HYB"] < e["UESO"] and e["HYB"] < e["LVC"] < e["LVCoff"]
+    assert e["UESO"] < e["MPC"] < e["rest"]
+
+
+def test_measures_follow_from_events_and_masks(swallow: SimulatedStudy) -> None:
+    e, m = swallow.events, swallow.measures
+    assert m["srt_frames"] == e["HYB"] - e["BPM"]
+    assert m["ueso_dur_ms"] == pytest.approx(1000 * (e["UESC"] - e["UESO"]) / 30, abs=0.2)
+    a2, a4 = swallow.landmarks["A2"], swallow.landmarks["A4"]
+    length = np.linalg.norm(a2 - a4, axis=1)
+    area = 100 * swallow.masks["pharynx"][e["MPC"]].sum() / length[e["MPC"]] ** 2
+    assert m["pharynx_area_mpc_pct"] == pytest.approx(area, abs=0.01)
+    assert m["pharynx_area_mpc_pct"] < 0.6 * m["pharynx_area_rest_pct"]
+
+
+def test_landmarks_lie_on_their_bones(swallow: SimulatedStudy) -> None:
+    for name, task in (("A2", "c2"), ("A4", "c4"), ("hyoid", "hyoid")):
+        x, y = np.round(swallow.landmarks[name][0]).astype(int)
+        near = swallow.masks[task][0, y - 2 : y + 3, x - 2 : x + 3]
+        assert near.any()
+
+
+def test_bolus_goes_one_way(swallow: SimulatedStudy) -> None:
+    simulator = StudySimulator(3, 0, SimulateOptions(size=192, seconds=4, kind="swallow"))
+    bolus = simulator.timeline.boluses[0]
+    assert (np.diff(bolus.head) >= -1e-9).all() and (np.diff(bolus.tail) >= -1e-9).all()
+    assert (bolus.head >= bolus.tail).all()
+    passing = range(swallow.events["BPM"], swallow.events["UESC"])
+    lowest = [np.nonzero(swallow.masks["bolus"][i])[0].max() for i in passing]
+    assert lowest[-1] > lowest[0] + 20
+
+
+def test_vestibule_closes_and_opens(swallow: SimulatedStudy) -> None:
+    area = swallow.masks["airway"].sum(axis=(1, 2))
+    assert area[swallow.events["LVC"]] < 0.97 * area[0]
+
+
+def test_barium_is_darker_than_air_and_brighter_when_inverted() -> None:
+    for polarity, sign in (("dark-barium", 1), ("light-barium", -1)):
+        options = SimulateOptions(
+            size=128, frames=40, kind="hold", polarity=polarity, extras=False, pulses=30
+        )
+        study = simulate_study(8, 0, options)
+        bolus = study.masks["bolus"][-1]
+        around = study.masks["pharynx"][-1] & ~bolus
+        grey = study.frames[-1].astype(float)
+        assert sign * (grey[around].mean() - grey[bolus].mean()) > 20
+
+
+def test_no_swallow_has_no_events() -> None:
+    study = simulate_study(1, 0, SimulateOptions(size=64, frames=10, kind="quiet", extras=False))
+    assert set(study.events.values()) == {None}
+    assert not study.findings["penetration"]
+
+
+def test_pulses_are_repeated_frames() -> None:
+    options = SimulateOptions(size=64, frames=12, pulses=7.5, extras=False, ranges="train")
+    simulator = StudySimulator(0, 0, options)
+    masks = [frame.masks["bolus"] for frame in simulator.frames()]
+    for i in range(12):
+        assert (masks[i] == masks[i - i % 4]).all()
+
+
+def test_patient_is_the_same_in_each_study_but_not_the_film() -> None:
+    options = SimulateOptions(size=64, frames=3, extras=False)
+    one, two = (simulate_study(4, number, options) for number in range(2))
+    assert one.patient == two.patient
+    assert not np.array_equal(one.frames, two.frames)
+
+
+def test_pictures_need_not_be_square() -> None:
+    options = SimulateOptions(width=160, height=120, frames=3)
+    study = simulate_study(6, 0, options)
+    assert study.frames.shape == (3, 120, 160)
+    assert study.masks["c4"][0].any()
+
+
+def test_frames_may_be_drawn_again() -> None:
+    simulator = StudySimulator(7, 1, SimulateOptions(size=64, frames=4, extras=False))
+    first, again = ([frame.grey for frame in simulator.frames()] for _ in range(2))
+    assert np.array_equal(first, again)
+
+
+def test_truth_waits_for_the_frames() -> None:
+    simulator = StudySimulator(0, 0, SimulateOptions(size=64, frames=3))
+    with pytest.raises(UsageError):
+        simulator.truth()
+
+
+def test_mirrored_patients_face_right() -> None:
+    from dataclasses import replace
+
+    from vfss_distill.simulate.population import TRAIN
+
+    study = simulate_study(
+        2, 0, SimulateOptions(size=96, frames=3, ranges=replace(TRAIN, mirrored_share=1.0))
+    )
+    assert study.facing == "right"
+    assert centre(study.masks["mandible"][0])[0] > centre(study.masks["c3"][0])[0]
+    assert (hyoid_in_c2_4(study.landmarks, "right")[:, 0] > 0).all()
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    ranges=st.sampled_from(["train", "shifted"]),
+    kind=st.sampled_from(["swallow", "hold", "chew", "quiet"]),
+)
+def test_any_patient_is_drawn_whole(seed: int, ranges: str, kind: str) -> None:
+    options = SimulateOptions(size=96, frames=4, ranges=ranges, kind=kind)
+    study = simulate_study(seed, 0, options)
+    assert study.frames.dtype == np.uint8 and study.frames.shape == (4, 96, 96)
+    assert study.frames.std() > 5
+    for task in ("c3", "c4", "pharynx"):
+        assert study.masks[task][0].any()
+    assert all(np.isfinite(points).all() for points in study.landmarks.values())
+    json.dumps({"e": study.events, "m": study.measures, "f": study.findings}, allow_nan=False)
+
+
+# ── subtle internals ─────────────────────────────────────────────────────────────────────────
+
+
+@given(x=st.floats(20, 40), y=st.floats(20, 40), rx=st.floats(3, 15), ry=st.floats(3, 15))
+@settings(max_examples=40, deadline=None)
+def test_coverage_is_the_true_area(x: float, y: float, rx: float, ry: float) -> None:
+    angle = np.linspace(0, 2 * np.pi, 400, endpoint=False)
+    disc = np.column_stack([x + rx * np.cos(angle), y + ry * np.sin(angle)])
+    patch = rasterise([disc], (64, 64))
+    # The outline itself is drawn, an eighth of a pixel too wide on each side.
+    assert patch.cover.sum() == pytest.approx(np.pi * rx * ry, rel=0.12)
+    cover = patch.full((64, 64))
+    assert (cover.sum(0) @ np.arange(64)) / cover.sum() == pytest.approx(x, abs=0.07)
+    assert (cover.sum(1) @ np.arange(64)) / cover.sum() == pytest.approx(y, abs=0.07)
+    assert patch.mask((64, 64)).sum() == pytest.approx(np.pi * rx * ry, rel=0.25)
+
+
+def test_outlines_off_the_picture_cover_nothing() -> None:
+    assert rasterise([np.array([[-9.0, -9], [-5, -9], [-5, -5]])], (32, 32)).empty
+    assert rasterise([], (32, 32)).empty
+
+
+@given(fill=st.floats(0.05, 0.95))
+def test_liquid_lies_at_the_bottom(fill: float) -> None:
+    square = np.array([[0.0, 0], [10, 0], [10, 10], [0, 10]])
+    part = below(square, (0, 1), fill)
+    assert part[:, 1].min() == pytest.approx(10 * (1 - fill))
+    assert part[:, 1].max() == 10
+
+
+def test_smooth_goes_through_its_points() -> None:
+    points = np.array([[0.0, 0], [4, 1], [5, 6], [1, 7]])
+    assert np.allclose(smooth(points, per_segment=5)[::5], points)
+    assert np.allclose(smooth(points, per_segment=5, closed=False)[::5], points)
+
+
+def test_ease_rests_outside_its_keys() -> None:
+    values = ease(np.array([-1.0, 0, 0.5, 1, 9]), [0, 1], [2, 4])
+    assert values.tolist() == [2, 2, 3, 4, 4]

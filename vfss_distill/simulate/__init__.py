@@ -1,0 +1,38 @@
+"""Patients that never lived: lateral swallows with exact masks, times and events.
+
+    options = SimulateOptions(size=256, seconds=4)
+    study = simulate_study(patient_seed=1, study_number=0, options=options)
+    study.frames.shape, study.masks["bolus"].sum(), study.events["UESO"]
+
+`population` who · `placement` where in the picture · `skeleton` (`bones`, `spine`, `jaw`) and
+`anatomy` (`throat`) what they look like · `swallow`, `timeline` what happens when · `radiography`,
+`furniture` how it is filmed · `study` one study · `truth` what really happened · `writers`,
+`dataset`, `preview` onto the disk.
+"""
+
+from __future__ import annotations
+
+from .dataset import DatasetOptions, simulate_dataset
+from .population import POPULATIONS, Patient, Ranges
+from .study import (
+    EXTRA_STRUCTURES,
+    SimulatedFrame,
+    SimulatedStudy,
+    SimulateOptions,
+    StudySimulator,
+    simulate_study,
+)
+
+__all__ = [
+    "EXTRA_STRUCTURES",
+    "POPULATIONS",
+    "DatasetOptions",
+    "Patient",
+    "Ranges",
+    "SimulateOptions",
+    "SimulatedFrame",
+    "SimulatedStudy",
+    "StudySimulator",
+    "simulate_dataset",
+    "simulate_study",
+]

@@ -1,0 +1,358 @@
+"""Soft parts that move: the channel a bolus takes, tongue, palate, epiglottis, larynx, hyoid.
+
+What happens in the channel is a wish for the gap between its walls at each sample along it: loose
+where air stands, as wide as the bolus where that is, nothing where the wall squeezes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bones import JAW_PIVOT, NOD_PIVOT, posed
+from .curves import Points, below, ribbon, rotation_about, smooth, smoothstep, turned
+from .placement import Placement
+from .throat import (
+    AIRWAY,
+    ARYTENOID,
+    CHANNEL,
+    CRICOID,
+    CRICOID_FRONT,
+    FAUCES,
+    HYOID_BODY,
+    HYOID_HORN,
+    PYRIFORM,
+    RAISED_PALATE,
+    THYROID,
+    VALLECULA,
+    Motion,
+    Throat,
+)
+from .timeline import Floats, Timeline
+
+PER_KNOT = 8
+
+
+class SoftTissue:
+    """The moving parts of one patient in one study."""
+
+    def __init__(self, place: Placement, rng: np.random.Generator, volume_ml: float) -> None:
+        patient = place.patient
+        self.place, self.patient, self.volume_ml = place, patient, volume_ml
+        drop = patient.larynx_drop_mm
+        knots = CHANNEL.copy()
+        low = smoothstep((np.arange(len(knots)) - 7.0) / 3.5)
+        low[14:] = 1 - np.linspace(0.1, 1, len(knots) - 14)
+        knots[:, 1] += drop * low
+        knots[:, 3] += drop * low
+        wide = rng.normal(0, 1.2, len(knots)) * ((low > 0) & (np.arange(len(knots)) < 13))
+        knots[:, 0] -= np.clip(rng.normal(-1.0, 2.2) * (low > 0) * (low < 1.01), -4, 5) + 0.5 * wide
+        swollen = np.clip(rng.normal(0, 0.9), -1, 2.5) + 1.5 * patient.degeneration * rng.random()
+        knots[8:14, 2] -= swollen * 0.6
+        knots[:8, 1] += rng.normal(0, 1.2)
+        self.front = posed(patient, knots[:, 0:2], knots[:, 4])
+        self.back = posed(patient, knots[:, 2:4], np.minimum(knots[:, 4] + 0.0, 1))
+        # The wall stays before the spine, whatever the head does.
+        self.back[8:, 0] = knots[8:, 2]
+        self.share_head, self.share_jaw = knots[:, 4], knots[:, 5]
+        self.share_hyoid, self.share_larynx = knots[:, 6], knots[:, 7]
+        self.samples = np.arange((len(knots) - 1) * PER_KNOT + 1) / PER_KNOT
+        size = patient.larynx_size
+        pivot = np.array([-14.0, 20.0])
+        self._larynx_scale = lambda p: (p - pivot) * (size, 0.5 + 0.5 * size) + pivot + (0, drop)
+        airway = AIRWAY.copy()
+        for columns in (slice(0, 2), slice(2, 4)):
+            airway[:, columns] = self._larynx_scale(airway[:, columns])
+        self.airway = airway
+        self.hyoid_shift = np.array([rng.normal(-2.5, 2.0), 0.85 * drop + rng.normal(-5, 1.5)])
+        self.hyoid_tilt = rng.normal(0, 9)
+        self.hyoid_size = rng.normal(1.14, 0.08)
+        self.leaf = rng.normal(1.0, 0.1), rng.normal(0, 6)
+        self.velum_size = rng.normal(1.0, 0.08)
+        self.velum_drop = rng.normal(0, 2.0)
+        self.wall_ratio = rng.uniform(0.68, 0.85)
+        self._nod = place.px(NOD_PIVOT)[0]
+        self._joint = place.px(posed(patient, JAW_PIVOT))[0]
+        self.px_per_mm = place.px_per_mm
+        self.hand = -1.0 if place.view.mirrored else 1.0
+
+    # ── rigid motion ─────────────────────────────────────────────────────────────────────────
+
+    def motion(self, line: Timeline, i: int) -> Motion:
+        shift = line.drift[i] * self.px_per_mm
+        body = rotation_about(self._nod, 0.0, shift)
+        head = rotation_about(self._nod, self.hand * line.nod_deg[i], shift)
+        joint = head[:, :2] @ self._joint + head[:, 2]
+        opened = rotation_about(joint, -self.hand * line.jaw_deg[i])
+        jaw = np.column_stack(
+            [opened[:, :2] @ head[:, :2], opened[:, :2] @ head[:, 2] + opened[:, 2]]
+        )
+        return Motion(body, head, jaw)
+
+    def _px(self, points: Points, motion: Motion, head: object = 0.0, jaw: object = 0.0) -> Points:
+        """Patient's millimetres to this frame's pixels; `head`, `jaw`: shares of their motion."""
+        base = self.place.px(points)
+        still = base @ motion.body[:, :2].T + motion.body[:, 2]
+        nodded = base @ motion.head[:, :2].T + motion.head[:, 2]
+        opened = base @ motion.jaw[:, :2].T + motion.jaw[:, 2]
+        h = np.asarray(head, float).reshape(-1, 1)
+        j = np.asarray(jaw, float).reshape(-1, 1)
+        result: Points = still + h * (nodded - still) + j * (opened - nodded)
+        return result
+
+    # ── one frame ────────────────────────────────────────────────────────────────────────────
+
+    def throat(self, line: Timeline, i: int, motion: Motion) -> Throat:
+        throat = Throat()
+        hyoid = np.array([-line.hyoid_forward[i], -line.hyoid_up[i]])
+        larynx = np.array([-line.larynx_forward[i], -line.larynx_up[i]])
+        self._bones(throat, hyoid, larynx, motion)
+        front, back, rest = self._walls(line, i, hyoid, larynx)
+        gap, filled = self._gaps(line, i, rest)
+        lower, upper = self._apply(front, back, rest, gap)
+        self._channel_outlines(throat, line, i, lower, upper, gap, filled, motion)
+        self._palate(throat, line, i, upper, motion)
+        self._larynx(throat, line, i, hyoid, larynx, motion)
+        return throat
+
+    def _bones(self, throat: Throat, hyoid: Points, larynx: Points, motion: Motion) -> None:
+        centre = np.array([-38.0, 3.0])
+        body = smooth(HYOID_BODY, per_segment=5)
+        horn = smooth(HYOID_HORN, per_segment=4)
+        move = self.hyoid_shift + hyoid
+        # It tips a little as it is pulled forwards.
+        tilt = self.hyoid_tilt - 0.6 * hyoid[0]
+        parts = [
+            turned((p - centre) * self.hyoid_size + centre, tilt, centre) + move
+            for p in (body, horn)
+        ]
+        corner = int(np.argmax(parts[0] @ (-0.75, 0.66)))
+        throat.hyoid = [self._px(part, motion) for part in parts]
+        throat.hyoid_corner = throat.hyoid[0][corner]
+        scale = self._larynx_scale
+        throat.thyroid = [self._px(smooth(scale(THYROID), per_segment=4) + larynx, motion)]
+        throat.cricoid = [
+            self._px(smooth(scale(part), per_segment=4) + larynx, motion)
+            for part in (CRICOID, CRICOID_FRONT, ARYTENOID)
+        ]
+
+    def _walls(
+        self, line: Timeline, i: int, hyoid: Points, larynx: Points
+    ) -> tuple[Points, Points, Floats]:
+        """Both walls sampled along the channel, and the gap between them, before any wish."""
+        front = self.front + self.share_hyoid[:, None] * hyoid * 0.9 * (1, 0.5)
+        front = front + self.share_larynx[:, None] * larynx * (0.35, 1)
+        front[:8, 1] += line.tongue[i] * np.exp(-((np.arange(8) - 4) ** 2) / 6)
+        back = self.back + self.share_larynx[:, None] * larynx * (0, 0.75)
+        lift = line.velum[i]
+        raised = posed(self.patient, RAISED_PALATE, (1, 1, 0.6, 0))
+        back[5:9] += lift * (raised - back[5:9])
+        a = smooth(front, per_segment=PER_KNOT, closed=False)
+        b = smooth(back, per_segment=PER_KNOT, closed=False)
+        return a, b, np.linalg.norm(b - a, axis=1)
+
+    def _gaps(self, line: Timeline, i: int, rest: Floats) -> tuple[Floats, Floats]:
+        """Wished gap and the part of it that barium fills, in millimetres, at each sample."""
+        s = self.samples
+        oral = smoothstep((FAUCES - s) / 1.2)
+        gut = smoothstep((s - 13.3) / 0.7)
+        loose = 0.9 + 0.5 * abs(line.tongue[i])
+        base = oral * np.minimum(rest, loose) + (1 - oral) * rest * (1 - gut)
+        wave = line.wave[i]
+        shut = smoothstep((wave - s) / 1.7 + 0.85) * (1 - oral) * min(line.squeeze[i], 1.0)
+        base = base * (1 - shut)
+        filled = np.zeros_like(base)
+        for bolus in line.boluses:
+            head, tail, gain = bolus.head[i], bolus.tail[i], bolus.gain[i]
+            if gain < 0.05 or head - tail < 0.15 or tail > 18.5:
+                continue
+            room = self._room(line, i, rest, bolus.share) * gain
+            blunt = 1.5 if head < 6 else 1.1
+            # Round at the head; the tail is drawn out, but round while it lies in the mouth.
+            thin = smoothstep((s - tail) / (1.0 if tail > 4 else 1.7))
+            thin = thin if tail > 4 else np.sqrt(thin)
+            taper = thin * np.sqrt(smoothstep((head - s) / blunt))
+            filled = np.maximum(filled, room * taper)
+        return np.maximum(base, filled), filled
+
+    def _room(self, line: Timeline, i: int, rest: Floats, share: float) -> Floats:
+        """How far the walls part for a bolus that fills them."""
+        s, volume = self.samples, self.volume_ml * share
+        mouth = (2.2 + 2.6 * volume**0.5) * np.exp(-(((s - 3.4) / 2.2) ** 2)) + 1.5
+        throat = rest * (0.55 + 0.45 * min(volume / 8, 1.0))
+        sphincter = line.ues_mm[i] * np.ones_like(s)
+        gut = np.minimum(5.0 + 0.45 * volume, 12.0) * min(1.0, line.ues_mm.max() / 4)
+        room = mouth + smoothstep((s - 5.5) / 2) * (throat - mouth)
+        below_ues = sphincter + smoothstep((s - 14.6) / 1.2) * (gut - sphincter)
+        result: Floats = room + smoothstep((s - 13.1) / 0.9) * (below_ues - room)
+        return result
+
+    def _apply(self, a: Points, b: Points, rest: Floats, gap: Floats) -> tuple[Points, Points]:
+        tangent = np.gradient((a + b) / 2, axis=0)
+        tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
+        across = np.column_stack([-tangent[:, 1], tangent[:, 0]]) * -1
+        chord = b - a
+        wide = smoothstep((rest[:, None] - 1.0) / 3.0)
+        across = across + wide * (chord / np.maximum(rest, 0.1)[:, None] - across)
+        delta = (rest - gap)[:, None]
+        s = self.samples[:, None]
+        ratio = 1 + smoothstep((s - 6.5) / 1.5) * (self.wall_ratio - 1)
+        return a + across * delta * ratio, b - across * delta * (1 - ratio)
+
+    # ── outlines from the walls ──────────────────────────────────────────────────────────────
+
+    def _shares(self) -> tuple[Floats, Floats]:
+        s = self.samples
+        knots = np.arange(len(CHANNEL))
+        return np.interp(s, knots, self.share_head), np.interp(s, knots, self.share_jaw)
+
+    def _channel_outlines(
+        self, throat: Throat, line: Timeline, i: int, lower: Points, upper: Points,
+        gap: Floats, filled: Floats, motion: Motion,
+    ) -> None:  # fmt: skip
+        s = self.samples
+        head, jaw = self._shares()
+        low = self._px(lower, motion, head, jaw)
+        up = self._px(upper, motion, head)
+        lumen = (s >= FAUCES) & (s <= 14.0)
+        # What is squeezed shut is no lumen; slivers of a pixel are nobody's label.
+        for part in _runs(lumen & (gap > 0.7)):
+            throat.pharynx.append(np.concatenate([low[part], up[part][::-1]]))
+        oral = s <= FAUCES
+        throat.mouth_air.append(np.concatenate([low[oral], up[oral][::-1]]))
+        near = (s >= 13.4) & (s <= 14.8)
+        pad = np.array([1.5 * self.px_per_mm * self.hand, 0.0])
+        throat.ues.append(np.concatenate([low[near] - pad, up[near][::-1] + pad]))
+        wall = (s >= 8.0) & (s <= 13.6)
+        spine = self._px(np.column_stack([np.full(wall.sum(), -8.6), upper[wall, 1]]), motion)
+        throat.posterior_wall.append(np.concatenate([up[wall], spine[::-1]]))
+        self._tongue(throat, lower, motion, head, jaw)
+        self._barium(throat, line, i, low, up, gap, filled)
+        self._pockets(throat, line, i, motion)
+
+    def _tongue(
+        self, throat: Throat, lower: Points, motion: Motion, head: Floats, jaw: Floats
+    ) -> None:
+        s = self.samples
+        top = (s >= 1.0) & (s <= 10.2)
+        floor = np.array([(-36.0, 1.0), (-52, -7), (-72, -10), (-94, -14), (-101, -26)])
+        weight = np.array([0.0, 0.4, 0.8, 1.0, 1.0])
+        floor[0] += self.hyoid_shift
+        under = self._px(posed(self.patient, floor, weight), motion, weight, weight)
+        throat.tongue.append(
+            np.concatenate([self._px(lower[top], motion, head[top], jaw[top]), under])
+        )
+
+    def _barium(
+        self, throat: Throat, line: Timeline, i: int, low: Points, up: Points,
+        gap: Floats, filled: Floats,
+    ) -> None:  # fmt: skip
+        share = np.clip(filled / np.maximum(gap, 1e-3), 0, 1)
+        surface = low + share[:, None] * (up - low)
+        there = filled > 0.5
+        for part in _runs(there):
+            throat.bolus.append(np.concatenate([low[part], surface[part][::-1]]))
+            throat.bolus_head = (low[part][-1] + surface[part][-1]) / 2
+        if line.mouth[i] > 0.02:
+            film = np.minimum(gap, line.mouth[i] * 5 * np.exp(-(((self.samples - 5.2) / 1.4) ** 2)))
+            wet = film > 0.3
+            top = low + (film / np.maximum(gap, 1e-3))[:, None] * (up - low)
+            if wet.sum() > 2:
+                throat.thin_bolus.append(np.concatenate([low[wet], top[wet][::-1]]))
+
+    def _pockets(self, throat: Throat, line: Timeline, i: int, motion: Motion) -> None:
+        hyoid = np.array([-0.75 * line.hyoid_forward[i], -0.9 * line.hyoid_up[i]])
+        larynx = np.array([-0.35 * line.larynx_forward[i], -line.larynx_up[i]])
+        drop = np.array([0.0, self.patient.larynx_drop_mm])
+        squeezed = 1 - 0.8 * min(line.squeeze[i], 1) * smoothstep(line.wave[i] - 9.5)
+        for shape, move, fill, place in (
+            (VALLECULA, hyoid + drop, line.vallecula[i], throat.vallecula),
+            (PYRIFORM, larynx + drop, line.pyriform[i], throat.pyriform),
+        ):
+            outline = smooth(shape, per_segment=4)
+            centre = outline.mean(axis=0)
+            outline = (outline - centre) * (max(squeezed, 0.1), 1) + centre + move
+            place.append(self._px(outline, motion))
+            liquid = below(outline, self.place.down, float(fill))
+            if len(liquid) and fill > 0.03:
+                throat.bolus.append(self._px(liquid, motion))
+        throat.pharynx += throat.vallecula + throat.pyriform
+
+    # ── palate and larynx ────────────────────────────────────────────────────────────────────
+
+    def _palate(
+        self, throat: Throat, line: Timeline, i: int, upper: Points, motion: Motion
+    ) -> None:
+        lift = line.velum[i]
+        hang = np.array([(-48.0, -61), (-40, -55), (-34.5, -46), (-32, -36 + self.velum_drop)])
+        raise_ = np.array([(-48.0, -61), (-36, -61), (-25, -58.5), (-18.5, -48)])
+        centre = smooth(hang + lift * (raise_ - hang), per_segment=6, closed=False)
+        centre = posed(self.patient, centre, np.linspace(1, 0.6, len(centre)))
+        along = np.linspace(0, 1, len(centre))
+        width = self.velum_size * (7.5 + 3 * np.sin(np.pi * along) - 4.5 * along**3) + lift * 2
+        head = np.linspace(1, 0.6, len(centre))
+        body = ribbon(centre, width)
+        throat.soft_palate.append(self._px(body, motion, np.concatenate([head, head[::-1]])))
+        # Behind it the nasopharynx stands open until the palate closes it.
+        back = np.array([(-20.0, -64), (-18.0, -58), (-16, -50), (-14.5, -40), (-14.2, -30)])
+        rear = body[: len(centre)] if body[0, 1] < body[-1, 1] else body[len(centre) :][::-1]
+        roof = np.array([(-42.0, -63.0), (-31, -66)])
+        nose = np.concatenate(
+            [posed(self.patient, roof), posed(self.patient, back[:2]), back[2:], rear[::-1]]
+        )
+        throat.pharynx.append(self._px(nose, motion))
+
+    def _larynx(
+        self, throat: Throat, line: Timeline, i: int, hyoid: Points, larynx: Points, motion: Motion
+    ) -> None:
+        weight = self.airway[:, 4:5]
+        front = self.airway[:, 0:2] + weight * larynx * (0.6, 1)
+        back = self.airway[:, 2:4] + weight * larynx * (0.6, 1)
+        closed = (
+            min(line.vestibule[i], 1.0) * np.array([1, 1, 0.9, 0.6, 0.1, 0, 0, 0, 0, 0])[:, None]
+        )
+        back = back + 0.97 * closed * (front - back)
+        if line.aspirate[i] > 0:
+            self._aspirate(throat, line.aspirate[i], front, back, motion)
+        a = smooth(front, per_segment=5, closed=False)
+        b = smooth(back, per_segment=5, closed=False)
+        throat.airway.append(self._px(np.concatenate([a, b[::-1]]), motion))
+        self._epiglottis(throat, line, i, hyoid, larynx, motion)
+
+    def _epiglottis(
+        self, throat: Throat, line: Timeline, i: int, hyoid: Points, larynx: Points, motion: Motion
+    ) -> None:
+        scale, lean = self.leaf
+        root = (
+            self._larynx_scale(np.array([[-28.0, 14.0]]))[0] + 0.8 * larynx * (0.6, 1) + 0.2 * hyoid
+        )
+        along = np.linspace(0, 1, 9)
+        # At rest it stands up and leans back; inverted, its tip points down over the inlet.
+        angle = np.deg2rad(
+            lean + 14 + 8 * along + line.tilt[i] * (30 + 85 * smoothstep(along * 1.3))
+        )
+        step = 27.0 * scale / 8
+        path = np.column_stack([np.sin(angle), -np.cos(angle)]) * step
+        centre = root + np.cumsum(path, axis=0) - path[0]
+        width = 1.8 + 2.0 * np.sin(np.pi * np.clip(along * 0.9 + 0.08, 0, 1))
+        throat.epiglottis.append(self._px(ribbon(centre, width), motion))
+
+    def _aspirate(
+        self, throat: Throat, depth: float, front: Points, back: Points, motion: Motion
+    ) -> None:
+        """Barium that has entered the airway: a trickle on the front wall, widest at its end."""
+        last = 0.4 + min(depth, 1.0) * 2.2 + max(depth - 1, 0.0) * 1.4
+        along = np.linspace(0.2, last, 14)
+        knots = np.arange(len(front))
+        a = np.column_stack([np.interp(along, knots, front[:, k]) for k in range(2)])
+        b = np.column_stack([np.interp(along, knots, back[:, k]) for k in range(2)])
+        share = 0.13 + 0.24 * np.linspace(0, 1, 14) ** 2
+        share[-1] = 0.04
+        inner = a + share[:, None] * (b - a)
+        throat.thin_bolus.append(self._px(np.concatenate([a, inner[::-1]]), motion))
+
+
+def _runs(where: NDArray[np.bool_]) -> list[slice]:
+    """Stretches of at least three samples along the channel where `where` holds."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], where.astype(np.int8), [0]])))
+    return [slice(start, stop) for start, stop in edges.reshape(-1, 2) if stop - start > 2]

@@ -1,0 +1,179 @@
+"""Many simulated patients into one folder, in parallel, resumable."""
+
+from __future__ import annotations
+
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from ..workspace import read_json, write_text
+from .study import SimulateOptions, StudySimulator
+from .writers import SUFFIXES, Format, write_study
+
+Tick = Callable[[int, int, str], None]
+
+_MARKER = "SIMULATED.txt"
+_NOTICE = (
+    "Every film in this folder is simulated. No patient was filmed. Made by `vfss simulate`.\n"
+)
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """What `vfss simulate` makes: `patients` × `studies`, written as `kind`."""
+
+    patients: int = 4
+    studies: int = 1
+    seed: int = 0
+    kind: Format = "mp4"
+    label_every: int = 1
+    write_extras: bool = False
+    study: SimulateOptions = field(default_factory=SimulateOptions)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.patients <= 9999:
+            raise UsageError(f"{self.patients} patients is not between 1 and 9999")
+        if not 1 <= self.studies <= 99:
+            raise UsageError(f"{self.studies} studies is not between 1 and 99")
+        if self.label_every < 1:
+            raise UsageError("--label-every must be at least 1")
+        if self.kind not in SUFFIXES:
+            raise UsageError(
+                f"no format {self.kind!r}", remedy=f"Use one of: {', '.join(SUFFIXES)}."
+            )
+
+
+@dataclass(frozen=True)
+class Job:
+    """One study of one patient; `patient_seed` is the same for all of a patient's studies."""
+
+    number: int
+    study_number: int
+    options: DatasetOptions
+
+    @property
+    def patient_seed(self) -> int:
+        # Disjoint for different seeds and populations, so that "unseen" means unseen.
+        population = zlib.crc32(self.options.study.population.name.encode()) & 0xFFFF
+        return (self.options.seed << 32) + (population << 16) + self.number
+
+    @property
+    def patient(self) -> str:
+        return f"sim{self.number:04d}"
+
+    @property
+    def study(self) -> str:
+        return f"{self.patient}-{self.study_number:02d}"
+
+    def truth_file(self, root: Path) -> Path:
+        return root / self.patient / f"{self.study}_truth.json"
+
+
+def simulate_dataset(
+    root: Path,
+    options: DatasetOptions,
+    *,
+    force: bool = False,
+    workers: int = 1,
+    tick: Tick = lambda *_: None,
+) -> list[dict[str, Any]]:
+    """Write all studies; returns one summary each, in order.
+
+    A folder begun by an interrupted run with the same options is continued. Raises UsageError when
+    `root` holds anything else and `force` is not set.
+    """
+    jobs = [
+        Job(number, study, options)
+        for number in range(options.patients)
+        for study in range(options.studies)
+    ]
+    _claim(root, options, force=force)
+    summaries: dict[int, dict[str, Any]] = {}
+    frames = 0
+    for done, (place, summary) in enumerate(_run(root, jobs, workers, force), start=1):
+        summaries[place] = summary
+        frames += summary["frames"]
+        tick(done, len(jobs), f"{frames} frames")
+    return [summaries[place] for place in range(len(jobs))]
+
+
+def _claim(root: Path, options: DatasetOptions, *, force: bool) -> None:
+    """Take the folder for this data set, or refuse to touch another one."""
+    marker = root / _MARKER
+    text = f"{_NOTICE}{options!r}\n"
+    if root.exists() and not root.is_dir():
+        raise UsageError("is not a folder", file=root, remedy="Name a folder that may be created.")
+    if not force and root.is_dir() and any(root.iterdir()):
+        same = marker.is_file() and marker.read_text(encoding="utf-8") == text
+        if not same:
+            raise UsageError(
+                "folder is not empty", file=root, remedy="Name another folder, or use --force."
+            )
+    write_text(marker, text)
+
+
+def _run(
+    root: Path, jobs: list[Job], workers: int, force: bool
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    if workers <= 1 or len(jobs) == 1:
+        for place, job in enumerate(jobs):
+            yield place, make_study(root, job, force)
+        return
+    # Spawned, not forked: OpenCV and PyAV keep threads that do not survive a fork.
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
+        waiting = {pool.submit(make_study, root, job, force): i for i, job in enumerate(jobs)}
+        try:
+            while waiting:
+                finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    yield waiting.pop(future), future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _clear(truth_file: Path, job: Job) -> None:
+    """Remove what an interrupted or older run left of this study."""
+    truth_file.unlink(missing_ok=True)
+    for suffix in SUFFIXES.values():
+        truth_file.with_name(job.study + suffix).unlink(missing_ok=True)
+    for folder in ("_masks", "_extra_masks"):
+        shutil.rmtree(truth_file.with_name(job.study + folder), ignore_errors=True)
+
+
+def make_study(root: Path, job: Job, force: bool) -> dict[str, Any]:
+    """Write one study, or keep the complete one that is there; returns its summary."""
+    target = job.truth_file(root)
+    options = job.options
+    if target.is_file() and not force:
+        truth = read_json(target)
+    else:
+        simulator = StudySimulator(job.patient_seed, job.study_number, options.study)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _clear(target, job)
+        truth = write_study(
+            simulator,
+            target.parent,
+            patient=job.patient,
+            study=job.study,
+            seed=options.seed,
+            kind=options.kind,
+            label_every=options.label_every,
+            extras=options.write_extras,
+        )
+    count = len(truth["frame_times_s"])
+    return {
+        "study": job.study,
+        "patient": job.patient,
+        "film": f"{job.patient}/{truth['film']}",
+        "frames": count,
+        "duration_s": round(count / truth["fps"], 3),
+        "labelled_frames": len(range(0, count, options.label_every)),
+        "findings": truth["findings"],
+    }

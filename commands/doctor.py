@@ -15,7 +15,9 @@ _MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "failed": "[bol
 
 
 def doctor(workspace: WorkspaceOption = Path(), json: JsonOption = False) -> None:
-    """Look at packages, codecs, devices, disk, model and teachers.
+    """Say what this machine lacks, and the remedy.
+
+    Looks at packages, codecs, devices, disk, model and teachers.
 
     Exits 6 when something that every command needs is broken, and says how to mend it.
     """

@@ -28,7 +28,9 @@ def export(
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Write a trained student as ONNX, with tasks, normalisation and provenance inside.
+    """Write a trained student as ONNX.
+
+    Tasks, normalisation and provenance are inside.
 
     Fails, and writes nothing, unless ONNX Runtime and torch agree on frames of the ingested
     studies. `vfss distill` does this at its end; a file that is there already is only compared.

@@ -50,7 +50,9 @@ def ingest(
     force: ForceOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Turn recordings and masks into studies: lossless grey frames, true times, pseudonyms.
+    """Turn recordings and masks into studies.
+
+    Lossless grey frames, true frame times, pseudonyms, splits by patient.
 
     Reads MP4, MOV, AVI, MKV, MPG, WMV, GIF, cine DICOM and folders of numbered images. Masks are
     found beside a film in <stem>_masks/<task>/<frame>.png, or in --labels. The patient is taken

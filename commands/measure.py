@@ -45,7 +45,9 @@ def measure(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Take swallow measures from the masks of results, and write measures.csv beside them.
+    """Take swallow measures from stored masks.
+
+    Writes measures.csv beside the masks.
 
     Nothing is segmented again. Lengths are in %C2-4, areas in %(C2-4)², times in ms, frames
     0-based. What the masks cannot support is not printed, and the reason is.

@@ -57,7 +57,9 @@ def report(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare results with truth: Dice per task, a page with plots, dice.csv and report.json.
+    """Compare results with truth, task by task.
+
+    Writes a page with plots, dice.csv and report.json.
 
     Takes every result in the workspace, by model. Without labels it still shows areas over time.
     """

@@ -75,7 +75,9 @@ def simulate(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write films of simulated swallows with exact masks and truth, ready for `vfss ingest OUT`.
+    """Make films of patients that never lived.
+
+    With exact masks and truth, ready for `vfss ingest OUT`.
 
     Same seed, same files, whatever the number of workers. An interrupted run goes on when called
     again with the same options.

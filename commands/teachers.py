@@ -19,7 +19,9 @@ _CHECK_EPILOG = "Example:  vfss teachers check medsam weights/medsam_vit_b.pth"
 def teachers(
     context: typer.Context, workspace: WorkspaceOption = Path(), json: JsonOption = False
 ) -> None:
-    """List the teachers: licence, where their authors publish them, file expected, found or not.
+    """List the teachers and say which are here.
+
+    Licence, where their authors publish them, the file expected, found or not.
 
     Weights are looked for in the workspace's weights/, in the folders of $VFSS_WEIGHTS, and in the
     package. Nothing is downloaded. A card (YAML) beside your own weights adds a teacher.
@@ -53,7 +55,9 @@ def check(
     workspace: WorkspaceOption = Path(),
     json: JsonOption = False,
 ) -> None:
-    """Load a weights file as a teacher and say what it is; exit 5 when it is something else.
+    """Load a weights file and say what it is.
+
+    Exit 5 when it is not the teacher it was taken for.
 
     Every tensor of the image tower must be there with its shape. Code inside a file is never run.
     """

@@ -65,7 +65,7 @@ class DistillConfig(_Strict):
     task_steps: int = Field(default=4000, ge=0)
     align_weight: float = Field(default=0.3, ge=0)
     batch_size: int = Field(default=16, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=5e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     warmup_steps: int = Field(default=100, ge=0)
     clip_norm: float = Field(default=1.0, gt=0)

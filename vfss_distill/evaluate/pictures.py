@@ -119,7 +119,7 @@ def _drawn(
     scale = canvas.shape[1] / grey.shape[1]
     tint = canvas.copy()
     outlines = []
-    for task in tasks:
+    for task in reversed(list(tasks)):  # the first task (the bolus) last, on top of the others
         found = mask(task)
         if found is None or not found.any():
             continue

@@ -70,7 +70,8 @@ class Canvas:
         canvas = self._blank.copy()
         film = canvas[: self._film[0], : self._film[1]]
         film[:] = cv2.cvtColor(self._resized(grey), cv2.COLOR_GRAY2BGR)
-        shapes = [(mask, self._resized_mask(mask)) for mask in masks if mask.area_px]
+        # The first task (the bolus) is drawn last, on top of what it passes.
+        shapes = [(mask, self._resized_mask(mask)) for mask in reversed(masks) if mask.area_px]
         for mask, (top, left, pixels) in shapes:
             self._fill(film, top, left, pixels, self._colours[mask.task])
         for mask, (top, left, pixels) in shapes:

@@ -43,7 +43,7 @@ def contact_sheet(root: Path, options: DatasetOptions) -> Path:
 def with_masks(frame: SimulatedFrame) -> NDArray[np.uint8]:
     """BGR (H, W, 3): the frame with every task's mask in its colour."""
     shown: NDArray[Any] = _colour(frame.grey).astype(np.float32)
-    for task in VFSS12:
+    for task in reversed(VFSS12.tasks):  # the bolus last, on top of what it passes
         mask = frame.masks[task.id]
         colour = np.array(task.colour[::-1], np.float32)
         shown[mask] = 0.62 * shown[mask] + 0.38 * colour

@@ -1,0 +1,147 @@
+"""`vfss distill`: several teachers, few labels, one small student."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import EXIT_INTERRUPTED
+from ..provenance import SCHEMA_VERSION
+from . import console
+from .console import JsonOption, QuietOption, WorkspaceOption, guarded
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        "distill",
+        epilog="Example:  vfss distill --teachers medsam,raddino,medclip --student small",
+    )(guarded(distill))
+
+
+def distill(
+    teachers: Annotated[
+        str | None,
+        typer.Option(help="Names (see `vfss teachers`), with commas; `none`: labels alone."),
+    ] = None,
+    student: Annotated[
+        str | None, typer.Option(help="nano, small, base, or a timm trunk with feature maps.")
+    ] = None,
+    balancing: Annotated[str | None, typer.Option(help="uniform, mlp or attention.")] = None,
+    standardisation: Annotated[str | None, typer.Option(help="none, meanstd or phi-s.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the input square.")] = None,
+    align_steps: Annotated[int | None, typer.Option(help="Steps of feature alignment.")] = None,
+    task_steps: Annotated[int | None, typer.Option(help="Steps with the masks.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Frames per step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")] = None,
+    unlabelled_every: Annotated[
+        int | None, typer.Option(help="Show teachers every n-th unlabelled frame.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same weights.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML with any of these settings and more.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run. Default: run-NNN.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the interrupted run (or --name RUN).")
+    ] = False,
+    weights: Annotated[
+        Path | None, typer.Option(help="A folder of teacher weights, searched first.")
+    ] = None,
+    no_export: Annotated[bool, typer.Option("--no-export", help="Write no student.onnx.")] = False,
+    workspace: WorkspaceOption = Path(),
+    quiet: QuietOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Train a small student from teachers' features and your labels.
+
+    Teacher features are computed once and cached; alignment with them comes first, then the masks.
+    Ctrl-C leaves a checkpoint; --resume goes on, and on the CPU ends with the same weights.
+    """
+    flags: dict[str, Any] = {
+        "student": student,
+        "balancing": balancing,
+        "standardisation": standardisation,
+        "image_size": image_size,
+        "align_steps": align_steps,
+        "task_steps": task_steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "unlabelled_every": unlabelled_every,
+        "seed": seed,
+        "device": device,
+        "threads": threads,
+    }
+    flags = {key: value for key, value in flags.items() if value is not None}
+    if teachers is not None:
+        named = [part.strip() for part in teachers.split(",") if part.strip()]
+        flags["teachers"] = [] if named == ["none"] else named
+
+    from ..distill import run, settings
+    from ..models.teachers.card import weights_folders
+    from ..workspace import Workspace
+
+    place = Workspace(workspace)
+    unfinished = settings.find_unfinished(place, name) if resume else None
+    before = settings.read_run_config(unfinished) if unfinished else None
+    chosen = settings.resolve_config(place, config, flags, before)
+    with console.progress("distill", quiet=quiet) as tick:
+        outcome = run.distill(
+            place,
+            chosen,
+            run_name=name,
+            resume=unfinished,
+            weights_folders=[*([weights] if weights else []), *weights_folders(workspace)],
+            tick=tick,
+            say=lambda line: _say(line, quiet),
+        )
+    if outcome.interrupted:
+        console.note(f"interrupted after step {outcome.steps}; go on with `vfss distill --resume`")
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if not no_export:
+        _export(place, outcome.folder)
+    _print(place, outcome, json)
+
+
+def _say(line: str, quiet: bool) -> None:
+    if line.startswith("warning: "):
+        console.warn(line.removeprefix("warning: "))
+    elif not quiet:
+        console.note(line)
+
+
+def _export(place: Any, folder: Path) -> None:
+    from ..inference.export import export_run
+
+    export_run(place, folder)
+
+
+def _print(place: Any, outcome: Any, json: bool) -> None:
+    files = ("student.safetensors", "student.onnx", "MODEL_CARD.md")
+    written = {path: place.relative(outcome.folder / path) for path in files}
+    if json:
+        console.print_json(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "run": outcome.name,
+                "steps": outcome.steps,
+                "seconds": round(outcome.seconds, 1),
+                "val_dice": {task: round(dice, 4) for task, dice in outcome.val_dice.items()},
+                "mean_val_dice": outcome.best_val_dice,
+                "outputs": {
+                    path.replace(".", "_").lower(): where
+                    for path, where in written.items()
+                    if (outcome.folder / path).exists()
+                },
+            }
+        )
+        return
+    dice = outcome.best_val_dice
+    said = "no validation labels" if dice is None else f"validation Dice {dice:.3f}"
+    typer.echo(
+        f"{place.relative(outcome.folder)}: {said}, {outcome.steps} steps, "
+        f"{outcome.seconds / 60:.1f} min"
+    )

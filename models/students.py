@@ -1,0 +1,193 @@
+"""Students: a small trunk from timm, a light decoder, and nothing else.
+
+student = build_student(StudentConfig("small", 256, 0, VFSS12.ids, grid=32))
+logits = student(frames)              # frames uint8 (B, 1, 256, 256) → (B, 12, 256, 256)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..errors import UsageError, WeightsMismatch, WeightsMissing
+from ..workspace import atomic_path
+from .decoder import Decoder, enlarge, parameters_of, pool_to
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A trunk by its timm name, the decoder's width, and the encoder's parameter budget."""
+
+    trunk: str
+    width: int
+    budget: int
+
+
+PRESETS: Mapping[str, Preset] = {
+    "nano": Preset("mobilenetv2_050", 64, 500_000),
+    "small": Preset("lcnet_100", 96, 1_100_000),
+    "base": Preset("tf_efficientnetv2_b0", 128, 6_000_000),
+}
+_CONFIG_KEY = "vfss.student"
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """All that is needed to build a student.
+
+    `trunk`: a preset (nano, small, base) or any timm trunk that gives feature maps. `context` 1
+    adds the previous and the next frame as channels. `grid`: side of the map given to alignment.
+    """
+
+    trunk: str
+    image_size: int
+    context: int
+    tasks: tuple[str, ...]
+    grid: int
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> StudentConfig:
+        return cls(
+            trunk=str(data["trunk"]),
+            image_size=int(data["image_size"]),
+            context=int(data["context"]),
+            tasks=tuple(map(str, data["tasks"])),
+            grid=int(data["grid"]),
+        )
+
+
+class Student(nn.Module):
+    """Trunk and decoder. Frames are uint8 or float, 0 to 255; normalisation is inside."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: StudentConfig) -> None:
+        super().__init__()
+        self.config = config
+        preset = PRESETS.get(config.trunk)
+        self.trunk = _build_trunk(preset.trunk if preset else config.trunk, self.input_channels)
+        self.decoder = Decoder(
+            self.trunk.feature_info.channels(),
+            self.trunk.feature_info.reduction(),
+            tasks=len(config.tasks),
+            width=preset.width if preset else 96,
+        )
+        self.register_buffer("mean", torch.tensor(114.0))
+        self.register_buffer("std", torch.tensor(64.0))
+
+    @property
+    def input_channels(self) -> int:
+        return 1 + 2 * self.config.context
+
+    @property
+    def embed_channels(self) -> int:
+        return self.decoder.width
+
+    @property
+    def logit_stride(self) -> int:
+        """How much smaller than the frame the logits of `decode` are: 2 for the presets."""
+        return int(self.trunk.feature_info.reduction()[0])
+
+    def encoder_parameters(self) -> int:
+        return parameters_of(self.trunk)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(B, C, S, S), 0..255 → logits (B, T, S, S)."""
+        return enlarge(self.decode(self.pyramid(frames)), self.config.image_size)
+
+    def embed(self, frames: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, C, S, S) → the map for alignment (B, E, grid, grid), and the pyramid for `decode`."""
+        pyramid = self.pyramid(frames)
+        return pool_to(pyramid[0], self.config.grid), pyramid
+
+    def pyramid(self, frames: Tensor) -> list[Tensor]:
+        """[fused (B, E, S/8, S/8), then the trunk's maps from fine to coarse]."""
+        normalised = (frames.to(self.mean.dtype) - self.mean) / self.std
+        if not torch.jit.is_tracing():
+            normalised = normalised.contiguous(memory_format=torch.channels_last)
+        maps = self.trunk(normalised)
+        return [self.decoder.fuse(maps), *maps]
+
+    def decode(self, pyramid: Sequence[Tensor]) -> Tensor:
+        """Pyramid → logits on the finest map, (B, T, S/2, S/2): where training measures them."""
+        return self.decoder.refine(pyramid[0], pyramid[1:])
+
+    def forward_both(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """→ (embedding (B, E, grid, grid), logits (B, T, S, S))."""
+        embedding, pyramid = self.embed(frames)
+        return embedding, enlarge(self.decode(pyramid), self.config.image_size)
+
+
+def _build_trunk(name: str, input_channels: int) -> Any:
+    import timm
+
+    try:
+        trunk = timm.create_model(name, features_only=True, in_chans=input_channels)
+    except (RuntimeError, AttributeError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{name!r} is no trunk a student can have",
+            remedy=f"Use {', '.join(PRESETS)}, or a timm model that has feature maps "
+            "(convolutional; `timm.list_models`).",
+        ) from error
+    strides = trunk.feature_info.reduction()
+    if len(strides) < 2 or list(strides) != sorted(set(strides)) or strides[-1] > 32:
+        raise UsageError(
+            f"trunk {name!r} has maps at strides {strides}; a student needs growing ones up to 32",
+            remedy=f"Use {', '.join(PRESETS)} or another convolutional trunk.",
+        )
+    return trunk
+
+
+def build_student(config: StudentConfig) -> Student:
+    """A new student with random weights (torch's global generator). Raises UsageError."""
+    student = Student(config)
+    return student.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def save_student(student: Student, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write weights, with `metadata` and what rebuilds the network beside them. StorageError."""
+    tensors = {
+        name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()
+    }
+    header = {**metadata, _CONFIG_KEY: json.dumps(asdict(student.config))}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata=header)
+
+
+def load_student(path: Path) -> Student:
+    """The student saved at `path`, in eval mode. Raises WeightsMissing, WeightsMismatch."""
+    if not path.is_file():
+        raise WeightsMissing("no student here", file=path.name, remedy="Run `vfss distill`.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise WeightsMismatch("not a readable safetensors file", file=path.name) from error
+    if _CONFIG_KEY not in header:
+        raise WeightsMismatch("safetensors, but no student of vfss", file=path.name)
+    student = build_student(StudentConfig.from_dict(json.loads(header[_CONFIG_KEY])))
+    expected = student.state_dict()
+    wrong = sorted(
+        name
+        for name in expected.keys() | tensors.keys()
+        if name not in tensors
+        or name not in expected
+        or expected[name].shape != tensors[name].shape
+    )
+    if wrong:
+        raise WeightsMismatch(
+            f"{len(wrong)} tensors do not fit the student it says it is, first {wrong[0]}",
+            file=path.name,
+        )
+    student.load_state_dict(tensors)
+    return student.eval()

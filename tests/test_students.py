@@ -1,0 +1,102 @@
+"""Students: budgets, shapes, and files that rebuild them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from vfss_distill.models.decoder import parameters_of
+from vfss_distill.models.students import (
+    PRESETS,
+    StudentConfig,
+    build_student,
+    load_student,
+    save_student,
+)
+
+from vfss_distill.errors import UsageError, WeightsMismatch, WeightsMissing
+from vfss_distill.tasks import VFSS12
+
+THREE_TEACHERS = 89_670_912 + 86_580_480 + 27_520_000  # MedSAM's encoder, RAD-DINO, MedCLIP
+
+
+def config(trunk: str = "nano", *, context: int = 0) -> StudentConfig:
+    return StudentConfig(trunk, 64, context, VFSS12.ids, grid=8)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_keep_their_budget(preset: str) -> None:
+    student = build_student(config(preset))
+    assert student.encoder_parameters() <= PRESETS[preset].budget
+    assert parameters_of(student.decoder) <= 400_000
+    if preset == "small":
+        assert student.encoder_parameters() * 187 <= THREE_TEACHERS
+
+
+@pytest.mark.parametrize("context", [0, 1])
+def test_shapes(context: int) -> None:
+    student = build_student(config(context=context)).eval()
+    frames = torch.randint(0, 256, (2, 1 + 2 * context, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        embedding, logits = student.forward_both(frames)
+        assert embedding.shape == (2, student.embed_channels, 8, 8)
+        assert logits.shape == (2, 12, 64, 64)
+        assert torch.equal(logits, student(frames))
+        assert torch.allclose(logits, student(frames.float()))
+
+
+def test_alignment_trains_trunk_and_fused_path_alone() -> None:
+    student = build_student(config())
+    student.embed(torch.zeros(2, 1, 64, 64))[0].square().mean().backward()
+    assert all(p.grad is not None for p in student.decoder.top.parameters())
+    assert all(p.grad is not None for p in student.decoder.down.parameters())
+    assert all(p.grad is None for p in student.decoder.fine.parameters())
+    assert all(p.grad is None for p in student.decoder.head.parameters())
+
+
+def test_a_timm_trunk_without_a_stride_of_two() -> None:
+    student = build_student(StudentConfig("convnext_atto", 64, 0, ("a", "b"), grid=16)).eval()
+    assert student.logit_stride == 4
+    assert student(torch.zeros(1, 1, 64, 64)).shape == (1, 2, 64, 64)
+
+
+@pytest.mark.parametrize("trunk", ["no_such_net", "vit_tiny_patch16_224"])
+def test_a_trunk_without_a_pyramid_is_refused(trunk: str) -> None:
+    with pytest.raises(UsageError, match=trunk):
+        build_student(config(trunk))
+
+
+def test_saved_and_loaded(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    student = build_student(config(context=1)).eval()
+    save_student(student, tmp_path / "s.safetensors", {"vfss.name": "x"})
+    again = load_student(tmp_path / "s.safetensors")
+    assert again.config == student.config
+    frames = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        assert torch.equal(again(frames), student(frames))
+
+
+def test_files_that_are_no_student(tmp_path: Path) -> None:
+    with pytest.raises(WeightsMissing):
+        load_student(tmp_path / "none.safetensors")
+    (tmp_path / "bad.safetensors").write_bytes(b"\x80\x04nonsense")
+    with pytest.raises(WeightsMismatch, match="readable"):
+        load_student(tmp_path / "bad.safetensors")
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(WeightsMismatch, match="no student"):
+        load_student(tmp_path / "other.safetensors")
+
+
+def test_one_tensor_missing_is_refused(tmp_path: Path) -> None:
+    student = build_student(config())
+    save_student(student, tmp_path / "s.safetensors", {})
+    tensors = load_file(tmp_path / "s.safetensors")
+    del tensors["decoder.head.bias"]
+    header = '{"trunk": "nano", "image_size": 64, "context": 0, "tasks": %s, "grid": 8}'
+    tasks = str(list(VFSS12.ids)).replace("'", '"')
+    save_file(tensors, tmp_path / "t.safetensors", metadata={"vfss.student": header % tasks})
+    with pytest.raises(WeightsMismatch, match=r"decoder\.head\.bias"):
+        load_student(tmp_path / "t.safetensors")

@@ -1,0 +1,124 @@
+"""The whole job on patients that never lived: the commands a user would type, one after another.
+
+Each step is a `vfss` process of its own in the demo's folder, so what the demo shows is what the
+commands do.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import DataError, UsageError
+from .workspace import Workspace, write_text
+
+PATIENTS = 24
+TEACHERS = "small-sam,small-dino,small-clip"
+
+# Small enough for two cores and a few minutes; everything else as in a real run.
+_LAB = """\
+# The demo's settings: a short training at a small size.
+task_set: vfss12
+splits: {val: 0.1, test: 0.25}
+distill:
+  image_size: 192
+  grid: 24
+  batch_size: 12
+  align_steps: 120
+  task_steps: 420
+  warmup_steps: 40
+  learning_rate: 0.003
+  validate_every: 140
+  checkpoint_every: 140
+  unlabelled_every: 3
+"""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command, and why a user would type it."""
+
+    why: str
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DemoOutcome:
+    """`report` and `overlay` are relative to the demo's folder; Dice as `vfss report` gives it."""
+
+    report: str
+    overlay: str
+    mean_dice: float | None
+    seconds: float
+
+
+def steps(seed: int) -> tuple[Step, ...]:
+    """The demo as commands."""
+    films = f"simulate films --patients {PATIENTS} --seed {seed} --size 256 --fps 12 --frames 36"
+    films += " --label-every 4 --workers 2"
+    return (
+        Step("make films of patients that never lived", tuple(films.split())),
+        Step("films and masks → studies, split by patient", ("ingest", "films")),
+        Step("three small teachers → one student", ("distill", "--teachers", TEACHERS)),
+        Step("the student on patients it never saw", ("segment", "--split", "test")),
+        Step("how good is it?", ("report", "--name", "demo")),
+    )
+
+
+def run_demo(
+    folder: Path, *, seed: int, force: bool, announce: Callable[[Step], None]
+) -> DemoOutcome:
+    """Run all steps in `folder`. Raises UsageError when it holds anything, unless `force`.
+
+    A step that fails ends the demo with DataError; the step itself has said why on stderr.
+    """
+    started = time.perf_counter()
+    if folder.exists() and any(folder.iterdir()):
+        if not force:
+            raise UsageError("is not empty", file=folder, remedy="Give a new folder, or --force.")
+        _clear(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    workspace = Workspace(folder)
+    write_text(workspace.config_file, _LAB)
+    for step in steps(seed):
+        announce(step)
+        done = subprocess.run(
+            [sys.executable, "-m", "vfss_distill", *step.words], cwd=folder, check=False
+        )
+        if done.returncode == 130 or done.returncode < 0:
+            raise KeyboardInterrupt
+        if done.returncode:
+            raise DataError(
+                f"the demo stopped: `vfss {step.words[0]}` ended with {done.returncode}",
+                remedy="`vfss doctor` looks for the cause.",
+            )
+    return _outcome(workspace, time.perf_counter() - started)
+
+
+def _outcome(workspace: Workspace, seconds: float) -> DemoOutcome:
+    report = workspace.reports / "demo"
+    told: dict[str, Any] = json.loads((report / "report.json").read_text(encoding="utf-8"))
+    overlays = sorted(workspace.results.rglob("overlay.mp4"))
+    return DemoOutcome(
+        report=workspace.relative(report / "index.html"),
+        overlay=workspace.relative(overlays[0]) if overlays else "",
+        mean_dice=told["models"][0]["mean_dice"] if told["models"] else None,
+        seconds=seconds,
+    )
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier demo made, and nothing else."""
+    import shutil
+
+    if not (folder / "vfss.yaml").is_file() or "demo's settings" not in (
+        folder / "vfss.yaml"
+    ).read_text(encoding="utf-8"):
+        raise UsageError("holds something else than an earlier demo", file=folder)
+    shutil.rmtree(folder)

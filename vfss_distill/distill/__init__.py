@@ -1,0 +1,1 @@
+"""Study store and teachers become a student."""

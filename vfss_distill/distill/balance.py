@@ -1,0 +1,91 @@
+"""How teachers' losses are weighted: uniform, by an MLP on the losses, or by attention.
+
+Both learned rules are trained on the very loss they weight, Σ α_i L_i, so the cheapest way down is
+to put all weight on the easiest teacher. A floor under the entropy of α forbids it: the weights
+are mixed with equal ones just as far as the floor demands.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ..config import Balancing
+
+
+class Balance(nn.Module):
+    """Detached losses (T,) → weights α (T,), positive, summing to 1, entropy ≥ floor · log T."""
+
+    def __init__(self, teachers: int, floor: float) -> None:
+        super().__init__()
+        self.teachers = teachers
+        self.floor = floor
+
+    def logits(self, losses: Tensor) -> Tensor:
+        return torch.zeros_like(losses)
+
+    def forward(self, losses: Tensor) -> Tensor:
+        alpha = torch.softmax(self.logits(losses.detach()), dim=0)
+        return hold_entropy(alpha, self.floor)
+
+
+class MlpBalance(Balance):
+    """α = softmax(W₂ σ(W₁ L + b₁) + b₂), σ = tanh (arXiv 2504.02351, with W₂ of T rows)."""
+
+    def __init__(self, teachers: int, floor: float, hidden: int = 16) -> None:
+        super().__init__(teachers, floor)
+        self.inner = nn.Linear(teachers, hidden)
+        self.outer = nn.Linear(hidden, teachers)
+        nn.init.zeros_(self.outer.weight)  # start from equal weights
+        nn.init.zeros_(self.outer.bias)
+
+    def logits(self, losses: Tensor) -> Tensor:
+        return self.outer(torch.tanh(self.inner(losses)))
+
+
+class AttentionBalance(Balance):
+    """α_i = softmax(qᵀ k_i / √d), q and k_i learned (arXiv 2504.02351; k_i as free vectors)."""
+
+    def __init__(self, teachers: int, floor: float, width: int = 16) -> None:
+        super().__init__(teachers, floor)
+        self.query = nn.Parameter(torch.randn(width))
+        self.keys = nn.Parameter(torch.zeros(teachers, width))  # start from equal weights
+
+    def logits(self, losses: Tensor) -> Tensor:
+        return self.keys @ self.query / math.sqrt(len(self.query))
+
+
+RULES: dict[Balancing, type[Balance]] = {
+    "uniform": Balance,
+    "mlp": MlpBalance,
+    "attention": AttentionBalance,
+}
+
+
+def entropy(alpha: Tensor) -> float:
+    """In nats; 0 for all weight on one, log T for equal weights."""
+    alpha = alpha.detach()
+    return float(-(alpha * alpha.clamp_min(1e-30).log()).sum())
+
+
+def hold_entropy(alpha: Tensor, floor: float) -> Tensor:
+    """(1 - m) α + m / T with the smallest m that brings the entropy to `floor` · log T.
+
+    Entropy is concave and greatest at equal weights, so it grows with m: bisection. m is a
+    constant to the gradient.
+    """
+    teachers = len(alpha)
+    wanted = floor * math.log(teachers)
+    if teachers == 1 or entropy(alpha) >= wanted:
+        return alpha
+    weights = alpha.detach().double().cpu()
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        if entropy((1 - middle) * weights + middle / teachers) < wanted:
+            low = middle
+        else:
+            high = middle
+    return (1 - high) * alpha + high / teachers

@@ -1,0 +1,307 @@
+"""Teachers' features, computed once: one fp16 shard per study and teacher.
+
+    cache/<teacher>-<digest12>/<study>.safetensors   {"features": (n, C, g, g) fp16, "frames": (n,)}
+    cache/<teacher>-<digest12>/index.json            what the digest stands for; shards and sizes
+
+The digest covers weights, preprocessing and grid; a shard also bears the digest of its study's
+frames. Safe to delete; a killed run goes on at the first missing shard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import DataError, ModelError, StorageError
+from ..letterbox import RULE, Letterbox
+from ..models.decoder import pool_to
+from ..provenance import digest_json, document
+from ..workspace import atomic_path, free_bytes, is_temporary, read_json, write_json
+from .data import Key, Tick
+from .standardise import Floats, Standardiser
+
+if TYPE_CHECKING:
+    from ..intake.study import Study
+
+Say = Callable[[str], None]
+
+HALF = 2  # bytes of a cached number
+_SPARE = 256 << 20  # left free on the disk
+_STATISTIC_TOKENS = 200_000
+
+
+@dataclass(frozen=True)
+class Job:
+    """Which frames of one study the teachers are to see."""
+
+    study: Study
+    frames: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What makes the features what they are: the cache key."""
+
+    teacher: str
+    weights_sha256: str
+    fingerprint: str
+    channels: int
+    grid: int
+
+    @property
+    def digest(self) -> str:
+        return digest_json({**vars(self), "letterbox": RULE, "dtype": "float16"})
+
+    @property
+    def folder_name(self) -> str:
+        return f"{self.teacher}-{self.digest[:12]}"
+
+    def bytes_for(self, frames: int) -> int:
+        return frames * self.channels * self.grid * self.grid * HALF
+
+
+def jobs_from(studies: Sequence[Study], keys: Sequence[Key]) -> list[Job]:
+    """Keys gathered by study; studies without any are left out."""
+    frames: dict[int, list[int]] = {}
+    for number, frame in keys:
+        frames.setdefault(number, []).append(frame)
+    return [Job(studies[number], tuple(sorted(frames[number]))) for number in sorted(frames)]
+
+
+def fill_cache(
+    teacher: Any,
+    recipe: Recipe,
+    jobs: Sequence[Job],
+    root: Path,
+    *,
+    batch_size: int,
+    say: Say,
+    tick: Tick,
+) -> Path:
+    """Compute what is missing; → the teacher's cache folder.
+
+    `teacher.features(uint8 (B, H, W)) → float32 (B, C, g, g)`. A shard that is damaged, of other
+    weights or of other frames is recomputed, and that is said. Raises StorageError before the
+    first frame when the disk will not hold the result, ModelError on features that are not finite.
+    """
+    folder = root / recipe.folder_name
+    todo = [job for job in jobs if not _is_good(folder, recipe, job, say)]
+    frames = sum(len(job.frames) for job in todo)
+    if not todo:
+        say(f"{recipe.teacher}: features of {len(jobs)} studies are cached")
+        return folder
+    size = recipe.bytes_for(frames)
+    say(
+        f"{recipe.teacher}: {frames} frames of {len(todo)} studies to compute, "
+        f"{_megabytes(size)} at {recipe.grid}×{recipe.grid}×{recipe.channels}"
+    )
+    if size + _SPARE > free_bytes(root):
+        raise StorageError(
+            f"features of {recipe.teacher} need {_megabytes(size)}, "
+            f"the disk has {_megabytes(free_bytes(root))} free",
+            file=root.name,
+            remedy="Raise unlabelled_every, lower grid, or delete cache/ folders no longer used.",
+        )
+    done, started = 0, time.monotonic()
+    for number, job in enumerate(todo):
+        features = _compute(
+            teacher,
+            recipe,
+            job,
+            batch_size,
+            lambda n, before=done: tick(before + n, frames, recipe.teacher),  # type: ignore[misc]
+        )
+        _write_shard(folder, recipe, job, features)
+        done += len(job.frames)
+        if number == 0 and len(todo) > 1:
+            left = (time.monotonic() - started) / done * (frames - done)
+            if left > 60:
+                say(f"{recipe.teacher}: about {round(left / 60)} min to go")
+    return folder
+
+
+class TeacherFeatures:
+    """Standardised features of one teacher by frame key, from memory where they fit."""
+
+    def __init__(
+        self, folder: Path, recipe: Recipe, studies: Sequence[Study], keys: Sequence[Key]
+    ) -> None:
+        self.name = recipe.teacher
+        self.channels = recipe.channels
+        self.grid = recipe.grid
+        self.keys = list(keys)
+        self.standardiser: Standardiser | None = None
+        self._studies = studies
+        self._folder = folder
+        self._open = lru_cache(maxsize=128)(self._open_shard)
+        self._row_of: dict[Key, int] = {}
+        self._held: NDArray[np.float16] | None = None
+
+    def tokens(self) -> Iterator[Floats]:
+        """Raw tokens (n, C) of frames spread evenly over `keys`, for the statistics."""
+        per_frame = self.grid * self.grid
+        step = max(1, len(self.keys) * per_frame // _STATISTIC_TOKENS)
+        for key in self.keys[::step]:
+            yield self._raw(key)
+
+    def hold(self, budget_bytes: int, tick: Tick = lambda *_: None) -> None:
+        """Keep everything in memory, standardised, if it takes no more than the budget."""
+        shape = (len(self.keys), self.channels, self.grid, self.grid)
+        if HALF * int(np.prod(shape)) > budget_bytes:
+            return
+        held = np.empty(shape, np.float16)
+        for row, key in enumerate(self.keys):
+            held[row] = self._standardised(key)
+            tick(row + 1, len(self.keys), f"{self.name}: features")
+        self._row_of = {key: row for row, key in enumerate(self.keys)}
+        self._held = held
+
+    def batch(self, keys: Sequence[Key]) -> Tensor:
+        """→ float32 (B, C, g, g), standardised."""
+        if self._held is not None:
+            stack = self._held[[self._row_of[key] for key in keys]]
+        else:
+            stack = np.stack([self._standardised(key) for key in keys])
+        return torch.from_numpy(stack).to(torch.float32)
+
+    def _standardised(self, key: Key) -> NDArray[np.float16]:
+        # Frame by frame, so that memory or disk makes no difference to the last bit.
+        tokens = self._raw(key)
+        if self.standardiser is not None:
+            tokens = self.standardiser(tokens)
+        return tokens.T.reshape(self.channels, self.grid, self.grid).astype(np.float16)
+
+    def _raw(self, key: Key) -> Floats:
+        """→ (g², C)"""
+        file, row_of = self._open(key[0])
+        row = row_of[key[1]]
+        features = file.get_slice("features")[row : row + 1].numpy()[0].astype(np.float32)
+        tokens: Floats = features.reshape(self.channels, -1).T
+        return tokens
+
+    def _open_shard(self, number: int) -> tuple[Any, dict[int, int]]:
+        path = _shard(self._folder, self._studies[number].id)
+        file = safe_open(path, framework="pt")  # memory-mapped; freed with the object
+        frames = file.get_tensor("frames").tolist()
+        return file, {frame: row for row, frame in enumerate(frames)}
+
+
+def frames_digest(study: Study, frames: Sequence[int]) -> str:
+    """Digest of the stored frames themselves: a study ingested anew in another way differs."""
+    digest = hashlib.sha256()
+    for frame in frames:
+        path = study.folder / "frames" / f"{frame:06d}.png"
+        try:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        except OSError as error:
+            raise DataError(
+                f"study {study.id} lacks frame {frame}",
+                file=path.name,
+                remedy="Ingest that recording again with --force.",
+            ) from error
+    return digest.hexdigest()
+
+
+def _compute(
+    teacher: Any, recipe: Recipe, job: Job, batch_size: int, tick: Callable[[int], None]
+) -> Tensor:
+    pieces = []
+    for first in range(0, len(job.frames), batch_size):
+        numbers = job.frames[first : first + batch_size]
+        squares = torch.from_numpy(np.stack([_square(job.study, n) for n in numbers]))
+        with torch.no_grad():
+            features = pool_to(teacher.features(squares).float().cpu(), recipe.grid)
+        expected = (len(numbers), recipe.channels, recipe.grid, recipe.grid)
+        if tuple(features.shape) != expected:
+            raise ModelError(
+                f"teacher {recipe.teacher} gave {tuple(features.shape)}, not {expected}"
+            )
+        half = features.to(torch.float16)
+        finite = torch.isfinite(half).flatten(1).all(1)
+        if not bool(finite.all()):
+            bad = numbers[int((~finite).nonzero()[0])]
+            raise ModelError(
+                f"features of teacher {recipe.teacher} are not finite for study {job.study.id}, "
+                f"frame {bad}",
+                remedy="Look at that frame; if it is fine, the weights file is damaged.",
+            )
+        pieces.append(half)
+        tick(first + len(numbers))
+    return torch.cat(pieces)
+
+
+def _square(study: Study, frame: int) -> NDArray[np.uint8]:
+    """At full size: each teacher does its own resizing."""
+    grey = study.read_frame(frame)
+    height, width = grey.shape
+    square: NDArray[np.uint8] = Letterbox.fit(height, width, max(height, width)).frame(grey)
+    return square
+
+
+def _shard(folder: Path, study: str) -> Path:
+    return folder / f"{study}.safetensors"
+
+
+def _is_good(folder: Path, recipe: Recipe, job: Job, say: Say) -> bool:
+    path = _shard(folder, job.study.id)
+    if not path.exists():
+        return False
+    fault = _fault(path, recipe, job)
+    if fault:
+        say(f"{recipe.teacher}: cached features of {job.study.id} {fault}; computing them again")
+    return not fault
+
+
+def _fault(path: Path, recipe: Recipe, job: Job) -> str:
+    """Why a shard cannot be used, or nothing."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            shape = tuple(file.get_slice("features").get_shape())
+            frames = tuple(file.get_tensor("frames").tolist())
+    except (SafetensorError, OSError):
+        return "are damaged"
+    if header.get("recipe") != recipe.digest:
+        return "are of other weights or another preprocessing"
+    if shape != (len(frames), recipe.channels, recipe.grid, recipe.grid):
+        return "have another shape"
+    if not set(job.frames) <= set(frames):
+        return "lack some frames"
+    if header.get("frames_sha256") != frames_digest(job.study, frames):
+        return "are of other frames"
+    return ""
+
+
+def _write_shard(folder: Path, recipe: Recipe, job: Job, features: Tensor) -> None:
+    header = {"recipe": recipe.digest, "frames_sha256": frames_digest(job.study, job.frames)}
+    tensors = {"features": features.contiguous(), "frames": torch.tensor(job.frames)}
+    with atomic_path(_shard(folder, job.study.id)) as temporary:
+        save_file(tensors, temporary, metadata=header)
+    shards = {
+        path.stem: path.stat().st_size
+        for path in sorted(folder.glob("*.safetensors"))
+        if not is_temporary(path)
+    }
+    body = {**vars(recipe), "digest": recipe.digest, "letterbox": RULE, "shards_bytes": shards}
+    write_json(folder / "index.json", document(body))
+
+
+def cached_bytes(folder: Path) -> int:
+    """What the index of a cache folder says it holds."""
+    return sum(map(int, read_json(folder / "index.json")["shards_bytes"].values()))
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{max(1, round(size / 1e6))} MB"

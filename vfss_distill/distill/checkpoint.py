@@ -1,0 +1,114 @@
+"""Checkpoints: a folder of safetensors and one JSON, never a pickle; the old one or the new one.
+
+    last.ckpt/
+      student.safetensors ema.safetensors heads.safetensors optimiser.safetensors
+      best.safetensors       EMA weights with the best validation Dice so far, if there are any
+      state.json             step, best validation Dice, digests of configuration and data
+
+Data order and augmentation are functions of (seed, step), so the step is all there is to save of
+them. `heads` are projectors and balancing: needed to go on, never exported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..errors import DataError, ModelError, WeightsMismatch
+from ..models.students import Student
+from ..provenance import document
+from ..workspace import atomic_folder, read_json, write_json
+from .projector import Heads
+
+FOLDER = "last.ckpt"
+
+
+@dataclass
+class Training:
+    """Everything that changes while training."""
+
+    student: Student
+    ema: Student
+    heads: Heads
+    optimiser: torch.optim.Optimizer
+    step: int = 0
+    best: dict[str, Tensor] | None = None
+    best_scores: dict[str, float] = field(default_factory=dict)
+    identity: dict[str, str] = field(default_factory=dict)
+
+
+def save_checkpoint(folder: Path, training: Training) -> None:
+    """Replace `folder` whole. Raises StorageError; the old checkpoint then stays."""
+    with atomic_folder(folder) as new:
+        for name in ("student", "ema", "heads"):
+            save_file(_portable(getattr(training, name).state_dict()), new / f"{name}.safetensors")
+        save_file(_portable(_flat_optimiser(training.optimiser)), new / "optimiser.safetensors")
+        if training.best is not None:
+            save_file(_portable(training.best), new / "best.safetensors")
+        body = {
+            "step": training.step,
+            "best_val_dice": training.best_scores,
+            "has_best": training.best is not None,
+            "identity": training.identity,
+            "random_state": "a function of seed and step",
+        }
+        write_json(new / "state.json", document(body))
+
+
+def load_checkpoint(folder: Path, training: Training) -> None:
+    """Fill `training` from `folder`. Raises WeightsMismatch when it is damaged or of another
+    student, ModelError when the run it belongs to saw other data or weights."""
+    try:
+        state = read_json(folder / "state.json")
+    except DataError as error:
+        raise WeightsMismatch("the checkpoint is damaged", file=folder.name) from error
+    changed = [
+        key for key, value in training.identity.items() if state["identity"].get(key) != value
+    ]
+    if changed:
+        raise ModelError(
+            f"the {' and the '.join(changed)} changed since the checkpoint was written",
+            file=folder.name,
+            remedy="Start a new run with `vfss distill` (without --resume).",
+        )
+    try:
+        for name in ("student", "ema", "heads"):
+            getattr(training, name).load_state_dict(load_file(folder / f"{name}.safetensors"))
+        _restore_optimiser(training.optimiser, load_file(folder / "optimiser.safetensors"))
+        training.best = load_file(folder / "best.safetensors") if state["has_best"] else None
+    except (SafetensorError, OSError, RuntimeError, KeyError) as error:
+        raise WeightsMismatch(
+            "the checkpoint is damaged or of another student",
+            file=folder.name,
+            remedy="Start a new run with `vfss distill` (without --resume).",
+        ) from error
+    training.step = int(state["step"])
+    training.best_scores = state["best_val_dice"]
+
+
+def _portable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def _flat_optimiser(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{number}.{name}": value
+        for number, moments in optimiser.state_dict()["state"].items()
+        for name, value in moments.items()
+    }
+
+
+def _restore_optimiser(optimiser: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in flat.items():
+        number, name = key.split(".")
+        state.setdefault(int(number), {})[name] = value
+    groups = optimiser.state_dict()["param_groups"]
+    optimiser.load_state_dict({"state": state, "param_groups": groups})

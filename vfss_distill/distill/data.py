@@ -1,0 +1,224 @@
+"""Frames and masks of the study store, letterboxed and ready to be made into batches.
+
+A frame is named by its key, (study number, frame number). Where they fit, frames are kept in
+memory as uint8 and masks as bits; otherwise they are read when asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..letterbox import Letterbox
+
+if TYPE_CHECKING:
+    from ..intake.study import Study
+
+Key: TypeAlias = tuple[int, int]
+Tick: TypeAlias = Callable[[int, int, str], None]
+
+# Tasks per plane of bits: a plane is warped as one float image, exact up to 2**24.
+BITS = 16
+
+
+class Frames:
+    """Frames of `studies`, each an S×S square with its neighbours as channels if `context`."""
+
+    def __init__(
+        self,
+        studies: Sequence[Study],
+        keys: Iterable[Key],
+        *,
+        size: int,
+        context: int,
+        budget_bytes: int,
+        tick: Tick = lambda *_: None,
+    ) -> None:
+        self.studies = studies
+        self.size = size
+        self.context = context
+        needed = sorted({near for key in keys for near in self._neighbourhood(key)})
+        self.row_of: dict[Key, int] = {}
+        self.held: NDArray[np.uint8] | None = None
+        if len(needed) * size * size <= budget_bytes:
+            held = np.empty((len(needed), size, size), np.uint8)
+            for row, key in enumerate(needed):
+                held[row] = self._read(key)
+                tick(row + 1, len(needed), "frames")
+            self.row_of = {key: row for row, key in enumerate(needed)}
+            self.held = held
+
+    def batch(self, keys: Sequence[Key]) -> Tensor:
+        """→ uint8 (B, 1 + 2·context, S, S): previous, this, next."""
+        flat = [near for key in keys for near in self._neighbourhood(key)]
+        if self.held is not None:
+            stack = self.held[[self.row_of[key] for key in flat]]
+        else:
+            stack = np.stack([self._read(key) for key in flat])
+        return torch.from_numpy(stack).view(len(keys), -1, self.size, self.size)
+
+    def name(self, key: Key) -> str:
+        """For messages: which frame of which study."""
+        return f"study {self.studies[key[0]].id}, frame {key[1]}"
+
+    def _neighbourhood(self, key: Key) -> list[Key]:
+        study, frame = key
+        last = self.studies[study].record.frames - 1
+        reach = range(-self.context, self.context + 1)
+        return [(study, min(max(frame + step, 0), last)) for step in reach]
+
+    def _read(self, key: Key) -> NDArray[np.uint8]:
+        grey = self.studies[key[0]].read_frame(key[1])
+        square: NDArray[np.uint8] = Letterbox.fit(grey.shape[0], grey.shape[1], self.size).frame(
+            grey
+        )
+        return square
+
+
+@dataclass(frozen=True)
+class LabelledBatch:
+    """Frames uint8 (B, C, S, S), masks as bit planes float32 (B, P, S, S), labelled bool (B, T)."""
+
+    keys: list[Key]
+    frames: Tensor
+    planes: Tensor
+    labelled: Tensor
+
+
+class LabelledFrames:
+    """Frames of which at least one task is labelled, with what is known of each task.
+
+    A task without a label in a frame has its flag False there, and its bits mean nothing.
+    """
+
+    def __init__(
+        self,
+        frames: Frames,
+        keys: Sequence[Key],
+        tasks: Sequence[str],
+        *,
+        budget_bytes: int,
+        tick: Tick = lambda *_: None,
+    ) -> None:
+        self.frames = frames
+        self.keys = list(keys)
+        self.tasks = tuple(tasks)
+        self.planes_each = -(-len(self.tasks) // BITS)
+        known = {
+            (number, frame, task)
+            for number in {number for number, _ in self.keys}
+            for task in self.tasks
+            for frame in frames.studies[number].labelled_frames(task)
+        }
+        self.labelled = torch.tensor(
+            [[(*key, task) in known for task in self.tasks] for key in self.keys],
+            dtype=torch.bool,
+        ).view(len(self.keys), len(self.tasks))
+        self.held: NDArray[np.uint16] | None = None
+        shape = (len(self.keys), self.planes_each, frames.size, frames.size)
+        if 2 * int(np.prod(shape)) <= budget_bytes:
+            held = np.empty(shape, np.uint16)
+            for row in range(len(self.keys)):
+                held[row] = self._read(row)
+                tick(row + 1, len(self.keys), "masks")
+            self.held = held
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def batch(self, rows: Sequence[int]) -> LabelledBatch:
+        keys = [self.keys[row] for row in rows]
+        if self.held is not None:
+            planes = self.held[list(rows)]
+        else:
+            planes = np.stack([self._read(row) for row in rows])
+        return LabelledBatch(
+            keys=keys,
+            frames=self.frames.batch(keys),
+            planes=torch.from_numpy(planes.astype(np.float32)),
+            labelled=self.labelled[list(rows)],
+        )
+
+    def patient(self, row: int) -> str:
+        return self.frames.studies[self.keys[row][0]].patient
+
+    def labels_per_task(self) -> dict[str, int]:
+        return dict(zip(self.tasks, self.labelled.sum(0).tolist(), strict=True))
+
+    def _read(self, row: int) -> NDArray[np.uint16]:
+        key = self.keys[row]
+        size = self.frames.size
+        planes = np.zeros((self.planes_each, size, size), np.uint16)
+        for number, task in enumerate(self.tasks):
+            if not self.labelled[row, number]:
+                continue
+            mask = self.frames.studies[key[0]].read_mask(task, key[1])
+            if mask is None:  # the record says labelled, the file has gone
+                self.labelled[row, number] = False
+                continue
+            square = Letterbox.fit(mask.shape[0], mask.shape[1], size).mask(mask)
+            planes[number // BITS] |= square.astype(np.uint16) << (number % BITS)
+        return planes
+
+
+def unpack(planes: Tensor, tasks: int) -> Tensor:
+    """Bit planes (B, P, S, S) → masks float32 (B, T, S, S), 0 or 1."""
+    bits = planes.to(torch.int32)
+    masks = torch.empty(len(bits), tasks, *bits.shape[2:], device=bits.device)
+    for task in range(tasks):
+        masks[:, task] = (bits[:, task // BITS] & (1 << task % BITS)) != 0
+    return masks
+
+
+class Order:
+    """Endless shuffled passes over n rows, without state: which rows step k takes is computed.
+
+    So a run resumed at step k sees what it would have seen, with nothing to save.
+    """
+
+    def __init__(self, rows: int, seed: int, stream: int) -> None:
+        self.rows = rows
+        self.seed = (seed, stream)
+        self._pass = lru_cache(maxsize=4)(self._shuffle)
+
+    def batch(self, step: int, size: int) -> list[int]:
+        places = range(step * size, (step + 1) * size)
+        return [int(self._pass(place // self.rows)[place % self.rows]) for place in places]
+
+    def _shuffle(self, number: int) -> NDArray[np.int64]:
+        return np.random.default_rng((*self.seed, number)).permutation(self.rows)
+
+
+def labelled_keys(studies: Sequence[Study], tasks: Sequence[str]) -> list[Key]:
+    """Keys of frames with a label for at least one of `tasks`, in order."""
+    keys: set[Key] = set()
+    for number, study in enumerate(studies):
+        for task in tasks:
+            keys.update((number, frame) for frame in study.labelled_frames(task))
+    return sorted(keys)
+
+
+def alignment_keys(studies: Sequence[Study], labelled: Iterable[Key], every: int) -> list[Key]:
+    """All labelled frames, and of each study's frames every `every`-th."""
+    keys = set(labelled)
+    for number, study in enumerate(studies):
+        keys.update((number, frame) for frame in range(0, study.record.frames, every))
+    return sorted(keys)
+
+
+def memory_budget() -> int:
+    """Bytes that frames, masks and features may each take: a sixth of what is free now."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return 1 << 30
+    return free * 1024 // 6

@@ -1,0 +1,90 @@
+"""What a run tells about itself while it trains: metrics.jsonl, and curves.svg drawn from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..workspace import atomic_path, write_text
+
+
+class Metrics:
+    """metrics.jsonl, one line a step; on resume, lines from the checkpoint's step on go."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] < step]
+        write_text(path, "".join(f"{line}\n" for line in kept))
+
+    def __enter__(self) -> Metrics:
+        self.stream = self.path.open("a", encoding="utf-8", buffering=1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stream.close()
+
+    def write(self, record: dict[str, Any]) -> None:
+        self.stream.write(json.dumps(_rounded(record), allow_nan=True) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a metrics.jsonl; a line cut off by a kill is left out."""
+    return [json.loads(line) for line in _whole_lines(path)]
+
+
+def _whole_lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line.startswith("{") and line.endswith("}")]
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    return {k: _rounded(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def draw_curves(metrics: Path, target: Path) -> None:
+    """Losses per teacher, their weights α, task loss and validation Dice over the steps, as SVG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    lines = read_metrics(metrics)
+    panels = {
+        "feature loss": _series(lines, "align"),
+        "weight α of each teacher": _series(lines, "alpha"),
+        "task loss (BCE + Dice)": _series(lines, "task"),
+        "validation Dice": _series(lines, "val_dice"),
+    }
+    with plt.rc_context({"svg.hashsalt": "vfss", "font.size": 8}):
+        figure, axes = plt.subplots(2, 2, figsize=(10, 6), layout="constrained")
+        for axis, (title, series) in zip(axes.flat, panels.items(), strict=True):
+            axis.set_title(title)
+            axis.set_xlabel("step")
+            for name, (steps, values) in series.items():
+                width, marker = (0.6, "") if len(steps) > 200 else (1.2, "." * (len(steps) < 40))
+                axis.plot(steps, values, label=name, lw=width, marker=marker)
+            if len(series) > 0 and "" not in series:
+                axis.legend(ncols=2, fontsize=6)
+            if "loss" not in title:
+                axis.set_ylim(0, 1)
+        with atomic_path(target) as temporary:
+            figure.savefig(temporary, format="svg", metadata={"Date": None})
+        plt.close(figure)
+
+
+def _series(lines: list[dict[str, Any]], key: str) -> dict[str, tuple[list[int], list[float]]]:
+    """Name → (steps, values); a plain number has the name ""."""
+    series: dict[str, tuple[list[int], list[float]]] = {}
+    for line in lines:
+        value = line.get(key)
+        named = value if isinstance(value, dict) else {} if value is None else {"": value}
+        for name, number in named.items():
+            steps, values = series.setdefault(name, ([], []))
+            steps.append(line["step"])
+            values.append(number)
+    return series

@@ -1,0 +1,125 @@
+"""MODEL_CARD.md of a run: what the student learned from, what it reached, what it must not do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..config import DistillConfig
+from ..provenance import RESEARCH_USE_ONLY, digest_json
+from .validation import mean_dice
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What the card states. `patients` and `frames` by part; `labels` per task in training."""
+
+    name: str
+    config: DistillConfig
+    encoder_parameters: int
+    parameters: int
+    teachers: Sequence[Mapping[str, str]]
+    patients: Mapping[str, int]
+    frames: Mapping[str, int]
+    labels: Mapping[str, int]
+    untrained: Sequence[str]
+    val_dice: Mapping[str, float]
+    simulated: str
+    steps: int
+
+
+def model_card(facts: CardFacts) -> str:
+    """Markdown."""
+    config = facts.config
+    return "\n".join(
+        [
+            f"# Student {facts.name}",
+            "",
+            f"**{RESEARCH_USE_ONLY}** Not clinically validated.",
+            *_simulated(facts.simulated),
+            "",
+            "## What it is",
+            "",
+            f"- Student `{config.student}`: encoder {facts.encoder_parameters:,} parameters, "
+            f"{facts.parameters:,} with the decoder.",
+            f"- Input {config.image_size}×{config.image_size} grey, "
+            f"{1 + 2 * config.context} channel(s); one probability map per task.",
+            f"- Trained for {facts.steps} steps (alignment {config.align_steps}, "
+            f"masks {config.task_steps}), seed {config.seed}, balancing `{config.balancing}`, "
+            f"standardisation `{config.standardisation}`.",
+            f"- Configuration digest `{digest_json(config.model_dump(mode='json'))[:16]}`; "
+            "all settings in `config.yaml`.",
+            "",
+            "## Teachers",
+            "",
+            *_teachers(facts.teachers),
+            "",
+            "## What it saw",
+            "",
+            "| part | patients | labelled frames |",
+            "|---|---|---|",
+            *(f"| {part} | {n} | {facts.frames[part]} |" for part, n in facts.patients.items()),
+            "",
+            *_untrained(facts.untrained),
+            "## Validation",
+            "",
+            *_validation(facts),
+            "",
+            "## Limits",
+            "",
+            "- Lateral views that face left. Other views, devices or patients than those of the "
+            "training may fail without a sign of it.",
+            "- Validation chose the weights: the figures above flatter. `vfss report` on test "
+            "patients gives the defensible ones.",
+            "",
+        ]
+    )
+
+
+def _simulated(simulated: str) -> list[str]:
+    said = {
+        "all": "**Trained on simulated patients only.** Its results on real ones are unknown.",
+        "some": "**Trained partly on simulated patients.**",
+    }
+    return ["", said[simulated]] if simulated in said else []
+
+
+def _teachers(teachers: Sequence[Mapping[str, str]]) -> list[str]:
+    if not teachers:
+        return ["None: trained on labels alone (a supervised baseline)."]
+    rows = [
+        f"| {t['name']} | {t['title']} | {t['licence']} | {t['source']} | `{t['sha256'][:16]}` |"
+        for t in teachers
+    ]
+    return [
+        "| name | title | licence | source | weights sha256 |",
+        "|---|---|---|---|---|",
+        *rows,
+        "",
+        "Their licences may restrict what this student may be used for.",
+    ]
+
+
+def _untrained(tasks: Sequence[str]) -> list[str]:
+    if not tasks:
+        return []
+    return [f"**No labels for: {', '.join(tasks)}.** The student's maps of these mean nothing.", ""]
+
+
+def _validation(facts: CardFacts) -> list[str]:
+    if not facts.val_dice:
+        return ["No validation labels: the last averaged weights were kept, unmeasured."]
+    rows = [
+        f"| {task} | {facts.labels[task]} | {facts.val_dice[task]:.3f} |"
+        if task in facts.val_dice
+        else f"| {task} | {facts.labels[task]} | not measured |"
+        for task in facts.labels
+    ]
+    return [
+        f"Dice over {facts.patients['val']} validation patient(s), averaged over frames, then "
+        f"over patients; mean over tasks **{mean_dice(facts.val_dice):.3f}**.",
+        "",
+        "| task | training labels | Dice |",
+        "|---|---|---|",
+        *rows,
+    ]

@@ -1,0 +1,46 @@
+"""From the student's map to each teacher's, and the weighing of teachers: used in training only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ..config import DistillConfig
+from ..models.decoder import pool_to
+from .balance import RULES, Balance
+
+
+class Projector(nn.Module):
+    """1×1 → norm → GELU → the teacher's grid → 1×1.
+
+    Pooled before the last convolution: the same result as after it, at a fraction of the cost.
+    """
+
+    def __init__(self, inputs: int, outputs: int, grid: int) -> None:
+        super().__init__()
+        hidden = min(256, max(inputs, outputs))
+        self.grid = grid
+        self.lift = nn.Sequential(
+            nn.Conv2d(inputs, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.GELU()
+        )
+        self.out = nn.Conv2d(hidden, outputs, 1)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """(B, E, grid, grid) → (B, C, g, g)."""
+        return self.out(pool_to(self.lift(embedding), self.grid))
+
+
+class Heads(nn.Module):
+    """Projectors and balancing: no parameter of these reaches the exported student."""
+
+    def __init__(
+        self, inputs: int, teachers: Sequence[tuple[int, int]], config: DistillConfig
+    ) -> None:
+        """`inputs`: the student's channels; `teachers`: channels and grid of each."""
+        super().__init__()
+        self.projectors = nn.ModuleList(
+            Projector(inputs, channels, grid) for channels, grid in teachers
+        )
+        rule = RULES[config.balancing] if len(teachers) > 1 else Balance
+        self.balance: Balance = rule(len(teachers), config.entropy_floor)

@@ -29,14 +29,14 @@ splits: {val: 0.1, test: 0.25}
 distill:
   image_size: 192
   grid: 24
-  batch_size: 12
+  batch_size: 4
   align_steps: 120
-  task_steps: 420
-  warmup_steps: 40
-  learning_rate: 0.003
-  validate_every: 140
-  checkpoint_every: 140
-  unlabelled_every: 3
+  task_steps: 1000
+  warmup_steps: 30
+  learning_rate: 0.012
+  validate_every: 500
+  checkpoint_every: 500
+  unlabelled_every: 9
 """
 
 

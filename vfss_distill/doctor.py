@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from .errors import VfssError
 from .workspace import Workspace, free_bytes
@@ -136,18 +138,11 @@ def _torch_pair() -> Iterator[Check]:
     torch, vision = _version("torch"), _version("torchvision")
     if not torch or not vision:
         return
-    wanted = next(
-        (
-            match.group(1)
-            for line in metadata.requires("torchvision") or ()
-            if (match := re.match(r"torch\s*\(?==\s*([\d.]+)", line))
-        ),
-        None,
-    )
+    wanted = _required_torch()
     pair = f"torch {torch} with torchvision {vision}"
     remedy = "Run: pip install torch==2.15.0 torchvision==0.29.2"
-    if wanted and torch.split("+")[0] != wanted:
-        yield Check("torch pair", "failed", f"{pair}, which was built for torch {wanted}", remedy)
+    if not wanted.contains(torch, prereleases=True):
+        yield Check("torch pair", "failed", f"{pair}, which asks for torch {wanted}", remedy)
         return
     # The metadata may agree and the import still fail: a CPU build beside a CUDA torchvision.
     code = "import torch, torchvision; print(torch.cuda.is_available())"
@@ -157,6 +152,15 @@ def _torch_pair() -> Iterator[Check]:
     else:
         device = "CUDA usable" if "True" in done.stdout else "no CUDA, trains on the CPU"
         yield Check("torch pair", "ok", f"{pair}; {device}")
+
+
+def _required_torch() -> SpecifierSet:
+    """The torch versions that the installed torchvision says it works with."""
+    for line in metadata.requires("torchvision") or ():
+        requirement = Requirement(line)
+        if requirement.name == "torch":
+            return requirement.specifier
+    return SpecifierSet()
 
 
 def _codecs() -> Iterator[Check]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -179,6 +180,20 @@ def _read_safetensors(path: Path) -> Tensors:
         raise _wrong(path, "is damaged or truncated") from error
 
 
+# What torch's unpickler raises when it runs into the end, or into nonsense.
+_DAMAGE = (
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    struct.error,
+)
+
+
 def _read_torch(path: Path, *, zipped: bool) -> Any:
     if zipped:
         _look_into_zip(path)
@@ -191,7 +206,7 @@ def _read_torch(path: Path, *, zipped: bool) -> Any:
         if "truncated" in str(error):
             raise _wrong(path, "is damaged or truncated") from error
         raise _code(path) from error
-    except (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
+    except _DAMAGE as error:
         raise _wrong(path, "is damaged or truncated") from error
 
 

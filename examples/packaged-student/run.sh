@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# The student that `vfss segment` uses when nothing else is given.
+#
+#   examples/packaged-student/run.sh WORKSPACE      # resumable: run it again after an interruption
+#
+# Simulated patients only, distilled from the three packaged small teachers.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+mkdir -p "$1"
+cd "$1"
+vfss simulate films --patients 160 --seed 20000 --size 256 --fps 12 --frames 30 --label-every 3 --workers 2
+vfss ingest films --quiet
+if [ -d runs/vfss12-small ]; then
+  vfss distill --resume --name vfss12-small
+else
+  vfss distill --teachers small-sam,small-dino,small-clip --config "$here/settings.yaml" --name vfss12-small
+fi
+vfss segment --split test --no-overlay
+vfss report --split test

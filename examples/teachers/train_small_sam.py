@@ -1,0 +1,88 @@
+"""Train the packaged promptable segmenter: class-agnostic masks of anything visible, from a box.
+
+    python train_small_sam.py --world build/world --out ../../models/weights/small-sam.safetensors
+
+It never learns what a structure is called, nor the twelve tasks as such: each step asks for the
+shape inside a jittered box around some structure of the frame.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from recipe import Recipe, photometric, train
+from torch import Tensor
+from torch.nn import functional
+from vfss_distill.models.teachers.preprocess import Preprocessing
+from vfss_distill.models.teachers.small import build_small_sam
+from world import World, load_world
+
+PROMPTS = 6
+PREPROCESSING = Preprocessing(256, "stretch", "minmax", (0.0,), (1.0,))
+
+
+def boxes_and_shapes(masks: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """masks (K, S, S) → up to PROMPTS jittered boxes (P, 4) x0 y0 x1 y1, and shapes (P, S, S)."""
+    present = (masks.flatten(1).sum(1) > 40).nonzero().flatten()
+    chosen = present[torch.randperm(len(present), generator=generator)[:PROMPTS]]
+    shapes = masks[chosen].float()
+    boxes = []
+    for shape in shapes:
+        rows, columns = shape.any(1).nonzero().flatten(), shape.any(0).nonzero().flatten()
+        box = torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]).float()
+        sides = (box[2:] - box[:2]).repeat(2)
+        box = box + (torch.rand(4, generator=generator) - 0.5) * 0.2 * sides
+        boxes.append(box.clamp(0, masks.shape[-1]))
+    return torch.stack(boxes), shapes
+
+
+def mask_loss(logits: Tensor, shapes: Tensor) -> Tensor:
+    """BCE + Dice, (P, h, w) each."""
+    bce = functional.binary_cross_entropy_with_logits(logits, shapes)
+    p = logits.sigmoid()
+    overlap = 2 * (p * shapes).sum((1, 2)) + 1
+    return 5 * bce + (1 - overlap / (p.sum((1, 2)) + shapes.sum((1, 2)) + 1)).mean()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--world", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(1)
+    world = load_world(options.world)
+    network = build_small_sam()
+
+    def loss(step: int, generator: torch.Generator) -> Tensor:
+        picked = world.pick(4, generator)
+        frames = photometric(world.frames_at(picked), generator)
+        embeddings = network.image_encoder(PREPROCESSING(frames))  # (B, 64, 32, 32)
+        parts = []
+        for embedding, masks in zip(embeddings, world.masks_at(picked), strict=True):
+            boxes, shapes = boxes_and_shapes(masks, generator)
+            sparse, dense = network.prompt_encoder(points=None, boxes=boxes, masks=None)
+            low, _ = network.mask_decoder(
+                image_embeddings=embedding[None],
+                image_pe=network.prompt_encoder.get_dense_pe(),
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                multimask_output=False,
+            )  # (P, 1, 128, 128)
+            target = functional.interpolate(shapes[:, None], low.shape[-2:], mode="area")
+            parts.append(mask_loss(low[:, 0], target[:, 0]))
+        return torch.stack(parts).mean()
+
+    train(network, loss, Recipe("small-sam", options.steps, 8e-4), options.out, facts(world))
+
+
+def facts(world: World) -> dict[str, str]:
+    return {"trained_on": world.description, "task": "class-agnostic masks from jittered boxes"}
+
+
+if __name__ == "__main__":
+    main()

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from ..errors import UsageError, WeightsMismatch, WeightsMissing
-from ..workspace import atomic_path
+from ..workspace import write_bytes
 from .decoder import Decoder, enlarge, parameters_of, pool_to
 
 
@@ -159,8 +159,7 @@ def save_student(student: Student, path: Path, metadata: Mapping[str, str]) -> N
         name: value.detach().cpu().contiguous() for name, value in student.state_dict().items()
     }
     header = {**metadata, _CONFIG_KEY: json.dumps(asdict(student.config))}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=header)
+    write_bytes(path, save(tensors, metadata=header))
 
 
 def load_student(path: Path) -> Student:

@@ -10,7 +10,6 @@ import onnx
 import pytest
 import torch
 from torch import Tensor
-from vfss_distill.models.students import Student, StudentConfig, build_student, save_student
 
 from conftest import Cli
 from test_segment import make_film, make_study, picture
@@ -22,6 +21,7 @@ from vfss_distill.inference.export import (
 )
 from vfss_distill.inference.session import Segmenter
 from vfss_distill.letterbox import RULE, Letterbox
+from vfss_distill.models.students import Student, StudentConfig, build_student, save_student
 from vfss_distill.provenance import sha256_file
 from vfss_distill.tasks import VFSS12, TaskSet
 from vfss_distill.workspace import Workspace, write_json

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from typer.testing import CliRunner
-from vfss_distill.commands import simulate as command
 
+from vfss_distill.commands import simulate as command
 from vfss_distill.errors import UsageError
 from vfss_distill.simulate import (
     EXTRA_STRUCTURES,

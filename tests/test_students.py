@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+
+from vfss_distill.errors import StorageError, UsageError, WeightsMismatch, WeightsMissing
 from vfss_distill.models.decoder import parameters_of
 from vfss_distill.models.students import (
     PRESETS,
@@ -15,8 +18,6 @@ from vfss_distill.models.students import (
     load_student,
     save_student,
 )
-
-from vfss_distill.errors import UsageError, WeightsMismatch, WeightsMissing
 from vfss_distill.tasks import VFSS12
 
 THREE_TEACHERS = 89_670_912 + 86_580_480 + 27_520_000  # MedSAM's encoder, RAD-DINO, MedCLIP
@@ -100,3 +101,14 @@ def test_one_tensor_missing_is_refused(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "t.safetensors", metadata={"vfss.student": header % tasks})
     with pytest.raises(WeightsMismatch, match=r"decoder\.head\.bias"):
         load_student(tmp_path / "t.safetensors")
+
+
+def test_a_full_disk_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    student = build_student(StudentConfig("nano", 64, 0, ("bolus",), 8))
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StorageError, match="disk is full"):
+        save_student(student, tmp_path / "student.safetensors", {})
+    assert list(tmp_path.iterdir()) == []

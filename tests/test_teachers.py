@@ -21,6 +21,20 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import BertConfig, Dinov2Config, Dinov2Model, SwinConfig, SwinModel
+
+from conftest import Cli
+from tiny_teachers import (
+    TINY_SAM,
+    dino_memory_state,
+    dino_original_state,
+    dino_state,
+    medclip_resnet_state,
+    medclip_state,
+    open_clip_state,
+    sam_state,
+    write_tiny_weights,
+)
+from vfss_distill.errors import ConfigError, UsageError, WeightsMismatch, WeightsMissing
 from vfss_distill.models.teachers import preprocess, small
 from vfss_distill.models.teachers.base import Teacher, fixed_image
 from vfss_distill.models.teachers.card import (
@@ -36,20 +50,6 @@ from vfss_distill.models.teachers.checkpoint import open_checkpoint
 from vfss_distill.models.teachers.preprocess import Preprocessing, crop, pad, stretch
 from vfss_distill.models.teachers.registry import BUILDERS, load_teacher
 from vfss_distill.models.teachers.sam import VIT_B, SamTeacher, sam_network
-
-from conftest import Cli
-from tiny_teachers import (
-    TINY_SAM,
-    dino_memory_state,
-    dino_original_state,
-    dino_state,
-    medclip_resnet_state,
-    medclip_state,
-    open_clip_state,
-    sam_state,
-    write_tiny_weights,
-)
-from vfss_distill.errors import ConfigError, UsageError, WeightsMismatch, WeightsMissing
 
 Tensors = dict[str, Tensor]
 REAL = ("medsam", "raddino", "medclip")
@@ -874,6 +874,7 @@ def test_published_names_of_medclip(shared_data: Path) -> None:
 
 def test_published_names_of_biomedclip(shared_data: Path) -> None:
     from timm.models.vision_transformer import VisionTransformer
+
     from vfss_distill.models.teachers.open_clip import VisualTower
 
     table = keys(shared_data, "biomedclip.open_clip")

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, Dinov2Config, Dinov2Model, SwinConfig
+
 from vfss_distill.models.teachers import dinov2, medclip
 from vfss_distill.models.teachers.medclip import ResNetTower, SwinTower
 from vfss_distill.models.teachers.open_clip import VisualTower

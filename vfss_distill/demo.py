@@ -18,7 +18,7 @@ from typing import Any
 from .errors import DataError, UsageError
 from .workspace import Workspace, write_text
 
-PATIENTS = 24
+PATIENTS = 40
 TEACHERS = "small-sam,small-dino,small-clip"
 
 # Small enough for two cores and a few minutes; everything else as in a real run.
@@ -31,12 +31,12 @@ distill:
   grid: 24
   batch_size: 4
   align_steps: 120
-  task_steps: 1000
+  task_steps: 1300
   warmup_steps: 30
   learning_rate: 0.012
-  validate_every: 500
-  checkpoint_every: 500
-  unlabelled_every: 9
+  validate_every: 650
+  checkpoint_every: 650
+  unlabelled_every: 10
 """
 
 
@@ -60,8 +60,8 @@ class DemoOutcome:
 
 def steps(seed: int) -> tuple[Step, ...]:
     """The demo as commands."""
-    films = f"simulate films --patients {PATIENTS} --seed {seed} --size 256 --fps 12 --frames 36"
-    films += " --label-every 4 --workers 2"
+    films = f"simulate films --patients {PATIENTS} --seed {seed} --size 256 --fps 12 --frames 30"
+    films += " --label-every 3 --workers 2"
     return (
         Step("make films of patients that never lived", tuple(films.split())),
         Step("films and masks → studies, split by patient", ("ingest", "films")),

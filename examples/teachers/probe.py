@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
 from vfss_distill.models.teachers.card import load_card
 from vfss_distill.models.teachers.registry import load_teacher
 from vfss_distill.models.teachers.small import (
@@ -26,7 +27,6 @@ from vfss_distill.models.teachers.small import (
     build_small_sam,
     save_published_layout,
 )
-
 from vfss_distill.simulate.study import SimulateOptions, simulate_study
 from vfss_distill.tasks import VFSS12
 

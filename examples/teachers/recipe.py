@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
 from vfss_distill.models.teachers.small import save_published_layout
 
 

@@ -18,9 +18,10 @@ import torch
 from recipe import Recipe, photometric, train
 from torch import Tensor, nn
 from torch.nn import functional
+from world import load_world
+
 from vfss_distill.models.teachers.preprocess import Preprocessing
 from vfss_distill.models.teachers.small import build_small_clip
-from world import load_world
 
 PREPROCESSING = Preprocessing(224, "pad", "unit", (0.45,), (0.25,))
 LENGTH, WIDTH, BATCH = 32, 256, 16

@@ -17,9 +17,10 @@ import torch
 from recipe import Recipe, photometric, train
 from torch import Tensor, nn
 from torch.nn import functional
+from world import load_world
+
 from vfss_distill.models.teachers.preprocess import Preprocessing
 from vfss_distill.models.teachers.small import build_small_dino
-from world import load_world
 
 PATCH, GRID, WIDTH = 14, 16, 192
 PREPROCESSING = Preprocessing(224, "crop", "unit", (0.45,), (0.25,))

@@ -15,9 +15,10 @@ import torch
 from recipe import Recipe, photometric, train
 from torch import Tensor
 from torch.nn import functional
+from world import World, load_world
+
 from vfss_distill.models.teachers.preprocess import Preprocessing
 from vfss_distill.models.teachers.small import build_small_sam
-from world import World, load_world
 
 PROMPTS = 6
 PREPROCESSING = Preprocessing(256, "stretch", "minmax", (0.0,), (1.0,))

@@ -21,14 +21,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import DataError, ModelError, StorageError
 from ..letterbox import RULE, Letterbox
 from ..models.decoder import pool_to
 from ..provenance import digest_json, document
-from ..workspace import atomic_path, free_bytes, is_temporary, read_json, write_json
+from ..workspace import free_bytes, is_temporary, read_json, write_bytes, write_json
 from .data import Key, Tick
 from .standardise import Floats, Standardiser
 
@@ -110,7 +110,7 @@ def fill_cache(
     if size + _SPARE > free_bytes(root):
         raise StorageError(
             f"features of {recipe.teacher} need {_megabytes(size)}, "
-            f"the disk has {_megabytes(free_bytes(root))} free",
+            f"and {_megabytes(_SPARE)} to spare; the disk has {_megabytes(free_bytes(root))} free",
             file=root.name,
             remedy="Raise unlabelled_every, lower grid, or delete cache/ folders no longer used.",
         )
@@ -287,8 +287,8 @@ def _fault(path: Path, recipe: Recipe, job: Job) -> str:
 def _write_shard(folder: Path, recipe: Recipe, job: Job, features: Tensor) -> None:
     header = {"recipe": recipe.digest, "frames_sha256": frames_digest(job.study, job.frames)}
     tensors = {"features": features.contiguous(), "frames": torch.tensor(job.frames)}
-    with atomic_path(_shard(folder, job.study.id)) as temporary:
-        save_file(tensors, temporary, metadata=header)
+    # As bytes: a full disk is then an OSError, which write_bytes understands.
+    write_bytes(_shard(folder, job.study.id), save(tensors, metadata=header))
     shards = {
         path.stem: path.stat().st_size
         for path in sorted(folder.glob("*.safetensors"))

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ..errors import DataError, ModelError, WeightsMismatch
@@ -44,14 +44,19 @@ class Training:
     identity: dict[str, str] = field(default_factory=dict)
 
 
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    """As bytes first: a full disk is then an OSError, which atomic_folder understands."""
+    path.write_bytes(save(_portable(tensors)))
+
+
 def save_checkpoint(folder: Path, training: Training) -> None:
     """Replace `folder` whole. Raises StorageError; the old checkpoint then stays."""
     with atomic_folder(folder) as new:
         for name in ("student", "ema", "heads"):
-            save_file(_portable(getattr(training, name).state_dict()), new / f"{name}.safetensors")
-        save_file(_portable(_flat_optimiser(training.optimiser)), new / "optimiser.safetensors")
+            _save(getattr(training, name).state_dict(), new / f"{name}.safetensors")
+        _save(_flat_optimiser(training.optimiser), new / "optimiser.safetensors")
         if training.best is not None:
-            save_file(_portable(training.best), new / "best.safetensors")
+            _save(training.best, new / "best.safetensors")
         body = {
             "step": training.step,
             "best_val_dice": training.best_scores,

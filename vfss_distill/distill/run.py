@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from ..config import DistillConfig, dump_yaml
 from ..errors import DeviceError, VfssError, WeightsMissing
@@ -28,7 +28,7 @@ from ..models.students import Student, StudentConfig, build_student, save_studen
 from ..models.teachers.card import TeacherCard, find_weights, load_card, missing_weights
 from ..models.teachers.registry import load_teacher
 from ..provenance import RESEARCH_USE_ONLY, SCHEMA_VERSION, digest_json
-from ..workspace import Workspace, atomic_path, write_json, write_text
+from ..workspace import Workspace, write_bytes, write_json, write_text
 from .cache import Recipe, Say, TeacherFeatures, fill_cache, jobs_from
 from .data import Frames, LabelledFrames, Tick, memory_budget
 from .journal import draw_curves
@@ -265,8 +265,7 @@ def _standardise(features: Sequence[TeacherFeatures], config: DistillConfig, pat
             if cached.standardiser is not None
             for part, array in cached.standardiser.arrays().items()
         }
-        with atomic_path(path) as temporary:
-            save_file(arrays, temporary)
+        write_bytes(path, save(arrays))
 
 
 def _write_results(

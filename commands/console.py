@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 import typer
 from rich.console import Console
 
-from ..errors import EXIT_INTERRUPTED, EXIT_UNEXPECTED, StorageError, VfssError
+from ..errors import EXIT_INTERRUPTED, EXIT_UNEXPECTED, DeviceError, StorageError, VfssError
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -51,31 +52,38 @@ def guarded(command: Callable[Parameters, Result]) -> Callable[Parameters, Resul
         try:
             with _sigterm_as_interrupt():
                 return command(*args, **kwargs)
-        except VfssError as error:
-            code, line = error.exit_code, str(error)
-        except KeyboardInterrupt:
-            code, line = EXIT_INTERRUPTED, "interrupted; what was written is complete"
         except BrokenPipeError:
             # The reader of our output has gone (`vfss report | head`): nothing left to say.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
-        except (typer.Exit, typer.Abort, typer.BadParameter):
-            raise
-        except OSError as error:
-            code, line = _operating_system(error)
-        except MemoryError:
-            code, line = 6, "not enough memory. Use fewer workers, a smaller batch or image size."
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
             if error.__class__.__module__.startswith(("typer", "click")):
                 raise
-            code = EXIT_UNEXPECTED
-            line = f"unexpected {type(error).__name__}. This is our bug; --debug shows where."
-        if debugging():
-            traceback.print_exc()
+            code, line = _told(error)
+            if debugging():
+                traceback.print_exc()
         fail_line(line)
         raise typer.Exit(code)
 
     return wrapper
+
+
+def _told(error: BaseException) -> tuple[int, str]:
+    """Exit code and the one line for it. Of an unforeseen error not even the message: it may hold
+    a name.
+    """
+    match error:
+        case VfssError():
+            return error.exit_code, str(error)
+        case KeyboardInterrupt():
+            return EXIT_INTERRUPTED, "interrupted; what was written is complete"
+        case OSError():
+            return _operating_system(error)
+        case MemoryError():
+            line = "not enough memory. Use fewer workers, a smaller batch or image size."
+            return DeviceError.exit_code, line
+    name = type(error).__name__
+    return EXIT_UNEXPECTED, f"unexpected {name}. This is our bug; `vfss --debug` shows where."
 
 
 def _operating_system(error: OSError) -> tuple[int, str]:
@@ -111,10 +119,16 @@ def print_json(value: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def progress(title: str, *, quiet: bool = False) -> Iterator[Callable[[int, int, str], None]]:
-    """Yield `tick(done, total, words)`. A bar with ETA on a terminal, nothing elsewhere.
+    """Yield `tick(done, total, words)`: a bar with ETA on a terminal, else a line now and then.
 
     `total` 0 means unknown. `words` stand behind the bar.
     """
+    if quiet or os.environ.get("CI"):
+        yield lambda done, total, words="": None
+        return
+    if not err.is_terminal:
+        yield _PlainProgress(title)
+        return
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -132,14 +146,37 @@ def progress(title: str, *, quiet: bool = False) -> Iterator[Callable[[int, int,
         TimeRemainingColumn(),
         TextColumn("{task.fields[words]}", markup=False),
     )
-    shown = err.is_terminal and not quiet and not os.environ.get("CI")
-    with Progress(*columns, console=err, disable=not shown, transient=True) as bar:
+    with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task(title, total=None, words="")
 
         def tick(done: int, total: int, words: str = "") -> None:
             bar.update(task, completed=done, total=total or None, words=words)
 
         yield tick
+
+
+class _PlainProgress:
+    """For logs: one line every half a minute, with how long the rest may take."""
+
+    EVERY_S = 30.0
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._start = self._last = time.monotonic()
+        self._first: int | None = None
+
+    def __call__(self, done: int, total: int, words: str = "") -> None:
+        now = time.monotonic()
+        if self._first is None or done < self._first:
+            self._start, self._first = now, done  # another stage, or resumed
+        if now - self._last < self.EVERY_S:
+            return
+        self._last = now
+        line = f"{self._title}: {done}" + (f" of {total}" if total else "")
+        if total and done > self._first:
+            left_s = (now - self._start) / (done - self._first) * (total - done)
+            line += f", about {left_s / 60:.0f} min left"
+        note(f"{line} {words}".rstrip())
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ def task_loss(logits: Tensor, masks: Tensor, labelled: Tensor) -> Tensor:
 
 
 def dice_scores(predicted: Tensor, truth: Tensor) -> Tensor:
-    """Dice of binary maps (B, T, S, S) bool → (B, T); NaN where both are empty (DESIGN 7)."""
+    """Dice of binary maps (B, T, S, S) bool → (B, T); NaN where both are empty."""
     # float32 counts exactly up to 2**24 pixels, and four times as fast as integers.
     shared, total = (predicted & truth).float().sum((2, 3)), predicted.float().sum((2, 3))
     return 2 * shared.double() / (total + truth.float().sum((2, 3)))  # 0 / 0 = NaN: not counted

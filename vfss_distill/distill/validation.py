@@ -18,7 +18,7 @@ _FRAMES = 240
 def validate(
     student: nn.Module, labelled: LabelledFrames, device: torch.device, batch_size: int = 16
 ) -> dict[str, float]:
-    """Dice per task at threshold .5, over frames of a patient, then over patients (DESIGN 7).
+    """Dice per task at threshold .5, over frames of a patient, then over patients, as in reports.
 
     At most 240 frames, spread evenly. Tasks without a counted frame are left out.
     """

@@ -3,7 +3,7 @@
 A source is one recording: a film, a cine DICOM, a GIF, a folder of numbered images, or a study of
 the store. Every reader yields the same thing, `Frame`: 8-bit grey, square pixels, full range, with
 the time the recording itself gives. Nothing is ever addressed by seeking: sequential decoding is
-the only kind that is exact in every format (research/ecosystem.md section 2.2).
+the only kind that is exact in every format.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Grey is the luma plane itself, not a conversion of it: exact and about three times as fast. Luma of
 video is usually stored in the limited range (16-235); it is expanded to 0-255 unless the stream
-says that it is full range, as MJPEG is (research/ecosystem.md section 2.2).
+says that it is full range, as MJPEG is.
 """
 
 from __future__ import annotations

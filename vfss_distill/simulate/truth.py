@@ -1,7 +1,7 @@
 """What really happened in a simulated study: events, landmarks, measures.
 
-Definitions: `research/ecosystem.md` section 1.2 (ASPEKT). Events are read off what was drawn, so
-they agree with the masks to the frame.
+Definitions: the ASPEKT method (10.1044/2023_JSLHR-23-00246, Table 1). Events are read off what was
+drawn, so they agree with the masks to the frame.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def progress(title: str, *, quiet: bool = False) -> Iterator[Callable[[int, int,
     `total` 0 means unknown. `words` stand behind the bar.
     """
     if quiet or os.environ.get("CI"):
-        yield lambda done, total, words="": None
+        yield _no_progress
         return
     if not err.is_terminal:
         yield _PlainProgress(title)
@@ -153,6 +153,10 @@ def progress(title: str, *, quiet: bool = False) -> Iterator[Callable[[int, int,
             bar.update(task, completed=done, total=total or None, words=words)
 
         yield tick
+
+
+def _no_progress(done: int, total: int, words: str = "") -> None:
+    """Nothing to show."""
 
 
 class _PlainProgress:

@@ -68,7 +68,7 @@ def exported(student: Student, tmp_path_factory: pytest.TempPathFactory) -> Path
         "thresholds": {"bolus": 0.4},
         "trained_sources": ["ab" * 32, "cd" * 8],
         "teachers": ["small-sam"],
-        "simulated": True,
+        "simulated": "all",
     }
     report = export_student(
         student, target, name="run-007", tasks=VFSS12, frames=real_frames(), facts=facts
@@ -156,7 +156,7 @@ def make_run(place: Path, student: Student, name: str = "run-001") -> Path:
     save_student(student, run / "student.safetensors", {})
     write_json(
         run / "facts.json",
-        {"schema_version": 1, "name": name, "tasks": VFSS12.to_dict(), "simulated": False},
+        {"schema_version": 1, "name": name, "tasks": VFSS12.to_dict(), "simulated": "none"},
     )
     return run
 

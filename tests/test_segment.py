@@ -85,7 +85,7 @@ def make_model(
         "vfss.thresholds": json.dumps(dict.fromkeys(TASKS.ids, 0.5)),
         "vfss.letterbox": RULE,
         "vfss.trained_patients": json.dumps(list(sources)),
-        "vfss.provenance": json.dumps({"simulated": True}),
+        "vfss.provenance": json.dumps({"simulated": "all"}),
         "vfss.notice": "",
         **{key.replace("__", "."): value for key, value in changed.items()},
     }

@@ -294,7 +294,7 @@ class _Metadata:
     def simulated(self) -> bool:
         """True when the model was trained on simulated patients only."""
         value = self.json("vfss.provenance")
-        return isinstance(value, dict) and value.get("simulated") is True
+        return isinstance(value, dict) and value.get("simulated") == "all"
 
     def check_rule(self) -> None:
         if self.text("vfss.letterbox") != RULE:

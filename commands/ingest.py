@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import EXIT_DATA, EXIT_SOME_FAILED
+from ..errors import EXIT_DATA, EXIT_SOME_FAILED, UsageError
 from .console import (
     ForceOption,
     JsonOption,
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 def ingest(
     inputs: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(help="Films, DICOM files, folders of them, or folders of image frames."),
-    ],
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(help="Folder of masks: <stem>/<task>/<frame>.png. Default: beside the film."),
@@ -45,6 +45,13 @@ def ingest(
         float | None,
         typer.Option(help="Frames per second of recordings that carry no time.", min=0.01),
     ] = None,
+    review: Annotated[
+        bool,
+        typer.Option("--review", help="Write a page that shows every study, and what was blanked."),
+    ] = False,
+    no_blank: Annotated[
+        bool, typer.Option("--no-blank", help="Keep text that is burned into the pictures.")
+    ] = False,
     workspace: WorkspaceOption = Path(),
     json: JsonOption = False,
     force: ForceOption = False,
@@ -57,29 +64,42 @@ def ingest(
     Reads MP4, MOV, AVI, MKV, MPG, WMV, GIF, cine DICOM and folders of numbered images. Masks are
     found beside a film in <stem>_masks/<task>/<frame>.png, or in --labels. The patient is taken
     from --patients, else DICOM PatientID, else the parent folder; only identities.csv knows who
-    is who. What was ingested before is skipped. Text burned into the pictures is not looked for
-    yet.
+    is who. What was ingested before is skipped.
+
+    Text burned into the pictures is blanked on all frames where it is found: that reduces what
+    identifies a patient, and does not surely remove it. Look with --review; it also works alone.
     """
-    from ..intake.ingest import BURNED_IN, IngestOptions
+    from ..intake.ingest import BURNED_IN, KEPT, IngestOptions, IngestReport
     from ..intake.ingest import ingest as run
+    from ..intake.review import write_review
     from ..workspace import Workspace
 
-    options = IngestOptions(labels, patients, tasks, fps, force)
-    with progress("ingest", quiet=quiet) as tick:
-        report = run(
-            Workspace(workspace),
-            inputs,
-            options,
-            tick=tick,
-            say=(lambda line: None) if quiet else warn,
-        )
+    if not inputs and not review:
+        raise UsageError("nothing to ingest was given", remedy="Name films or their folders.")
+    place = Workspace(workspace)
+    options = IngestOptions(labels, patients, tasks, fps, force, blank=not no_blank)
+    if no_blank:
+        warn(KEPT)
+    report = IngestReport()
+    if inputs:
+        with progress("ingest", quiet=quiet) as tick:
+            say = (lambda line: None) if quiet else warn
+            report = run(place, inputs, options, tick=tick, say=say)
     for failure in report.failed:
         fail_line(f"{failure.input}: {failure.error}")
+    page = None
+    something = report.studies or report.skipped or not inputs
+    if review and something and not report.stopped:
+        with progress("review", quiet=quiet) as tick:
+            page = write_review(place, tick=tick)
     if json:
-        print_json(_as_json(report))
-    else:
+        shown = {} if page is None else {"review": place.relative(page)}
+        print_json(_as_json(report) | shown)
+    elif inputs:
         _print_table(report)
-    if report.studies and not quiet:
+    if page is not None and not json:
+        out.print("Page:", (workspace / place.relative(page)).as_posix(), markup=False)
+    if report.studies and not quiet and not no_blank:
         note(f"note: {BURNED_IN}")
     if report.stopped:
         raise report.stopped
@@ -107,6 +127,8 @@ def _as_json(report: IngestReport) -> dict[str, Any]:
                 "duration_s": round(record.duration_s, 6),
                 "labelled_frames": len(record.labelled_frames),
                 "unique_fps": record.unique_fps,
+                "blanked": len(record.blanked),
+                "suspect": len(record.suspect),
                 "split": splits.of(record.patient),
                 "warnings": list(record.warnings),
             }
@@ -127,7 +149,7 @@ def _print_table(report: IngestReport) -> None:
         table = Table(box=None, pad_edge=False)
         table.add_column("study", no_wrap=True)
         table.add_column("patient", no_wrap=True)
-        for name in ("frames", "seconds", "labelled", "unique/s"):
+        for name in ("frames", "seconds", "labelled", "unique/s", "blanked"):
             table.add_column(name, justify="right")
         table.add_column("split")
         for record in report.studies:
@@ -138,6 +160,7 @@ def _print_table(report: IngestReport) -> None:
                 f"{record.duration_s:.2f}",
                 str(len(record.labelled_frames)),
                 "" if record.unique_fps is None else f"{record.unique_fps:.1f}",
+                str(len(record.blanked)),
                 report.splits.of(record.patient) or "",
             )
         out.print(table)

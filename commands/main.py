@@ -10,11 +10,14 @@ import typer
 from .. import __version__
 from ..provenance import RESEARCH_USE_ONLY
 from . import (
+    cache,
+    compare,
     demo,
     distill,
     doctor,
     export,
     ingest,
+    labels,
     measure,
     report,
     segment,
@@ -34,7 +37,21 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for module in (ingest, distill, export, segment, measure, report, teachers, simulate, demo, doctor):
+for module in (
+    ingest,
+    labels,
+    distill,
+    export,
+    segment,
+    measure,
+    report,
+    compare,
+    teachers,
+    cache,
+    simulate,
+    demo,
+    doctor,
+):
     module.register(app)
 
 

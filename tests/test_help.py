@@ -10,7 +10,9 @@ import pytest
 from conftest import Cli
 
 COMMANDS = ("ingest", "distill", "export", "segment", "measure", "report", "teachers", "simulate")
-COMMANDS += ("demo", "doctor")
+COMMANDS += ("compare", "cache", "demo", "doctor", "labels")
+BELOW = ("teachers check", "cache ls", "cache prune")
+BELOW += ("labels import", "labels export", "labels check")
 HEAVY = ("torch", "numpy", "cv2", "av", "yaml", "pydantic", "matplotlib", "onnxruntime", "scipy")
 
 
@@ -54,7 +56,7 @@ def test_help_lists_every_command_and_the_notice(cli: Cli) -> None:
     assert "Not a medical device" in " ".join(shown.split())
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "teachers check"])
+@pytest.mark.parametrize("command", [*COMMANDS, *BELOW])
 def test_every_command_has_an_example(cli: Cli, command: str) -> None:
     shown = cli(*command.split(), "--help")
     assert shown.exit_code == 0

@@ -142,7 +142,7 @@ class TestTheJob:
         assert outcome.exit_code == 0
         assert "5 ingested from 3 patients, 0 skipped, 0 failed" in outcome.stdout
         assert "1 patients for training" not in outcome.stderr
-        assert "burned into the pictures is not looked for yet" in outcome.stderr
+        assert "reduced, never surely removed" in outcome.stderr
         assert cli("ingest", "videos", "--quiet").stderr == ""
 
     def test_help_has_an_example(self, cli: Cli) -> None:

@@ -1,7 +1,7 @@
 """Ingest: recordings and their labels become complete, pseudonymous studies of the workspace.
 
-Headers, sound, names and paths are not taken over. Text burned into the pictures is not looked
-for yet: who ingests films with names on them gets frames with names on them.
+Headers, sound, names and paths are not taken over. Text burned into the pictures is looked for and
+blanked before the study appears; that makes names fewer, and a person has to look all the same.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pathlib import Path
 from ..config import load_lab
 from ..errors import InputError, StorageError, VfssError
 from ..workspace import Workspace, atomic_folder, read_json
+from .burned_in import BurnedIn, find_text
+from .film_sample import FrameSample
 from .identities import Identities, Identity
 from .lab import decide_tasks, prepare_workspace
 from .labels import Labels, LabelSearch, check_frames, read_mask
@@ -21,14 +23,18 @@ from .patients import Owner, PatientTable, display, owner_of
 from .repeats import RepeatCounter
 from .source import Found, FrameSource, content_sha256, open_source, recording_name, walk
 from .splits import PatientFacts, Splits, load_splits, update_splits
-from .study import StudyRecord, list_studies, write_frames, write_mask, write_record
+from .study import StudyRecord, blank_frames, list_studies, write_frames, write_mask, write_record
 
 Tick = Callable[[int, int, str], None]
 Say = Callable[[str], None]
 
 BURNED_IN = (
-    "Text burned into the pictures is not looked for yet: names or dates that are visible in a "
-    "film stay visible in its frames. Check them before you share the workspace."
+    "Text burned into the pictures is reduced, never surely removed: look at every study "
+    "(vfss ingest --review) before you share the workspace."
+)
+KEPT = (
+    "TEXT BURNED INTO THE PICTURES WAS KEPT (--no-blank): names and dates that are visible in a "
+    "film are visible in its frames. Do not share this workspace."
 )
 _TASK_FILE = "task_set.yaml"
 
@@ -38,6 +44,7 @@ class IngestOptions:
     """`labels`: folder of masks. `patients`: CSV. `tasks`: built-in name or YAML file.
 
     `fps`: frames per second of recordings without time. `force`: ingest again what is there.
+    `blank`: make text found in the pictures black.
     """
 
     labels: Path | None = None
@@ -45,6 +52,7 @@ class IngestOptions:
     tasks: str | Path | None = None
     fps: float | None = None
     force: bool = False
+    blank: bool = True
 
 
 @dataclass(frozen=True)
@@ -201,6 +209,7 @@ class _Ingest:
             labelled={task: tuple(sorted(masks)) for task, masks in labels.files.items()},
             task_set=self._tasks.to_dict(),
             labels_sha256=labels.sha256,
+            burned_in="blanked" if self._options.blank else "kept",
         )
         prepare_workspace(self._workspace, self._tasks)
         self._identities.record(
@@ -231,8 +240,10 @@ class _Ingest:
             why = f"same recording as {self._shown[known.study]}"
         elif labels.sha256 and labels.sha256 != known.labels_sha256:
             why = "already ingested, but its labels have changed since: use --force to take them"
+        elif self._options.blank and known.burned_in != "blanked":
+            why = "already ingested, with the text burned into it: use --force to blank that"
         self._report.skipped.append(Skipped(display(found), known.study, why))
-        if "changed" in why:
+        if "--force" in why:
             self._say(f"{display(found)}: {why}")
 
     def _notice(self, found: Found, owner: Owner) -> None:
@@ -280,15 +291,21 @@ def _fill(
 ) -> StudyRecord:
     """Decode `source` once into the study folder being made, then its masks, then the record."""
     times = []
-    repeats = RepeatCounter()
+    repeats, sample = RepeatCounter(), FrameSample()
     height = width = 0
     for frame in write_frames(folder, source.frames()):
         times.append(frame.time_s)
         repeats.add(frame.grey)
+        sample.add(frame.grey)
         height, width = frame.grey.shape
         if frame.index % 50 == 0:
             words(f"frame {frame.index}")
     check_frames(labels, len(times))
+    text = find_text(sample.frames)
+    if draft.burned_in == "blanked":
+        blank_frames(folder, len(times), text.blank)
+    else:
+        text = BurnedIn(suspect=(*text.blank, *text.suspect))
     for task, index, path in labels:
         write_mask(folder, task, index, read_mask(path, (height, width)))
     info = source.info  # read after the frames: only then are its warnings complete
@@ -303,6 +320,8 @@ def _fill(
         kind=info.kind,
         codec=info.codec,
         repeated_frames=repeats.repeated,
+        blanked=text.blank,
+        suspect=text.suspect,
     )
     rate = repeats.unique_fps(record.duration_s)
     said = [*info.warnings, repeats.warning(record.duration_s)]

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ..errors import DataError, StorageError
 from ..provenance import document
 from ..workspace import Workspace, is_temporary, read_json
+from .boxes import Box, blank_boxes
 from .source import Frame, SourceInfo
 
 RECORD_FILE = "study.json"
@@ -43,7 +44,9 @@ class StudyRecord:
     have a mask, blank ones included. `pixel_aspect` is the recording's, before squaring.
     `repeated_frames` counts frames that repeat the one before them, `unique_fps` is the rate of
     those that do not: the true resolution of every time measured on this study. `labels_sha256`
-    tells whether the masks beside the recording have changed since.
+    tells whether the masks beside the recording have changed since. `burned_in`: what was done with
+    text found in the pictures: "blanked", "kept", or "" in records of a version that did not look.
+    `blanked` boxes are black on all frames; `suspect` ones are untouched and may hold text.
     """
 
     study: str
@@ -66,6 +69,9 @@ class StudyRecord:
     repeated_frames: int = 0
     unique_fps: float | None = None
     labels_sha256: str = ""
+    burned_in: str = ""
+    blanked: tuple[Box, ...] = ()
+    suspect: tuple[Box, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -98,6 +104,8 @@ class StudyRecord:
             labelled = values.get("labelled", {})
             values["labelled"] = {task: tuple(some) for task, some in labelled.items()}
             values["warnings"] = tuple(values.get("warnings", ()))
+            for name in ("blanked", "suspect"):
+                values[name] = tuple(Box.from_dict(box) for box in values.get(name, ()))
             return cls(**values)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
@@ -209,6 +217,15 @@ def write_frames(folder: Path, frames: Iterable[Frame]) -> Iterator[Frame]:
     for frame in frames:
         write_png(folder / "frames" / frame_name(frame.index), frame.grey, _PNG_FRAME)
         yield frame
+
+
+def blank_frames(folder: Path, frames: int, boxes: Sequence[Box]) -> None:
+    """Make `boxes` black on all frames of the study folder being made."""
+    for index in range(frames if boxes else 0):
+        path = folder / "frames" / frame_name(index)
+        grey = _read_png(path)
+        blank_boxes(grey, boxes)
+        write_png(path, grey, _PNG_FRAME)
 
 
 def write_mask(folder: Path, task: str, index: int, mask: NDArray[np.bool_]) -> None:

@@ -1,0 +1,359 @@
+"""`vfss compare`: models against a baseline, on the same labelled frames of the same patients.
+
+reports/<name>/  index.html  compare.json  compare.csv
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError, VfssError, WorkspaceError
+from ..provenance import SCHEMA_VERSION, document
+from ..tasks import TaskSet
+from ..workspace import Workspace, atomic_folder, write_json, write_text
+from .cases import BASES, Basis, Split, gather
+from .entrants import Entrant, choose_models, shared_tasks
+from .paired import FEWEST_FOR_A_TEST, Comparison, Difference, TaskDifference, compare_rows
+from .report import _free_name, _harmless
+from .scoring import NOT_AN_ESTIMATE, ReportOptions, Tick, score_case
+from .statistics import Row, interval_note
+
+CSV_COLUMNS = (
+    *("baseline", "model", "task", "patient", "dice_baseline", "dice_model", "dice_difference"),
+    *("hd95_px_baseline", "hd95_px_model", "hd95_px_difference"),
+)
+GAIN_RULE = "a gain inside its interval is not a gain"
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What all models are compared on: studies (ids) that each of them has a result of.
+
+    `seen`: pseudonyms of patients that some model was trained or chosen on, left out unless
+    `seen_kept`. `lacking`: per model, labelled studies of this ground that only others segmented.
+    """
+
+    studies: tuple[str, ...]
+    basis: Basis
+    seen: tuple[str, ...]
+    seen_kept: bool
+    lacking: dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A computed comparison; `comparisons` in the order of `entrants` after the first."""
+
+    name: str
+    folder: Path
+    entrants: tuple[Entrant, ...]
+    tasks: TaskSet
+    ground: Ground
+    n_frames: int
+    comparisons: tuple[Comparison, ...]
+    warnings: tuple[str, ...]
+    failed: tuple[dict[str, str], ...]
+    options: ReportOptions
+
+    @property
+    def baseline(self) -> Entrant:
+        return self.entrants[0]
+
+    @property
+    def pairs(self) -> list[tuple[Entrant, Comparison]]:
+        return list(zip(self.entrants[1:], self.comparisons, strict=True))
+
+    @property
+    def simulated(self) -> bool:
+        return any(self.baseline.cases[study].simulated for study in self.ground.studies)
+
+    @property
+    def patients(self) -> list[str]:
+        return sorted({self.baseline.cases[study].patient for study in self.ground.studies})
+
+    def to_dict(self, workspace: Workspace) -> dict[str, Any]:
+        """The one object of `vfss compare --json`; compare.json adds provenance."""
+        place = workspace.relative(self.folder)
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "report": place,
+            "page": f"{place}/index.html",
+            "split": self.ground.basis,
+            "simulated": self.simulated,
+            "models": [{"name": one.name, "sha256": one.sha256} for one in self.entrants],
+            "baseline": self.baseline.name,
+            "tasks": list(self.tasks.ids),
+            "n_patients": len(self.patients),
+            "n_studies": len(self.ground.studies),
+            "n_frames": self.n_frames,
+            "studies": list(self.ground.studies),
+            "seen_in_training": list(self.ground.seen),
+            "seen_in_training_kept": self.ground.seen_kept,
+            "not_segmented_by": {name: list(some) for name, some in self.ground.lacking.items()},
+            "comparisons": [
+                {
+                    "model": entrant.name,
+                    "mean": _record(found.mean),
+                    "tasks": [_record(task) for task in found.tasks],
+                    "verdict": verdict(self.baseline, entrant, found),
+                }
+                for entrant, found in self.pairs
+            ],
+            "warnings": list(self.warnings),
+            "failed": list(self.failed),
+        }
+
+
+def write_comparison(
+    workspace: Workspace,
+    models: Sequence[str],
+    options: ReportOptions | None = None,
+    *,
+    tick: Tick = lambda done, total, words: None,
+) -> Compared:
+    """Compare the results of `models` (two or more; the first is the baseline) and write a folder.
+
+    Raises UsageError for unknown, ambiguous or repeated models and a name that is taken,
+    WorkspaceError when there is no task or labelled frame that all models may be compared on.
+    """
+    options = options or ReportOptions()
+    name = _name(workspace, options)
+    groups, unreadable = gather(workspace)
+    entrants, notes = choose_models(workspace, groups, models)
+    tasks, task_notes = shared_tasks(entrants)
+    entrants = [one.on(tasks) for one in entrants]
+    failed = [one for one in unreadable if _concerns(one["input"], entrants)]
+    ground = find_ground(entrants, options.split)
+    rows, ground = _score(entrants, ground, failed, tick)
+    draws = {"resamples": options.resamples, "seed": options.seed}
+    comparisons = tuple(compare_rows(rows[0], other, tasks.ids, **draws) for other in rows[1:])
+    if any(found.mean.dice is None for found in comparisons):
+        raise WorkspaceError(
+            "the models have no labelled frame in common on which a Dice can be counted",
+            remedy="Label frames in which some anatomy is present, or segment further patients.",
+        )
+    compared = Compared(
+        name=name,
+        folder=workspace.reports / name,
+        entrants=tuple(entrants),
+        tasks=tasks,
+        ground=ground,
+        n_frames=len({(row.study, row.frame) for row in rows[0]}),
+        comparisons=comparisons,
+        warnings=(*notes, *task_notes, *_warnings(entrants, ground)),
+        failed=tuple(failed),
+        options=options,
+    )
+    _write(workspace, compared)
+    return compared
+
+
+def find_ground(entrants: Sequence[Entrant], split: Split | None) -> Ground:
+    """Labelled studies that every model has a result of, and may be judged on.
+
+    Patients seen by any model are left out unless `split` asks for train, val or all.
+    Raises WorkspaceError, saying why, when nothing is left.
+    """
+    labelled = [{key for key, case in one.cases.items() if case.labelled} for one in entrants]
+    common = set.intersection(*labelled)
+    known = {key: case for one in entrants for key, case in one.cases.items()}
+    if not common:
+        raise WorkspaceError(
+            f"no labelled study has results of all of: {_names(entrants)}",
+            remedy="Run `vfss segment` with each --model on the same labelled studies.",
+        )
+    seen_patients = {case.patient for one in entrants for case in one.cases.values() if case.seen}
+    keep_seen = split in ("train", "val", "all")
+    wanted = {key for key, case in known.items() if split in (None, "all", case.part)}
+    if not common & wanted:
+        raise WorkspaceError(
+            f"no labelled {split} study has results of all of: {_names(entrants)}",
+            remedy="Segment such studies with each --model, or leave out --split.",
+        )
+    seen = sorted({known[key].patient for key in common & wanted} & seen_patients)
+    if not keep_seen:
+        wanted = {key for key in wanted if known[key].patient not in seen_patients}
+    if not common & wanted:
+        raise WorkspaceError(
+            f"all {len(seen)} labelled patients were seen in training by one of: "
+            f"{_names(entrants)}",
+            remedy="Segment test patients with each model; --split all compares on patients seen "
+            "in training too, which is no estimate of performance.",
+        )
+    test = {key for key in wanted if known[key].part == "test"}
+    basis: Basis = split or ("test" if common & test else "unseen")
+    if basis == "test":
+        wanted = test
+    lacking = {
+        one.name: tuple(sorted((set.union(*labelled) & wanted) - own))
+        for one, own in zip(entrants, labelled, strict=True)
+    }
+    lacking = {name: some for name, some in lacking.items() if some}
+    return Ground(tuple(sorted(common & wanted)), basis, tuple(seen), keep_seen, lacking)
+
+
+def verdict(baseline: Entrant, model: Entrant, found: Comparison) -> str:
+    """One plain sentence on the mean over tasks."""
+    mean = found.mean.dice
+    if mean is None:
+        return "No Dice could be counted."
+    if mean.ci95 == (0.0, 0.0):
+        return f"{model.name} and {baseline.name} score the same on every patient."
+    if mean.ci95 is None:
+        return "One patient only: no interval, so nothing can be said."
+    if mean.includes_zero:
+        return (
+            f"{model.name} and {baseline.name} are not told apart: the interval includes 0, and "
+            f"{GAIN_RULE}."
+        )
+    word = "higher" if mean.difference > 0 else "lower"
+    return f"{model.name} scores {word} than {baseline.name}; the interval excludes 0."
+
+
+def compare_csv(compared: Compared) -> str:
+    """One line per model, task and patient: what every interval and p here is computed from."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for entrant, found in compared.pairs:
+        names = (_harmless(compared.baseline.name), _harmless(entrant.name))
+        for task in (found.mean, *found.tasks):
+            for patient, dice in task.dice_by_patient.items():
+                distances = task.hd95_px_by_patient.get(patient)
+                writer.writerow(
+                    [*names, task.task, patient, *_three(dice, 6), *_three(distances, 3)]
+                )
+    return stream.getvalue()
+
+
+def _score(
+    entrants: Sequence[Entrant], ground: Ground, failed: list[dict[str, str]], tick: Tick
+) -> tuple[list[list[Row]], Ground]:
+    """Rows of each model. A study that one result cannot be scored on is left out for all."""
+    rows: list[list[Row]] = [[] for _ in entrants]
+    scored = []
+    total = len(ground.studies) * len(entrants)
+    for number, study in enumerate(ground.studies):
+        found = []
+        for place, entrant in enumerate(entrants):
+            tick(number * len(entrants) + place, total, f"{entrant.name} · {study}")
+            case = entrant.cases[study]
+            try:
+                found.append(list(score_case(case)))
+            except VfssError as error:
+                failed.append({"input": case.result.key, "error": str(error)})
+        if len(found) == len(entrants):
+            scored.append(study)
+            for own, some in zip(rows, found, strict=True):
+                own.extend(some)
+    tick(total, total, "")
+    if not scored:
+        raise DataError(
+            f"no study can be scored: {failed[-1]['input']}: {failed[-1]['error']}",
+            remedy="Segment the studies again with --force.",
+        )
+    return rows, replace(ground, studies=tuple(scored))
+
+
+def _write(workspace: Workspace, compared: Compared) -> None:
+    from .compare_page import render
+
+    page = render(compared)
+    facts = {
+        "models": [{"name": one.name, "sha256": one.sha256} for one in compared.entrants],
+        "bootstrap_resamples": compared.options.resamples,
+        "seed": compared.options.seed,
+    }
+    with atomic_folder(compared.folder) as folder:
+        write_text(folder / "index.html", page)
+        write_json(folder / "compare.json", document(compared.to_dict(workspace), **facts))
+        write_text(folder / "compare.csv", compare_csv(compared))
+
+
+def _warnings(entrants: Sequence[Entrant], ground: Ground) -> Iterator[str]:
+    patients = {entrants[0].cases[study].patient for study in ground.studies}
+    if ground.seen and ground.seen_kept:
+        yield f"{_patients(len(ground.seen))} {NOT_AN_ESTIMATE}."
+    elif ground.seen:
+        yield (
+            f"{_patients(len(ground.seen))} seen in training by one of the models: left out "
+            "(--split all keeps them)."
+        )
+    if ground.basis == "unseen":
+        yield f"No test patient has labels and all results; Dice is of {BASES['unseen']}."
+    for name, studies in ground.lacking.items():
+        some = " ".join(f"studies/{study}" for study in studies[:3])
+        more = " …" if len(studies) > 3 else ""
+        yield f"{name} has no result of {len(studies)} labelled studies: {some}{more}; left out."
+    if note := interval_note(len(patients)):
+        yield note
+    if 1 < len(patients) < FEWEST_FOR_A_TEST:
+        yield (
+            f"With fewer than {FEWEST_FOR_A_TEST} patients no signed-rank test can fall below "
+            "0.05, whatever the difference."
+        )
+
+
+def _name(workspace: Workspace, options: ReportOptions) -> str:
+    if options.name is not None:
+        return _free_name(workspace, options)
+    taken = {path.name for path in workspace.reports.glob("compare-*")}
+    number = next(n for n in range(1, len(taken) + 2) if f"compare-{n:03d}" not in taken)
+    return f"compare-{number:03d}"
+
+
+def _concerns(what: str, entrants: Sequence[Entrant]) -> bool:
+    """Is what cannot be read a study, or a result of one of these models?"""
+    place, _, folder = what.rpartition("/")
+    return place == "studies" or any(folder.startswith(f"{one.model}-") for one in entrants)
+
+
+def _record(task: TaskDifference) -> dict[str, Any]:
+    rates = task.false_positive_rates
+    return {
+        "task": task.task,
+        "n_patients": task.dice.n_patients if task.dice else 0,
+        "n_frames": task.n_frames,
+        **_difference("dice", task.dice, 4),
+        "includes_zero": task.dice.includes_zero if task.dice else None,
+        "wilcoxon_p": _rounded(task.wilcoxon_p, 6),
+        "holm_p": _rounded(task.holm_p, 6),
+        "false_positive_rates": None if rates is None else [round(rate, 4) for rate in rates],
+        **_difference("hd95_px", task.hd95_px, 3),
+        "hd95_px_n_patients": task.hd95_px.n_patients if task.hd95_px else 0,
+    }
+
+
+def _difference(what: str, found: Difference | None, digits: int) -> dict[str, Any]:
+    interval = found.ci95 if found else None
+    return {
+        f"{what}_baseline": _rounded(found.baseline if found else None, digits),
+        f"{what}_model": _rounded(found.model if found else None, digits),
+        f"{what}_difference": _rounded(found.difference if found else None, digits),
+        f"{what}_difference_ci95": None
+        if interval is None
+        else [_rounded(end, digits) for end in interval],
+    }
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits) + 0.0  # no -0.0
+
+
+def _three(both: tuple[float, float] | None, digits: int) -> list[str]:
+    if both is None:
+        return ["", "", ""]
+    return [f"{value:.{digits}f}" for value in (*both, both[1] - both[0])]
+
+
+def _names(entrants: Sequence[Entrant]) -> str:
+    return ", ".join(one.name for one in entrants)
+
+
+def _patients(number: int) -> str:
+    return f"{number} patient" + ("" if number == 1 else "s")

@@ -1,0 +1,133 @@
+"""Plots of a comparison as SVG text: differences with intervals, and patients in pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ..tasks import TaskSet
+from .figures import _INK, _STYLE, _margins, _svg
+from .paired import MEAN, Comparison, Difference, TaskDifference
+
+# Apart for the common kinds of colour blindness, and in lightness.
+COLOURS = ("#0b6e8f", "#d55e00", "#7b4f9d", "#4a8c2a", "#b3366b", "#7a6a2f")
+UP, DOWN, SAME = "#0b6e8f", "#c0561a", "#9aa5b1"
+_COLUMNS = 7
+
+
+def colour(place: int) -> str:
+    return COLOURS[place % len(COLOURS)]
+
+
+def forest(models: Sequence[tuple[str, Comparison]], tasks: TaskSet, baseline: str) -> str:
+    """A row per task, the mean on top; each model's difference with its 95 % interval.
+
+    A marker is filled where the interval excludes 0.
+    """
+    rows = [MEAN, *tasks.ids]
+    step = min(0.26, 0.72 / len(models))
+    with mpl.rc_context(_STYLE):
+        height = max(0.34, 0.2 * len(models)) * len(rows) + 0.85
+        figure = Figure(figsize=(8.6, height))
+        axes = figure.subplots()
+        _margins(figure, left=1.35, right=0.15, bottom=0.58, top=0.27)
+        for row in range(0, len(rows), 2):
+            axes.axhspan(row - 0.5, row + 0.5, color="#f5f7fa", zorder=0, linewidth=0)
+        for place, (_, found) in enumerate(models):
+            shift = (place - (len(models) - 1) / 2) * step
+            for row, task in enumerate((found.mean, *found.tasks)):
+                _whisker(axes, row + shift, task.dice, colour(place), is_mean=row == 0)
+        axes.axvline(0, color=_INK, linewidth=1.1, zorder=2)
+        axes.axhline(0.5, color="#9aa5b1", linewidth=0.8)
+        reach = max(0.01, *(1.04 * abs(end) for end in axes.get_xlim()))
+        axes.set_xlim(-reach, reach)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        names = ["mean over tasks", *(tasks[task].name for task in tasks.ids)]
+        axes.set_yticks(range(len(rows)), names, parse_math=False)
+        axes.get_yticklabels()[0].set_fontweight("bold")
+        axes.set_xlabel("difference in Dice (bar: 95 % interval; filled: the interval excludes 0)")
+        sides = ((0.0, "left", f"← {_short(baseline)} higher"), (1.0, "right", _right(models)))
+        for x, side, words in sides:
+            axes.text(
+                x, 1.0, words, transform=axes.transAxes, ha=side, va="bottom", fontsize=9,
+                color="#52606d", parse_math=False,
+            )  # fmt: skip
+        axes.grid(axis="x", color="#e4e7eb", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.tick_params(length=0)
+        for side in ("top", "right", "left"):
+            axes.spines[side].set_visible(False)
+        return _svg(figure, "Differences in Dice by task with 95 percent intervals")
+
+
+def patients_in_pairs(found: Comparison, tasks: TaskSet) -> str:
+    """A small panel per task: each patient's Dice, baseline left, model right, a line between."""
+    shown = [task for task in (found.mean, *found.tasks) if task.dice_by_patient]
+    columns = min(_COLUMNS, max(4, len(shown)))
+    rows = ceil(len(shown) / columns)
+    values = [value for task in shown for both in task.dice_by_patient.values() for value in both]
+    bottom = max(0.0, float(np.floor((min(values) - 0.03) * 10) / 10))
+    with mpl.rc_context({**_STYLE, "font.size": 8}):
+        figure = Figure(figsize=(8.6, 1.75 * rows + 0.15))
+        grid = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+        _margins(figure, left=0.42, right=0.06, bottom=0.3, top=0.24)
+        figure.subplots_adjust(wspace=0.14, hspace=0.42)
+        for axes, task in zip(grid, shown, strict=False):
+            name = "mean over tasks" if task.task == MEAN else tasks[task.task].name
+            _pairs_panel(axes, task, name)
+            axes.set_ylim(bottom - 0.02, 1.03)
+        for axes in grid[len(shown) :]:
+            axes.set_visible(False)
+        figure.supylabel("Dice", fontsize=8, color="#3e4c59", x=0.003)
+        return _svg(figure, "Dice of each patient under both models")
+
+
+def _whisker(axes: Axes, y: float, found: Difference | None, shade: str, *, is_mean: bool) -> None:
+    if found is None:
+        return
+    if found.ci95 is not None:
+        axes.plot(found.ci95, [y, y], color=shade, linewidth=2.6 if is_mean else 1.8, zorder=3)
+    axes.scatter(
+        [found.difference], [y], marker="D" if is_mean else "o", s=46 if is_mean else 30,
+        color="white" if found.includes_zero else shade, edgecolor=shade, linewidth=1.5, zorder=4,
+    )  # fmt: skip
+
+
+def _pairs_panel(axes: Axes, task: TaskDifference, name: str) -> None:
+    both = np.array(list(task.dice_by_patient.values()))
+    faint = 0.85 if len(both) <= 20 else 0.45
+    for before, after in both:
+        shade = SAME if abs(after - before) < 5e-4 else UP if after > before else DOWN
+        axes.plot(
+            [0, 1], [before, after], color=shade, linewidth=1, alpha=faint, marker="o",
+            markersize=3, markeredgewidth=0, zorder=2,
+        )  # fmt: skip
+    axes.plot(
+        [0, 1], both.mean(axis=0), color=_INK, linewidth=1.8, marker="D", markersize=4.5,
+        markerfacecolor="white", zorder=3,
+    )  # fmt: skip
+    bold = "bold" if task.task == MEAN else "normal"
+    axes.set_title(
+        name, loc="left", fontsize=8, color=_INK, pad=3, fontweight=bold, parse_math=False
+    )
+    axes.set_xlim(-0.3, 1.3)
+    axes.set_xticks([0, 1], ["baseline", "model"])
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.grid(axis="y", color="#e4e7eb", linewidth=0.6)
+    axes.tick_params(length=0, labelsize=6.8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _right(models: Sequence[tuple[str, Comparison]]) -> str:
+    return f"{_short(models[0][0])} higher →" if len(models) == 1 else "model higher →"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 40 else f"{name[:39]}…"

@@ -1,0 +1,147 @@
+"""A comparison's page: one HTML file that opens anywhere, offline, in the style of the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from ..provenance import RESEARCH_USE_ONLY, provenance
+from .cases import BASES
+from .compare import GAIN_RULE, verdict
+from .compare_figures import colour, forest, patients_in_pairs
+from .metrics import HD95_DEFINITION
+from .paired import FEWEST_FOR_A_TEST, Comparison
+from .scoring import NOT_AN_ESTIMATE
+
+if TYPE_CHECKING:
+    from .compare import Compared
+    from .entrants import Entrant
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page shows of one model against the baseline."""
+
+    model: Entrant
+    found: Comparison
+    verdict: str
+    colour: str
+    pairs: Markup
+
+
+def render(compared: Compared) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = lambda x, digits=3: "–" if x is None else f"{x:.{digits}f}"
+    environment.filters["signed"] = signed
+    environment.filters["interval"] = interval
+    environment.filters["p"] = p_value
+    environment.filters["percent"] = lambda x: f"{100 * x:.1f}"
+    pairs = compared.pairs
+    differences = [(entrant.name, found) for entrant, found in pairs]
+    return environment.get_template("compare.html.j2").render(
+        compared=compared,
+        basis=BASES[compared.ground.basis],
+        style=_style(),
+        forest=Markup(forest(differences, compared.tasks, compared.baseline.name)),
+        sections=[
+            Section(
+                model=entrant,
+                found=found,
+                verdict=verdict(compared.baseline, entrant, found),
+                colour=colour(place),
+                pairs=Markup(patients_in_pairs(found, compared.tasks)),
+            )
+            for place, (entrant, found) in enumerate(pairs)
+        ],
+        methods=_methods(compared),
+        notice=RESEARCH_USE_ONLY,
+        not_an_estimate=NOT_AN_ESTIMATE,
+        gain_rule=GAIN_RULE,
+        provenance=provenance(),
+    )
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """`+0.012`, `−0.012`; what rounds to nothing bears no sign."""
+    if value is None:
+        return "–"
+    if round(value, digits) == 0:
+        return f"{0:.{digits}f}"
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def interval(ends: tuple[float, float] | None, digits: int = 3) -> str:
+    return "–" if ends is None else f"{signed(ends[0], digits)} to {signed(ends[1], digits)}"
+
+
+def p_value(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _style() -> Markup:
+    """The report's style sheet: all pages look alike, and it stands in one place."""
+    source = (_TEMPLATES / "report.html.j2").read_text(encoding="utf-8")
+    return Markup(source.partition("<style>")[2].partition("</style>")[0])
+
+
+def _methods(compared: Compared) -> list[tuple[str, str]]:
+    """Every rule by which a number on the page came about."""
+    options = compared.options
+    return [
+        (
+            "What is compared",
+            "Labelled masks on which every model of this page has a result, and nothing else. "
+            "Patients that any of the models was trained or chosen on are left out unless --split "
+            "train, val or all is asked for. "
+            f"Asked for here: --split {options.split or 'default'}.",
+        ),
+        (
+            "Dice of a patient",
+            "The mean over the counted frames of all his studies, as in `vfss report`: truth and "
+            "prediction both empty is not counted, one of them empty is 0. A model that rightly "
+            "predicts nothing therefore has fewer counted frames than one that invents something; "
+            "the false-positive rates stand beside it. A patient counts for a task when both "
+            "models have a Dice.",
+        ),
+        (
+            "Difference",
+            "Model − baseline for each patient, then the mean over patients. The mean over tasks "
+            "is the mean of the tasks' means. Above 0, the model overlaps better with the truth.",
+        ),
+        (
+            "95 % interval",
+            f"Paired percentile bootstrap over patients: {options.resamples} resamples, seed "
+            f"{options.seed}; a patient is drawn with the values of both models. It covers the "
+            "choice of patients, not the choice of training run: models trained again with "
+            f"another seed may differ by more. Where it includes 0, {GAIN_RULE}.",
+        ),
+        (
+            "p",
+            "Two-sided Wilcoxon signed-rank test on the patients' differences, exploratory. By "
+            "task it is corrected by Holm's method over the tasks of one comparison, not over "
+            f"several models. With fewer than {FEWEST_FOR_A_TEST} patients it cannot fall below "
+            "0.05.",
+        ),
+        (
+            HD95_DEFINITION.partition(":")[0],
+            "The"
+            + HD95_DEFINITION.partition(": the")[2]
+            + " A patient's HD95 is the median over the frames in which both models have one; "
+            "differences are averaged over patients. Below 0, the model's outline lies closer.",
+        ),
+    ]

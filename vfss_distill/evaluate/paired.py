@@ -1,0 +1,263 @@
+"""Two models on the same frames of the same patients: differences with intervals.
+
+The patient is the unit, as in `statistics`. A difference is model − baseline, patient by patient;
+the bootstrap draws patients, and with each both models' values, so what makes one patient harder
+than another falls out. Nothing here returns NaN: a figure that does not exist is None.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata, wilcoxon
+
+from .metrics import Score
+from .statistics import RESAMPLES, SEED, Interval, Row
+
+# With five patients a two-sided signed-rank test cannot fall below 2/2**5 = 0.0625.
+FEWEST_FOR_A_TEST = 6
+MEAN = "mean"
+_MOST_EXACT = 50
+
+Table = NDArray[np.float64]
+Pair = tuple[Row, Row]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One quantity of both models over the patients that have it under both.
+
+    `difference` is `model` − `baseline`; `ci95` None: fewer than two patients.
+    """
+
+    baseline: float
+    model: float
+    difference: float
+    ci95: Interval | None
+    n_patients: int
+
+    @property
+    def includes_zero(self) -> bool:
+        """True too when there is no interval: then nothing can be told."""
+        return self.ci95 is None or self.ci95[0] <= 0 <= self.ci95[1]
+
+
+@dataclass(frozen=True)
+class TaskDifference:
+    """One task, or the mean over tasks (`task` = "mean").
+
+    `wilcoxon_p` is two-sided; `holm_p` the same corrected over the tasks of one comparison, None
+    for the mean. `false_positive_rates`: baseline, model; None without a frame whose truth is
+    empty. `dice_by_patient` and `hd95_px_by_patient`: (baseline, model) of each patient.
+    """
+
+    task: str
+    dice: Difference | None
+    wilcoxon_p: float | None
+    holm_p: float | None
+    hd95_px: Difference | None
+    n_frames: int
+    false_positive_rates: tuple[float, float] | None
+    dice_by_patient: Mapping[str, tuple[float, float]]
+    hd95_px_by_patient: Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All tasks of one model against the baseline."""
+
+    mean: TaskDifference
+    tasks: tuple[TaskDifference, ...]
+
+
+def compare_rows(
+    baseline: Sequence[Row],
+    model: Sequence[Row],
+    tasks: Sequence[str],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> Comparison:
+    """Compare the scores of two models on the masks that both have.
+
+    A patient's Dice is the mean over his counted frames (each model's own: see `metrics`), his
+    HD95 the median over the frames in which both models have one.
+    """
+    pairs = _pairs(baseline, model)
+    dice = {task: _dice_by_patient(pairs[task]) for task in tasks}
+    hd95 = {task: _hd95_by_patient(pairs[task]) for task in tasks}
+    made = []
+    for task in tasks:
+        scores = [(one.score, other.score) for one, other in pairs[task]]
+        absent = [pair for pair in scores if pair[0].truth_px == 0]
+        made.append(
+            TaskDifference(
+                task=task,
+                dice=_difference({task: dice[task]}, resamples, seed),
+                wilcoxon_p=wilcoxon_p([after - before for before, after in dice[task].values()]),
+                holm_p=None,
+                hd95_px=_difference({task: hd95[task]}, resamples, seed),
+                n_frames=sum(one.counted or other.counted for one, other in scores),
+                false_positive_rates=_rates(absent),
+                dice_by_patient=dice[task],
+                hd95_px_by_patient=hd95[task],
+            )
+        )
+    corrected = holm([one.wilcoxon_p for one in made])
+    overall = _mean_of_tasks_by_patient(dice)
+    counted = {
+        (row.study, row.frame)
+        for some in pairs.values()
+        for row, other in some
+        if row.score.counted or other.score.counted
+    }
+    mean = TaskDifference(
+        task=MEAN,
+        dice=_difference(dice, resamples, seed),
+        wilcoxon_p=wilcoxon_p([after - before for before, after in overall.values()]),
+        holm_p=None,
+        hd95_px=_difference(hd95, resamples, seed),
+        n_frames=len(counted),
+        false_positive_rates=None,
+        dice_by_patient=overall,
+        hd95_px_by_patient=_mean_of_tasks_by_patient(hd95),
+    )
+    with_holm = (replace(one, holm_p=p) for one, p in zip(made, corrected, strict=True))
+    return Comparison(mean, tuple(with_holm))
+
+
+def bootstrap(differences: Table, *, resamples: int = RESAMPLES, seed: int = SEED) -> Interval:
+    """95 % percentile interval of the mean over tasks of the mean over patients.
+
+    `differences` is patients × tasks, at least two patients, each with at least one value; NaN
+    where a patient lacks a task. A task that no drawn patient has is left out of that draw.
+    """
+    patients = len(differences)
+    known = ~np.isnan(differences)
+    # How often each patient is drawn: the same as drawing with replacement, in far less memory.
+    times = np.random.default_rng(seed).multinomial(
+        patients, np.full(patients, 1 / patients), size=resamples
+    )
+    sums = times @ np.where(known, differences, 0.0)
+    counts = times @ known.astype(np.int64)
+    of_tasks = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
+    means = of_tasks.sum(axis=1) / (counts > 0).sum(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def wilcoxon_p(differences: Sequence[float]) -> float | None:
+    """Two-sided signed-rank p; 1 when nothing differs, None without a patient.
+
+    Zero differences are left out (Wilcoxon's own rule). Up to 50 patients it is exact, ties or not:
+    the number of sign patterns that give each rank sum (Streitberg & Röhmel 1986). Beyond, the
+    normal approximation of scipy.
+    """
+    # Equal differences must tie, whatever the last bits of two means say.
+    values = np.round(np.array(differences, np.float64), 9)
+    if not len(values):
+        return None
+    if not values.any():
+        return 1.0
+    values = values[values != 0]
+    if len(values) > _MOST_EXACT:
+        return float(wilcoxon(values, method="approx").pvalue)
+    ranks = np.rint(2 * rankdata(np.abs(values))).astype(int)  # doubled: ties share half ranks
+    patterns = np.zeros(ranks.sum() + 1)  # below 2**53: exact
+    patterns[0] = 1
+    for rank in ranks:
+        patterns[rank:] += patterns[:-rank].copy()
+    found = ranks[values > 0].sum()
+    tail = min(patterns[: found + 1].sum(), patterns[found:].sum())
+    return min(1.0, float(2 * tail / 2 ** len(values)))
+
+
+def holm(values: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down correction; None stays None and does not count as a test."""
+    order = sorted((p, place) for place, p in enumerate(values) if p is not None)
+    corrected: list[float | None] = [None] * len(values)
+    highest = 0.0
+    for rank, (p, place) in enumerate(order):
+        highest = max(highest, min(1.0, p * (len(order) - rank)))
+        corrected[place] = highest
+    return corrected
+
+
+def _pairs(baseline: Sequence[Row], model: Sequence[Row]) -> dict[str, list[Pair]]:
+    """By task, the scores of both models on one mask, where both have it."""
+    scored = {(row.study, row.frame, row.task): row for row in model}
+    pairs: dict[str, list[Pair]] = defaultdict(list)
+    for row in baseline:
+        other = scored.get((row.study, row.frame, row.task))
+        if other is not None:
+            pairs[row.task].append((row, other))
+    return pairs
+
+
+def _dice_by_patient(pairs: Sequence[Pair]) -> dict[str, tuple[float, float]]:
+    return _by_patient(
+        [(one.patient, one.score.dice, other.score.dice) for one, other in pairs], np.mean
+    )
+
+
+def _hd95_by_patient(pairs: Sequence[Pair]) -> dict[str, tuple[float, float]]:
+    values = [(one.patient, one.score.hd95_px, other.score.hd95_px) for one, other in pairs]
+    return _by_patient([some for some in values if None not in some], np.median)
+
+
+def _by_patient(
+    values: Sequence[tuple[str, float | None, float | None]],
+    summary: Callable[[list[float]], Any],
+) -> dict[str, tuple[float, float]]:
+    """Patients with a value under both models; `summary` takes frames to one number."""
+    sides: tuple[dict[str, list[float]], ...] = (defaultdict(list), defaultdict(list))
+    for patient, *both in values:
+        for side, value in zip(sides, both, strict=True):
+            if value is not None:
+                side[patient].append(value)
+    before, after = sides
+    return {
+        patient: (float(summary(before[patient])), float(summary(after[patient])))
+        for patient in sorted(before.keys() & after.keys())
+    }
+
+
+def _difference(
+    by_task: Mapping[str, Mapping[str, tuple[float, float]]], resamples: int, seed: int
+) -> Difference | None:
+    patients = sorted({patient for some in by_task.values() for patient in some})
+    if not patients:
+        return None
+    missing = (np.nan, np.nan)
+    table = np.array(
+        [[some.get(patient, missing) for some in by_task.values()] for patient in patients]
+    )  # patients × tasks × (baseline, model)
+    table = table[:, ~np.isnan(table).all(axis=(0, 2))]
+    before, after = np.nanmean(table, axis=0).mean(axis=0)
+    differences = table[..., 1] - table[..., 0]
+    interval = None
+    if len(patients) > 1:
+        interval = bootstrap(differences, resamples=resamples, seed=seed)
+    return Difference(float(before), float(after), float(after - before), interval, len(patients))
+
+
+def _mean_of_tasks_by_patient(
+    by_task: Mapping[str, Mapping[str, tuple[float, float]]],
+) -> dict[str, tuple[float, float]]:
+    values = [(patient, *both) for some in by_task.values() for patient, both in some.items()]
+    return _by_patient(values, np.mean)
+
+
+def _rates(absent: Sequence[tuple[Score, Score]]) -> tuple[float, float] | None:
+    """Share of frames with an empty truth in which each model predicted something."""
+    if not absent:
+        return None
+    first, second = (
+        sum(pair[side].predicted_px > 0 for pair in absent) / len(absent) for side in (0, 1)
+    )
+    return first, second

@@ -1,0 +1,403 @@
+"""Label files into the studies of a workspace.
+
+Masks are compared before anything is written: what is there and equal stays, what differs needs
+`force`. A study's masks appear together, then its record names them; a process that dies in
+between leaves masks that nobody sees, never a record without its masks.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ...config import lab_tasks
+from ...errors import LabelError, UsageError, VfssError, WorkspaceError
+from ...provenance import provenance, sha256_file
+from ...tasks import TaskSet
+from ...workspace import Workspace, atomic_folder, read_json, write_bytes
+from ..source import IMAGE_SUFFIXES, square_size
+from ..study import RECORD_FILE, Study, frame_name, list_studies, write_record
+from .annotations import Annotations, Mask, Piece, Place, Size, mask_png
+from .registry import Format, read_labels
+
+Tick = Callable[[int, int, str], None]
+LEAVE_OUT = "-"
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """`study`: take everything for this one. `renames`: their label → our task, or "-".
+
+    `absent`: on annotated frames, labels the file knows and does not show are blank masks.
+    `first`: the number the file gives the first frame. `force`: replace masks that differ.
+    """
+
+    format: str = "auto"
+    study: str | None = None
+    renames: Mapping[str, str] = field(default_factory=dict)
+    absent: bool = False
+    first: int = 0
+    force: bool = False
+    dry_run: bool = False
+
+
+@dataclass
+class ImportedStudy:
+    """Masks by fate. `blank` counts those new or replaced masks that say "absent"."""
+
+    study: str
+    new: int = 0
+    replaced: int = 0
+    same: int = 0
+    blank: int = 0
+    frames: int = 0
+    tasks: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class ImportReport:
+    """`left_out`: their labels that `renames` gave up. `failed`: `[{"input", "error"}]`."""
+
+    format: str
+    studies: list[ImportedStudy] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    failed: list[dict[str, str]] = field(default_factory=list)
+
+
+@dataclass
+class _Wanted:
+    """One mask to be: the pieces of one task on one frame, drawn at the file's frame size."""
+
+    file: Path
+    size: Size
+    pieces: list[Piece] = field(default_factory=list)
+
+
+# task, frame → mask to be
+_Plan = dict[tuple[str, int], _Wanted]
+
+
+def import_labels(
+    workspace: Workspace,
+    path: Path,
+    options: ImportOptions,
+    *,
+    tick: Tick = lambda done, total, words: None,
+) -> ImportReport:
+    """Take the labels of `path` (a file or folder) into the workspace's studies.
+
+    Raises LabelError, naming every unknown label at once, and for frames, sizes or studies that
+    do not fit, before anything is written. A study whose masks cannot be drawn or would be
+    replaced without `force` is listed in `failed`, and the others go on.
+    """
+    studies = {study.id: study for study in list_studies(workspace)}
+    if not studies:
+        raise WorkspaceError("no studies yet", remedy="Run `vfss ingest` on the films first.")
+    if options.study is not None and options.study not in studies:
+        raise UsageError(f"no study {options.study!r}", remedy="See the studies/ folder.")
+    kind, files = read_labels(path, options.format)
+    report = ImportReport(kind.name)
+    for found in files:
+        report.notes += [note for note in found.notes if note not in report.notes]
+    names = _names(files, lab_tasks(workspace), options.renames)
+    report.left_out = sorted(label for label, task in names.items() if task == LEAVE_OUT)
+    plans = _Planner(studies, names, options, report).plan(files)
+    digest = _digest(path)
+    for number, (study_id, plan) in enumerate(sorted(plans.items())):
+        tick(number, len(plans), study_id)
+        facts = {"format": kind.name, **({"sha256": digest} if digest else {})}
+        try:
+            report.studies.append(_apply(studies[study_id], plan, options, kind, facts))
+        except (VfssError, MemoryError) as error:
+            line = str(error) or "not enough memory"
+            report.failed.append({"input": study_id, "error": line})
+    return report
+
+
+def _names(
+    files: Sequence[Annotations], tasks: TaskSet, renames: Mapping[str, str]
+) -> dict[str, str]:
+    """Their label → our task. A task's id or name will do, in any case."""
+    known = {_plain(word): task.id for task in tasks for word in (task.name, task.id)}
+    names: dict[str, str] = {}
+    unknown: list[str] = []
+    for ours in renames.values():
+        if ours != LEAVE_OUT:
+            tasks[ours]  # raises LabelError for a task that is not in the set
+    for label in dict.fromkeys(label for found in files for label in found.labels):
+        task = renames.get(label) or known.get(_plain(label))
+        if task is None:
+            unknown.append(label)
+        else:
+            names[label] = task
+    if unknown:
+        shown = ", ".join(repr(label[:60]) for label in unknown[:12])
+        more = f" and {len(unknown) - 12} more" if len(unknown) > 12 else ""
+        raise LabelError(
+            f"unknown task {shown}{more}",
+            file=files[0].file,
+            remedy=f"Rename with --map theirs=ours, or leave out with --map theirs=-. "
+            f"Task set {tasks.name!r} has: {' '.join(tasks.ids)}.",
+        )
+    if strange := [label for label in renames if label not in names]:
+        raise UsageError(
+            f"--map {strange[0]!r}: the file has no such label",
+            remedy=f"It has: {', '.join(names) or 'none'}.",
+        )
+    return names
+
+
+class _Planner:
+    """Which mask goes where; everything that can be checked without drawing is checked here."""
+
+    def __init__(
+        self,
+        studies: Mapping[str, Study],
+        names: Mapping[str, str],
+        options: ImportOptions,
+        report: ImportReport,
+    ) -> None:
+        self._studies = studies
+        self._names = names
+        self._options = options
+        self._report = report
+        self._came: dict[tuple[str, int], dict[Place, set[str]]] = {}
+        self._others = 0
+
+    def plan(self, files: Sequence[Annotations]) -> dict[str, _Plan]:
+        plans: dict[str, _Plan] = {}
+        for found in files:
+            for place, labels in found.entries.items():
+                resolved = self._resolve(found, place)
+                if resolved is None:
+                    continue
+                study, frame = resolved
+                size = _checked_size(found, place, study)
+                plan = plans.setdefault(study.id, {})
+                self._take(plan, found, frame, size, labels)
+        if self._others:
+            self._report.notes.append(
+                f"{self._others} frames are of other studies and were left out"
+            )
+        if not any(plans.values()):
+            raise LabelError("labels no frame", file=files[0].file, remedy="Check the export.")
+        return {study: plan for study, plan in plans.items() if plan}
+
+    def _take(
+        self,
+        plan: _Plan,
+        found: Annotations,
+        frame: int,
+        size: Size,
+        labels: Mapping[str, list[Piece]],
+    ) -> None:
+        for label, pieces in labels.items():
+            task = self._names[label]
+            if task != LEAVE_OUT:
+                wanted = plan.setdefault((task, frame), _Wanted(found.file, size))
+                wanted.pieces += pieces
+        if self._options.absent:
+            for label in found.labels:
+                if self._names[label] != LEAVE_OUT:
+                    plan.setdefault((self._names[label], frame), _Wanted(found.file, size))
+
+    def _resolve(self, found: Annotations, place: Place) -> tuple[Study, int] | None:
+        """The study and frame a place means; None when another study was asked for."""
+        words = re.split(r"[/\\_.\s]+", place.name)
+        named = next((word for word in words if word in self._studies), None)
+        named = named or next(
+            (w for w in re.split(r"[/\\_.\s]+", found.file.name) if w in self._studies), None
+        )
+        asked = self._options.study
+        if asked is not None and named is not None and named != asked:
+            self._others += 1
+            return None
+        study_id = asked or named
+        if study_id is None:
+            raise LabelError(
+                "does not say which study it labels", file=found.file, remedy="Name it: --study ID."
+            )
+        frame = self._frame(found, place, named)
+        study = self._studies[study_id]
+        if not 0 <= frame < study.record.frames:
+            raise LabelError(
+                f"labels frame {frame + self._options.first}, but study {study_id} has frames "
+                f"{self._options.first} to {study.record.frames - 1 + self._options.first}",
+                file=found.file,
+                remedy="Check that labels and film belong together; --first N if the file counts "
+                "from N.",
+            )
+        self._refuse_second(found, place, study, frame)
+        return study, frame
+
+    def _refuse_second(self, found: Annotations, place: Place, study: Study, frame: int) -> None:
+        """Two pictures' names may hold one number; folders per task name a frame once each."""
+        came = self._came.setdefault((study.id, frame), {})
+        labels = set(found.entries[place])
+        for before, others in came.items():
+            clash = found.format != "masks" or labels & others
+            if before != place and place.number is None and clash:
+                raise LabelError(
+                    f"two entries for frame {frame} of study {study.id}: "
+                    f"{_shown(before)} and {_shown(place)}",
+                    file=found.file,
+                    remedy="Keep one, or import each study's frames by themselves.",
+                )
+        came.setdefault(place, set()).update(labels)
+
+    def _frame(self, found: Annotations, place: Place, named: str | None) -> int:
+        if place.number is not None:
+            return place.number - self._options.first
+        last = re.split(r"[/\\]", place.name)[-1]
+        stem, dot, suffix = last.rpartition(".")
+        last = stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else last
+        numbers = re.findall(r"\d+", last.replace(named, "") if named else last)
+        if not numbers or len(numbers[-1]) > 9:
+            raise LabelError(
+                f"{_shown(place)} has no frame number in its name",
+                file=found.file,
+                remedy="Name pictures by their frame: 000012.png.",
+            )
+        return int(numbers[-1]) - self._options.first
+
+
+def _shown(place: Place) -> str:
+    return repr(re.split(r"[/\\]", place.name)[-1][-60:])
+
+
+def _checked_size(found: Annotations, place: Place, study: Study) -> Size:
+    """The frame size pieces are drawn at: the study's, or the recording's before squaring."""
+    stored = (study.record.height, study.record.width)
+    size = place.size or stored
+    if size != stored and square_size(*size, study.record.pixel_aspect) != stored:
+        raise LabelError(
+            f"is {size[1]}x{size[0]}, study {study.id} is {stored[1]}x{stored[0]}",
+            file=found.file,
+            remedy="Export labels at the size of the original frames.",
+        )
+    return size
+
+
+def _apply(
+    study: Study, plan: _Plan, options: ImportOptions, kind: Format, facts: dict[str, Any]
+) -> ImportedStudy:
+    """Compare, then write what is new or replaced."""
+    done = ImportedStudy(study.id, frames=len({frame for _, frame in plan}))
+    write: dict[tuple[str, int], bytes] = {}
+    differing: list[tuple[str, int]] = []
+    for (task, frame), wanted in sorted(plan.items()):
+        mask = _draw(wanted, study)
+        before = _before(study, task, frame)
+        done.tasks[task] = done.tasks.get(task, 0) + 1
+        if before is not None and np.array_equal(before, mask):
+            done.same += 1
+            continue
+        if frame in study.labelled_frames(task):
+            done.replaced += 1
+            differing.append((task, frame))
+        else:
+            done.new += 1
+        done.blank += not mask.any()
+        write[task, frame] = mask_png(mask)
+    if differing and not options.force:
+        task, frame = differing[0]
+        raise LabelError(
+            f"{len(differing)} masks of this study differ from the file's "
+            f"(first: {task} on frame {frame})",
+            remedy="--force replaces them.",
+        )
+    if write and not options.dry_run:
+        _write(study, write, {**facts, "masks": len(write)})
+    return done
+
+
+def _before(study: Study, task: str, frame: int) -> Mask | None:
+    """The mask that is there; None without one, also when it is damaged and so to be replaced."""
+    try:
+        return study.read_mask(task, frame)
+    except VfssError:
+        return None
+
+
+def _draw(wanted: _Wanted, study: Study) -> Mask:
+    mask = np.zeros(wanted.size, np.bool_)
+    try:
+        for piece in wanted.pieces:
+            mask |= piece.draw(wanted.size)
+    except VfssError as error:
+        raise LabelError(error.what, file=error.file or wanted.file, remedy=error.remedy) from error
+    stored = (study.record.height, study.record.width)
+    if mask.shape != stored:
+        grey = mask.astype(np.uint8) * 255
+        grey = np.asarray(cv2.resize(grey, stored[::-1], interpolation=cv2.INTER_LINEAR))
+        mask = grey > 127
+    return mask
+
+
+def _write(study: Study, masks: Mapping[tuple[str, int], bytes], facts: dict[str, Any]) -> None:
+    """Swap the masks folder for one with the new masks in it, then the record."""
+    folder = study.folder / "masks"
+    with atomic_folder(folder) as made:
+        for path in _kept(folder):
+            target = made / path.relative_to(folder)
+            if (target.parent.name, _index(target)) not in masks:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _link(path, target)
+        for (task, frame), data in masks.items():
+            (made / task).mkdir(parents=True, exist_ok=True)
+            (made / task / frame_name(frame)).write_bytes(data)
+    labelled = {task: set(frames) for task, frames in study.record.labelled.items()}
+    for task, frame in masks:
+        labelled.setdefault(task, set()).add(frame)
+    # `labels_sha256` is of the masks beside the recording, which have not changed: left alone, or
+    # the next ingest would offer to throw the imported ones away.
+    record = replace(
+        study.record, labelled={task: tuple(sorted(some)) for task, some in labelled.items()}
+    )
+    with tempfile.TemporaryDirectory() as somewhere:
+        write_record(Path(somewhere), record, **_history(study, facts))
+        write_bytes(study.folder / RECORD_FILE, (Path(somewhere) / RECORD_FILE).read_bytes())
+
+
+def _history(study: Study, facts: dict[str, Any]) -> dict[str, Any]:
+    """What the record knew of its origin, and one more import."""
+    block = dict(read_json(study.folder / RECORD_FILE).get("provenance") or {})
+    usual = provenance()
+    kept = {key: value for key, value in block.items() if key not in usual}
+    if "ingested_utc" not in kept and "created_utc" in block:
+        kept["ingested_utc"] = block["created_utc"]
+    return {**kept, "labels_imported": [*kept.get("labels_imported", ()), facts]}
+
+
+def _kept(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else iter(())
+
+
+def _index(path: Path) -> int:
+    return int(path.stem) if path.stem.isdecimal() else -1
+
+
+def _link(path: Path, target: Path) -> None:
+    """The same file under another name; a copy where the disk knows no links."""
+    try:
+        os.link(path, target)
+    except OSError:
+        shutil.copy2(path, target)
+
+
+def _digest(path: Path) -> str:
+    return sha256_file(path) if path.is_file() else ""
+
+
+def _plain(word: str) -> str:
+    return re.sub(r"[\s\-]+", "_", word.strip().casefold())

@@ -1,0 +1,203 @@
+"""The table of label formats: what each can hold, who reads it, who writes it, how it is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import LabelError, UsageError, VfssError
+from ...workspace import read_json
+from ..source import image_files
+from . import coco, cvat, dicom_seg, folders, label_studio, labelme, nnunet, slicer
+from .annotations import Annotations, Export, read_json_labels
+
+Reader = Callable[[Path], Annotations]
+Writer = Callable[[Export], None]
+
+MANIFEST = "vfss-labels.json"
+
+
+@dataclass(frozen=True)
+class Format:
+    """`overlap`: structures that overlap survive. `exact`: masks come back pixel by pixel.
+
+    `pattern`: which files of a folder are label files; empty where the folder itself is read.
+    """
+
+    name: str
+    title: str
+    read: Reader
+    write: Writer | None
+    overlap: bool = True
+    exact: bool = True
+    polygons: bool = False
+    pattern: str = ""
+
+
+_ALL = (
+    Format("masks", "one folder of PNGs per task", folders.read_masks, folders.write_masks),
+    Format(
+        "index",
+        "index PNGs with labels.json",
+        folders.read_index_folder,
+        folders.write_index,
+        overlap=False,
+    ),
+    Format("coco", "COCO JSON", coco.read_coco, coco.write_coco, polygons=True, pattern="*.json"),
+    Format(
+        "cvat-images",
+        "CVAT for images 1.1",
+        cvat.read_cvat,
+        cvat.write_cvat_images,
+        polygons=True,
+        pattern="*.xml",
+    ),
+    Format(
+        "cvat-video",
+        "CVAT for video 1.1",
+        cvat.read_cvat,
+        cvat.write_cvat_video,
+        polygons=True,
+        pattern="*.xml",
+    ),
+    Format(
+        "labelme",
+        "labelme JSON, a file per frame",
+        labelme.read_labelme,
+        labelme.write_labelme,
+        polygons=True,
+        pattern="*.json",
+    ),
+    Format(
+        "label-studio",
+        "Label Studio JSON",
+        label_studio.read_label_studio,
+        label_studio.write_label_studio,
+        polygons=True,
+        pattern="*.json",
+    ),
+    Format(
+        "slicer",
+        "3D Slicer .seg.nrrd",
+        slicer.read_slicer,
+        slicer.write_slicer,
+        pattern="*.nrrd",
+    ),
+    Format(
+        "nnunet",
+        "nnU-Net v2 dataset folder",
+        nnunet.read_nnunet,
+        nnunet.write_nnunet,
+        overlap=False,
+    ),
+    Format("dicom-seg", "DICOM Segmentation", dicom_seg.read_dicom_seg, None, pattern="*.dcm"),
+)
+FORMATS = {one.name: one for one in _ALL}
+
+
+def read_labels(path: Path, name: str = "auto") -> tuple[Format, list[Annotations]]:
+    """All label files of `path` (a file or a folder), by `name` or by what they look like.
+
+    Raises LabelError when a file is not of its format, UsageError for an unknown format.
+    """
+    if not path.exists():
+        raise LabelError("no such file or folder", file=path, remedy="Check the path.")
+    kind = recognise(path) if name == "auto" else _named(name)
+    if path.is_dir() and not kind.pattern:
+        return kind, [_read(kind, path)]
+    if path.is_file() and not kind.pattern:
+        raise LabelError(
+            f"is a file; {kind.title} is a folder", file=path, remedy="Give the folder."
+        )
+    files = _files(path, kind.pattern) if path.is_dir() else [path]
+    if not files:
+        raise LabelError(f"holds no {kind.title} files", file=path, remedy="Check --format.")
+    return kind, [_read(kind, file) for file in files]
+
+
+def recognise(path: Path) -> Format:
+    """The format by content. Raises LabelError when it is none of ours."""
+    name = _folder_format(path) if path.is_dir() else _file_format(path)
+    if name is None:
+        raise LabelError(
+            "is no label format that is known",
+            file=path,
+            remedy=f"Name it with --format: {', '.join(FORMATS)}.",
+        )
+    return FORMATS[name]
+
+
+def _named(name: str) -> Format:
+    if name not in FORMATS:
+        raise UsageError(
+            f"unknown label format {name!r}", remedy=f"Known: auto, {', '.join(FORMATS)}."
+        )
+    return FORMATS[name]
+
+
+def _folder_format(folder: Path) -> str | None:
+    if (folder / MANIFEST).is_file():
+        name = read_json(folder / MANIFEST).get("format")
+        return name if isinstance(name, str) and name in FORMATS else None
+    if nnunet.is_nnunet(folder):
+        return "nnunet"
+    for pattern in ("*.seg.nrrd", "*.xml", "*.json"):
+        files = [p for p in _files(folder, pattern) if p.name != folders.LABELS_FILE]
+        if files:
+            return _file_format(files[0])
+    if (folder / folders.LABELS_FILE).is_file() or image_files(folder):
+        return "index"
+    return "masks" if any(path.is_dir() for path in folder.iterdir()) else None
+
+
+def _file_format(path: Path) -> str | None:
+    with path.open("rb") as stream:
+        head = stream.read(1024)
+    suffix = path.suffix.lower()
+    if head[128:132] == b"DICM":
+        return "dicom-seg"
+    if head.startswith(b"NRRD"):
+        return "slicer"
+    if suffix == ".xml" or head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<"):
+        return "cvat-images"
+    if suffix != ".json":
+        return None
+    data = read_json_labels(path)
+    for name, fits in (
+        ("coco", coco.is_coco),
+        ("labelme", labelme.is_labelme),
+        ("label-studio", label_studio.is_label_studio),
+    ):
+        if fits(data):
+            return name
+    return None
+
+
+def _read(kind: Format, path: Path) -> Annotations:
+    try:
+        return kind.read(path)
+    except VfssError as error:
+        if error.file is not None:
+            raise
+        raise LabelError(error.what, file=path, remedy=error.remedy) from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        raise LabelError(
+            f"is not what {kind.title} files look like",
+            file=path,
+            remedy="Check --format, or export it again.",
+        ) from error
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    """Label files in a folder and one level below, in order; ours and hidden ones left out."""
+    home = folder.resolve()
+    both: Iterable[Path] = (*folder.glob(pattern), *folder.glob(f"*/{pattern}"))
+    return sorted(
+        path
+        for path in both
+        if path.is_file()
+        and path.name != MANIFEST
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.resolve().is_relative_to(home)
+    )

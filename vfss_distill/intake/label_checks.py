@@ -1,0 +1,327 @@
+"""What is wrong, or looks wrong, with the labels of a workspace.
+
+    file        a mask that is missing, damaged, of another size, or that no record names   wrong
+    order       vertebrae out of order along the spine                                      wrong
+    leak        nearly the same frame in two splits, or one recording for two patients      wrong
+    blank       blank between frames that show the structure, or blank where it never is    look
+    area        the area jumps between neighbouring labelled frames                         look
+
+`wrong` is wrong; `look` is for a person to look at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from ..tasks import Task, TaskSet
+from ..workspace import Workspace
+from .splits import Splits, load_splits
+from .study import Study, frame_name, list_studies
+
+Tick = Callable[[int, int, str], None]
+
+KINDS = {
+    "file": "wrong",
+    "order": "wrong",
+    "leak": "wrong",
+    "blank": "look",
+    "area": "look",
+}
+_NEAR_S = 0.25  # frames farther apart are no neighbours
+_JUMP = 2.0  # times; what comes and goes (a bolus) may change faster
+_JUMP_ABSENT = 5.0
+_LEAST_AREA_PX = 40
+_THUMB = 16
+_ALIKE = 0.998  # correlation of thumbnails: coders, noise and tone keep 0.9985 and more
+_FLAT = 6.0  # grey levels; an empty or black frame is like any other
+_MOST_FRAMES = 256  # compared per study
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`frame` counts from 0. `other`: the second study and frame of a leak."""
+
+    kind: str
+    study: str
+    what: str
+    task: str | None = None
+    frame: int | None = None
+    other: str | None = None
+    other_frame: int | None = None
+
+    @property
+    def grade(self) -> str:
+        """`wrong` or `look`."""
+        return KINDS[self.kind]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"grade": self.grade, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """Findings by study and frame, and what was looked at."""
+
+    studies: int
+    masks: int
+    findings: tuple[Finding, ...]
+    studies_by_id: dict[str, Study]
+    tasks: TaskSet
+
+    @property
+    def wrong(self) -> int:
+        return sum(finding.grade == "wrong" for finding in self.findings)
+
+    def counts(self) -> dict[str, int]:
+        """Findings of each kind."""
+        return {kind: sum(f.kind == kind for f in self.findings) for kind in KINDS}
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """Area in pixels, centroid x and y (NaN when blank)."""
+
+    area: int
+    x: float
+    y: float
+
+
+def check_labels(
+    workspace: Workspace,
+    tasks: TaskSet,
+    only: Sequence[str] = (),
+    *,
+    tick: Tick = lambda done, total, words: None,
+) -> CheckReport:
+    """Look at every mask of the workspace, or of the studies in `only`, and across the splits.
+
+    Masks are read once, one at a time. Raises DataError when a study record is damaged.
+    """
+    studies = list_studies(workspace)
+    chosen = [study for study in studies if not only or study.id in only]
+    findings: list[Finding] = []
+    known = {task.id: task for task in tasks}
+    masks = 0
+    for number, study in enumerate(chosen):
+        tick(number, len(chosen), study.id)
+        shapes, faults = _read(study)
+        findings += faults
+        findings += _order(study, shapes)
+        for task, table in shapes.items():
+            masks += len(table)
+            task_or_none = known.get(task)
+            findings += _blanks(study, task, table, task_or_none)
+            findings += _jumps(study, task, table, task_or_none)
+    wanted = {study.id for study in chosen}
+    for finding in _leaks(studies, load_splits(workspace)):
+        if finding.study in wanted or finding.other in wanted:
+            findings.append(finding)
+    tick(len(chosen), len(chosen), "")
+    order = list(KINDS)
+    findings.sort(key=lambda f: (order.index(f.kind), f.study, f.frame or 0, f.task or ""))
+    return CheckReport(
+        studies=len(chosen),
+        masks=masks,
+        findings=tuple(findings),
+        studies_by_id={study.id: study for study in studies},
+        tasks=tasks,
+    )
+
+
+def _read(study: Study) -> tuple[dict[str, dict[int, _Shape]], list[Finding]]:
+    """Shapes by task and frame, and the masks that cannot be used."""
+    shapes: dict[str, dict[int, _Shape]] = {}
+    faults = []
+    record = study.record
+    for task, frames in record.labelled.items():
+        shapes[task] = {}
+        for frame in sorted(frames):
+            try:
+                mask = study.read_mask(task, frame)
+            except DataError:
+                faults.append(Finding("file", study.id, "is missing or damaged", task, frame))
+                continue
+            if mask is None:
+                continue
+            if mask.shape != (record.height, record.width):
+                what = (
+                    f"is {mask.shape[1]}x{mask.shape[0]}, its frame {record.width}x{record.height}"
+                )
+                faults.append(Finding("file", study.id, what, task, frame))
+                continue
+            if frame >= record.frames:
+                what = f"labels a frame that does not exist: there are {record.frames}"
+                faults.append(Finding("file", study.id, what, task, frame))
+            shapes[task][frame] = _shape(mask)
+    return shapes, [*faults, *_unlisted(study)]
+
+
+def _unlisted(study: Study) -> Iterator[Finding]:
+    root = study.folder / "masks"
+    for folder in sorted(root.iterdir()) if root.is_dir() else ():
+        if not folder.is_dir():
+            continue
+        listed = {frame_name(frame) for frame in study.labelled_frames(folder.name)}
+        extra = sorted({path.name for path in folder.glob("*.png")} - listed)
+        if extra:
+            what = f"{len(extra)} masks are not named in study.json and are not used: {extra[0]} …"
+            yield Finding("file", study.id, what, folder.name)
+
+
+def _shape(mask: NDArray[np.bool_]) -> _Shape:
+    found = cv2.moments(mask.astype(np.uint8), True)
+    area = int(found["m00"])
+    if not area:
+        return _Shape(0, float("nan"), float("nan"))
+    return _Shape(area, found["m10"] / area, found["m01"] / area)
+
+
+def _order(study: Study, shapes: dict[str, dict[int, _Shape]]) -> Iterator[Finding]:
+    """Vertebrae whose centroids do not follow each other down the spine.
+
+    The spine's axis is the first principal direction of a frame's centroids, pointing down.
+    """
+    vertebrae = sorted(task for task in shapes if re.fullmatch(r"c[1-7]", task))
+    for frame in sorted({frame for task in vertebrae for frame in shapes[task]}):
+        present = [t for t in vertebrae if frame in shapes[t] and shapes[t][frame].area]
+        if len(present) < 2:
+            continue
+        points = np.array([(shapes[t][frame].x, shapes[t][frame].y) for t in present])
+        along = points @ _axis(points)
+        pairs = [
+            f"{one} and {other}"
+            for one, other, step in zip(present, present[1:], np.diff(along), strict=False)
+            if step <= 0
+        ]
+        if pairs:
+            what = f"out of order along the spine: {', '.join(pairs)}"
+            task = pairs[0].split()[0]
+            yield Finding("order", study.id, what, task, frame)
+
+
+def _axis(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    if len(points) == 2:
+        return np.array([0.0, 1.0])
+    _, _, directions = np.linalg.svd(points - points.mean(0), full_matrices=False)
+    axis: NDArray[np.float64] = directions[0]
+    if abs(axis[1]) > abs(axis[0]):
+        return axis if axis[1] > 0 else -axis
+    # A patient lying down: the way most steps go.
+    return axis if np.median(np.diff(points @ axis)) > 0 else -axis
+
+
+def _blanks(
+    study: Study, task: str, table: dict[int, _Shape], known: Task | None
+) -> Iterator[Finding]:
+    """Blank masks that neighbours contradict, or of what is in every frame."""
+    frames = sorted(table)
+    never = known is not None and not known.may_be_absent
+    blank = [frame for frame in frames if not table[frame].area]
+    if never and frames and len(blank) == len(frames):
+        what = f"blank on all {len(blank)} labelled frames: is it really absent, or not labelled?"
+        yield Finding("blank", study.id, what, task, frames[0])
+        return
+    for frame in blank:
+        at = frames.index(frame)
+        around = [frames[i] for i in (at - 1, at + 1) if 0 <= i < len(frames)]
+        shown = [other for other in around if table[other].area and _near(study, frame, other)]
+        if len(shown) == 2 or (never and shown):
+            what = f"blank, but there on frame {' and '.join(map(str, shown))}"
+            yield Finding("blank", study.id, what, task, frame)
+
+
+def _jumps(
+    study: Study, task: str, table: dict[int, _Shape], known: Task | None
+) -> Iterator[Finding]:
+    frames = [frame for frame in sorted(table) if table[frame].area]
+    most = _JUMP_ABSENT if known is not None and known.may_be_absent else _JUMP
+    for before, frame in pairwise(frames):
+        one, two = table[before].area, table[frame].area
+        if not _near(study, before, frame) or abs(one - two) < _LEAST_AREA_PX:
+            continue
+        times = max(one, two) / min(one, two)
+        if times > most:
+            what = f"area goes from {one} to {two} px since frame {before}, {times:.1f} times"
+            yield Finding("area", study.id, what, task, frame)
+
+
+def _near(study: Study, one: int, other: int) -> bool:
+    times = study.record.frame_times_s
+    if max(one, other) >= len(times):
+        return False
+    return abs(times[one] - times[other]) <= _NEAR_S or abs(one - other) == 1
+
+
+def _leaks(studies: Sequence[Study], splits: Splits) -> Iterator[Finding]:
+    """Frames of one split that are all but frames of another, and recordings given twice."""
+    parts = {study.id: splits.of(study.patient) for study in studies}
+    owners: dict[str, Study] = {}
+    for study in studies:
+        first = owners.setdefault(study.record.source_sha256, study)
+        if first.patient != study.patient:
+            what = f"the same recording as {first.id}, under another patient"
+            yield Finding("leak", study.id, what, other=first.id)
+    if len({part for part in parts.values() if part}) < 2:
+        return
+    thumbs = {study.id: _thumbs(study) for study in studies if parts[study.id]}
+    names = list(thumbs)
+    for number, one in enumerate(names):
+        for other in names[number + 1 :]:
+            if parts[one] == parts[other]:
+                continue
+            finding = _alike(one, thumbs[one], other, thumbs[other])
+            if finding is not None:
+                yield finding
+
+
+def _alike(
+    one: str,
+    first: tuple[list[int], NDArray[np.float32]],
+    other: str,
+    second: tuple[list[int], NDArray[np.float32]],
+) -> Finding | None:
+    if not first[0] or not second[0]:
+        return None
+    alike = first[1] @ second[1].T
+    best = np.unravel_index(int(alike.argmax()), alike.shape)
+    if alike[best] < _ALIKE:
+        return None
+    count = int((alike.max(1) >= _ALIKE).sum())
+    what = f"{count} frames are nearly frames of {other}, which is in another split"
+    return Finding(
+        "leak",
+        one,
+        what,
+        frame=first[0][int(best[0])],
+        other=other,
+        other_frame=second[0][int(best[1])],
+    )
+
+
+def _thumbs(study: Study) -> tuple[list[int], NDArray[np.float32]]:
+    """Frame numbers and unit-length thumbnails (n, 256); flat and damaged frames are left out."""
+    step = 1
+    while study.record.frames > step * _MOST_FRAMES:
+        step *= 2  # powers of two: copies of unlike length still meet in common frames
+    frames, rows = [], []
+    for frame in range(0, study.record.frames, step):
+        try:
+            grey = study.read_frame(frame)
+        except DataError:
+            continue
+        small = cv2.resize(grey, (_THUMB, _THUMB), interpolation=cv2.INTER_AREA)
+        row = small.astype(np.float32).ravel()
+        row -= row.mean()
+        if row.std() >= _FLAT:
+            frames.append(frame)
+            rows.append(row / np.linalg.norm(row))
+    return frames, np.array(rows, np.float32).reshape(-1, _THUMB * _THUMB)

@@ -59,11 +59,20 @@ class StudyLabels:
 class ModelResult(Protocol):
     """A result as `evaluate.results` reads it; intake knows nothing of models."""
 
-    study: str
-    frames: int
-    height: int
-    width: int
-    tasks: TaskSet
+    @property
+    def study(self) -> str: ...
+
+    @property
+    def frames(self) -> int: ...
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def tasks(self) -> TaskSet: ...
 
     def mask(self, task: str, frame: int) -> Mask: ...
 

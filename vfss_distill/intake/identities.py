@@ -1,0 +1,110 @@
+"""Pseudonyms, and the one table that links them to their sources.
+
+A pseudonym is "p" and eight base-32 characters of HMAC-SHA256(key, source patient). Without
+`identities.key` it cannot be computed from a name, and with it the same patient always gets the
+same one. Both files have mode 600 and are git-ignored; nothing else holds a name or a path.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import hmac
+import io
+import secrets
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+from ..errors import WorkspaceError
+from ..workspace import Workspace, atomic_path, write_text
+
+_COLUMNS = ("study", "patient", "source_patient", "source_path")
+_IGNORED = "identities.*"
+_PRIVATE = 0o600
+
+# A spreadsheet takes a cell that begins so for a formula and runs it.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One row: a study, its patient's pseudonym, and what the source called them."""
+
+    study: str
+    patient: str
+    source_patient: str
+    source_path: str
+
+
+class Identities:
+    """The key and the table of one workspace. Files are made on the first `record`."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        """Raises WorkspaceError when the table is there but its key is lost."""
+        self._workspace = workspace
+        self._rows = _read(workspace.identities_file)
+        if workspace.identities_key.exists():
+            self._key = workspace.identities_key.read_text(encoding="ascii").strip()
+        elif self._rows:
+            raise WorkspaceError(
+                "identities.key is missing, so known patients would get new pseudonyms",
+                remedy="Put the file back from a copy, or begin a new workspace.",
+            )
+        else:
+            self._key = secrets.token_hex(32)
+
+    def pseudonym(self, source_patient: str) -> str:
+        """The pseudonym of a patient as the source names him."""
+        digest = hmac.new(self._key.encode(), source_patient.encode(), hashlib.sha256).digest()
+        return "p" + base64.b32encode(digest)[:8].decode("ascii").lower()
+
+    def record(self, identity: Identity) -> None:
+        """Write one row, in place of an older one of the same study. Raises StorageError."""
+        if self._rows.get(identity.study) == _cells(identity):
+            return
+        self._rows[identity.study] = _cells(identity)
+        if not self._workspace.identities_key.exists():
+            _keep_out_of_git(self._workspace)
+            _write_private(self._workspace.identities_key, self._key + "\n")
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        writer.writerows(self._rows[study] for study in sorted(self._rows))
+        _write_private(self._workspace.identities_file, text.getvalue())
+
+
+def _read(path: Path) -> dict[str, tuple[str, ...]]:
+    if not path.exists():
+        return {}
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        rows = list(csv.reader(stream))
+    if not rows or tuple(rows[0]) != _COLUMNS:
+        raise WorkspaceError(
+            "has other columns than ours",
+            file=path.name,
+            remedy=f"Its first line must be {','.join(_COLUMNS)}.",
+        )
+    return {row[0]: tuple(row) for row in rows[1:] if len(row) == len(_COLUMNS)}
+
+
+def _cells(identity: Identity) -> tuple[str, ...]:
+    return tuple(_harmless(cell) for cell in astuple(identity))
+
+
+def _harmless(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula."""
+    return f"'{cell}" if cell.startswith(_FORMULA) else cell
+
+
+def _write_private(target: Path, text: str) -> None:
+    with atomic_path(target, mode=_PRIVATE) as temporary:
+        temporary.touch(mode=_PRIVATE)  # before a single name is in it
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def _keep_out_of_git(workspace: Workspace) -> None:
+    path = workspace.root / ".gitignore"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    if _IGNORED not in lines:
+        write_text(path, "\n".join([*lines, _IGNORED]) + "\n")

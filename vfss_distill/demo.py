@@ -7,6 +7,7 @@ commands do.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -115,8 +116,6 @@ def _outcome(workspace: Workspace, seconds: float) -> DemoOutcome:
 
 def _clear(folder: Path) -> None:
     """Remove what an earlier demo made, and nothing else."""
-    import shutil
-
     if not (folder / "vfss.yaml").is_file() or "demo's settings" not in (
         folder / "vfss.yaml"
     ).read_text(encoding="utf-8"):

@@ -198,8 +198,10 @@ def _provider() -> Iterator[Check]:
 
 
 def _machine(workspace: Workspace) -> Iterator[Check]:
+    from .inference.session import cgroup_quota
+
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    quota = _cgroup_cores()
+    quota = cgroup_quota()
     found = f"{usable} of {os.cpu_count()} cores usable"
     if quota and usable and quota < usable:
         yield Check(
@@ -210,14 +212,6 @@ def _machine(workspace: Workspace) -> Iterator[Check]:
         )
     else:
         yield Check("processor", "ok", found)
-
-
-def _cgroup_cores() -> float | None:
-    try:
-        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return None if limit == "max" else int(limit) / int(period)
-    except (OSError, ValueError):
-        return None
 
 
 def _disk(workspace: Workspace) -> Iterator[Check]:

@@ -79,6 +79,12 @@ class Workspace:
     def identities_key(self) -> Path:
         return self.root / "identities.key"
 
+    def next_report(self, kind: str) -> str:
+        """The first free name `<kind>-NNN` in reports/."""
+        taken = {path.name for path in self.reports.glob(f"{kind}-*")}
+        number = next(n for n in range(1, len(taken) + 2) if f"{kind}-{n:03d}" not in taken)
+        return f"{kind}-{number:03d}"
+
     def relative(self, path: Path) -> str:
         """`path` as written in records: relative to the workspace, with forward slashes.
 
@@ -181,6 +187,11 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError("holds no JSON object", file=path.name)
     return value
+
+
+def spreadsheet_cell(text: str) -> str:
+    """`text` as a CSV cell that no spreadsheet takes for a formula: names come from anywhere."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
 
 
 def free_bytes(folder: Path) -> int:

@@ -15,11 +15,11 @@ from typing import Any
 from ..errors import DataError, VfssError, WorkspaceError
 from ..provenance import SCHEMA_VERSION, document
 from ..tasks import TaskSet
-from ..workspace import Workspace, atomic_folder, write_json, write_text
+from ..workspace import Workspace, atomic_folder, spreadsheet_cell, write_json, write_text
 from .cases import BASES, Basis, Split, gather
 from .entrants import Entrant, choose_models, shared_tasks
 from .paired import FEWEST_FOR_A_TEST, Comparison, Difference, TaskDifference, compare_rows
-from .report import _free_name, _harmless
+from .report import report_name
 from .scoring import NOT_AN_ESTIMATE, ReportOptions, Tick, score_case
 from .statistics import Row, interval_note
 
@@ -221,7 +221,7 @@ def compare_csv(compared: Compared) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for entrant, found in compared.pairs:
-        names = (_harmless(compared.baseline.name), _harmless(entrant.name))
+        names = (spreadsheet_cell(compared.baseline.name), spreadsheet_cell(entrant.name))
         for task in (found.mean, *found.tasks):
             for patient, dice in task.dice_by_patient.items():
                 distances = task.hd95_px_by_patient.get(patient)
@@ -301,10 +301,8 @@ def _warnings(entrants: Sequence[Entrant], ground: Ground) -> Iterator[str]:
 
 def _name(workspace: Workspace, options: ReportOptions) -> str:
     if options.name is not None:
-        return _free_name(workspace, options)
-    taken = {path.name for path in workspace.reports.glob("compare-*")}
-    number = next(n for n in range(1, len(taken) + 2) if f"compare-{n:03d}" not in taken)
-    return f"compare-{number:03d}"
+        return report_name(workspace, options)
+    return workspace.next_report("compare")
 
 
 def _concerns(what: str, entrants: Sequence[Entrant]) -> bool:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..tasks import TaskSet
-from .figures import _INK, _STYLE, _margins, _svg
+from .figures import INK, STYLE, as_svg, margins
 from .paired import MEAN, Comparison, Difference, TaskDifference
 
 # Apart for the common kinds of colour blindness, and in lightness.
@@ -32,18 +32,18 @@ def forest(models: Sequence[tuple[str, Comparison]], tasks: TaskSet, baseline: s
     """
     rows = [MEAN, *tasks.ids]
     step = min(0.26, 0.72 / len(models))
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         height = max(0.34, 0.2 * len(models)) * len(rows) + 0.85
         figure = Figure(figsize=(8.6, height))
         axes = figure.subplots()
-        _margins(figure, left=1.35, right=0.15, bottom=0.58, top=0.27)
+        margins(figure, left=1.35, right=0.15, bottom=0.58, top=0.27)
         for row in range(0, len(rows), 2):
             axes.axhspan(row - 0.5, row + 0.5, color="#f5f7fa", zorder=0, linewidth=0)
         for place, (_, found) in enumerate(models):
             shift = (place - (len(models) - 1) / 2) * step
             for row, task in enumerate((found.mean, *found.tasks)):
                 _whisker(axes, row + shift, task.dice, colour(place), is_mean=row == 0)
-        axes.axvline(0, color=_INK, linewidth=1.1, zorder=2)
+        axes.axvline(0, color=INK, linewidth=1.1, zorder=2)
         axes.axhline(0.5, color="#9aa5b1", linewidth=0.8)
         reach = max(0.01, *(1.04 * abs(end) for end in axes.get_xlim()))
         axes.set_xlim(-reach, reach)
@@ -63,7 +63,7 @@ def forest(models: Sequence[tuple[str, Comparison]], tasks: TaskSet, baseline: s
         axes.tick_params(length=0)
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
-        return _svg(figure, "Differences in Dice by task with 95 percent intervals")
+        return as_svg(figure, "Differences in Dice by task with 95 percent intervals")
 
 
 def patients_in_pairs(found: Comparison, tasks: TaskSet) -> str:
@@ -73,10 +73,10 @@ def patients_in_pairs(found: Comparison, tasks: TaskSet) -> str:
     rows = ceil(len(shown) / columns)
     values = [value for task in shown for both in task.dice_by_patient.values() for value in both]
     bottom = max(0.0, float(np.floor((min(values) - 0.03) * 10) / 10))
-    with mpl.rc_context({**_STYLE, "font.size": 8}):
+    with mpl.rc_context({**STYLE, "font.size": 8}):
         figure = Figure(figsize=(8.6, 1.75 * rows + 0.15))
         grid = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
-        _margins(figure, left=0.42, right=0.06, bottom=0.3, top=0.24)
+        margins(figure, left=0.42, right=0.06, bottom=0.3, top=0.24)
         figure.subplots_adjust(wspace=0.14, hspace=0.42)
         for axes, task in zip(grid, shown, strict=False):
             name = "mean over tasks" if task.task == MEAN else tasks[task.task].name
@@ -85,7 +85,7 @@ def patients_in_pairs(found: Comparison, tasks: TaskSet) -> str:
         for axes in grid[len(shown) :]:
             axes.set_visible(False)
         figure.supylabel("Dice", fontsize=8, color="#3e4c59", x=0.003)
-        return _svg(figure, "Dice of each patient under both models")
+        return as_svg(figure, "Dice of each patient under both models")
 
 
 def _whisker(axes: Axes, y: float, found: Difference | None, shade: str, *, is_mean: bool) -> None:
@@ -109,12 +109,12 @@ def _pairs_panel(axes: Axes, task: TaskDifference, name: str) -> None:
             markersize=3, markeredgewidth=0, zorder=2,
         )  # fmt: skip
     axes.plot(
-        [0, 1], both.mean(axis=0), color=_INK, linewidth=1.8, marker="D", markersize=4.5,
+        [0, 1], both.mean(axis=0), color=INK, linewidth=1.8, marker="D", markersize=4.5,
         markerfacecolor="white", zorder=3,
     )  # fmt: skip
     bold = "bold" if task.task == MEAN else "normal"
     axes.set_title(
-        name, loc="left", fontsize=8, color=_INK, pad=3, fontweight=bold, parse_math=False
+        name, loc="left", fontsize=8, color=INK, pad=3, fontweight=bold, parse_math=False
     )
     axes.set_xlim(-0.3, 1.3)
     axes.set_xticks([0, 1], ["baseline", "model"])

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..pages import page_environment
 from ..provenance import RESEARCH_USE_ONLY, provenance
 from .cases import BASES
 from .compare import GAIN_RULE, verdict
@@ -20,8 +19,6 @@ from .scoring import NOT_AN_ESTIMATE
 if TYPE_CHECKING:
     from .compare import Compared
     from .entrants import Entrant
-
-_TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -37,13 +34,7 @@ class Section:
 
 def render(compared: Compared) -> str:
     """The page as text."""
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment(__file__)
     environment.filters["number"] = lambda x, digits=3: "–" if x is None else f"{x:.{digits}f}"
     environment.filters["signed"] = signed
     environment.filters["interval"] = interval
@@ -54,7 +45,6 @@ def render(compared: Compared) -> str:
     return environment.get_template("compare.html.j2").render(
         compared=compared,
         basis=BASES[compared.ground.basis],
-        style=_style(),
         forest=Markup(forest(differences, compared.tasks, compared.baseline.name)),
         sections=[
             Section(
@@ -91,12 +81,6 @@ def p_value(value: float | None) -> str:
     if value is None:
         return "–"
     return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _style() -> Markup:
-    """The report's style sheet: all pages look alike, and it stands in one place."""
-    source = (_TEMPLATES / "report.html.j2").read_text(encoding="utf-8")
-    return Markup(source.partition("<style>")[2].partition("</style>")[0])
 
 
 def _methods(compared: Compared) -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..tasks import Task, TaskSet
 from .statistics import Figures, TaskFigures
 
-_STYLE = {
+STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "vfss",
     "font.family": "sans-serif",
@@ -31,7 +31,7 @@ _STYLE = {
     "ytick.color": "#52606d",
     "text.color": "#1f2933",
 }
-_INK = "#1f2933"
+INK = "#1f2933"
 _COLUMNS = 6
 
 
@@ -40,10 +40,10 @@ def patient_dice(figures: Figures, tasks: TaskSet) -> str:
     rows = [task for task in figures.tasks if task.by_patient]
     lowest = min(min(task.by_patient.values()) for task in rows)
     left = max(0.0, np.floor(min(lowest, 0.8) * 10 - 0.2) / 10)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.6, 0.34 * len(rows) + 0.75))
         axes = figure.subplots()
-        _margins(figure, left=1.15, right=0.1, bottom=0.55, top=0.08)
+        margins(figure, left=1.15, right=0.1, bottom=0.55, top=0.08)
         for place, task in enumerate(rows):
             _patients_of(axes, place, task, tasks[task.task])
         axes.set_yticks(range(len(rows)), [tasks[task.task].name for task in rows])
@@ -55,7 +55,7 @@ def patient_dice(figures: Figures, tasks: TaskSet) -> str:
         axes.tick_params(length=0)
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
-        return _svg(figure, "Dice of each patient by task")
+        return as_svg(figure, "Dice of each patient by task")
 
 
 def _patients_of(axes: Axes, place: int, figures: TaskFigures, task: Task) -> None:
@@ -66,11 +66,11 @@ def _patients_of(axes: Axes, place: int, figures: TaskFigures, task: Task) -> No
     if place % 2 == 0:
         axes.axhspan(place - 0.5, place + 0.5, color="#f5f7fa", zorder=0, linewidth=0)
     colour = tuple(part / 255 for part in task.colour)
-    axes.scatter(values, place + shift, s=34, color=colour, edgecolor=_INK, linewidth=0.6, zorder=3)
+    axes.scatter(values, place + shift, s=34, color=colour, edgecolor=INK, linewidth=0.6, zorder=3)
     if figures.dice_ci95 is not None:
-        axes.plot(figures.dice_ci95, [place, place], color=_INK, linewidth=2.4, zorder=4, alpha=0.8)
+        axes.plot(figures.dice_ci95, [place, place], color=INK, linewidth=2.4, zorder=4, alpha=0.8)
     axes.scatter(
-        [values.mean()], [place], marker="D", s=38, color="white", edgecolor=_INK,
+        [values.mean()], [place], marker="D", s=38, color="white", edgecolor=INK,
         linewidth=1.4, zorder=5,
     )  # fmt: skip
 
@@ -85,10 +85,10 @@ def areas_over_time(
     shown = [task for task in tasks if task.id in areas_px]
     rows = ceil(len(shown) / _COLUMNS)
     columns = min(_COLUMNS, len(shown))
-    with mpl.rc_context({**_STYLE, "font.size": 8}):
+    with mpl.rc_context({**STYLE, "font.size": 8}):
         figure = Figure(figsize=(1.62 * columns + 0.5, 1.18 * rows + 0.42))
         grid = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
-        _margins(figure, left=0.52, right=0.06, bottom=0.38, top=0.2)
+        margins(figure, left=0.52, right=0.06, bottom=0.38, top=0.2)
         figure.subplots_adjust(wspace=0.34, hspace=0.38)
         for axes, task in zip(grid, shown, strict=False):
             _area_panel(axes, np.array(times_s), areas_px[task.id], truth_px.get(task.id, {}), task)
@@ -96,7 +96,7 @@ def areas_over_time(
             axes.set_visible(False)
         figure.supxlabel("time (s)", fontsize=8, color="#3e4c59", y=0.01)
         figure.supylabel("area (px)", fontsize=8, color="#3e4c59", x=0.005)
-        return _svg(figure, "Area of each task over time")
+        return as_svg(figure, "Area of each task over time")
 
 
 def _area_panel(
@@ -112,9 +112,9 @@ def _area_panel(
         values = [truth[int(frame)] for frame in keep]
         axes.plot(
             times_s[keep], values, "o", markersize=3, markerfacecolor="white",
-            markeredgecolor=_INK, markeredgewidth=0.7,
+            markeredgecolor=INK, markeredgewidth=0.7,
         )  # fmt: skip
-    axes.set_title(task.name, loc="left", fontsize=8, color=_INK, pad=3)
+    axes.set_title(task.name, loc="left", fontsize=8, color=INK, pad=3)
     axes.set_ylim(0, 1.12 * max(1.0, float(area.max()), *truth.values()))
     axes.set_xlim(times_s[0], max(times_s[-1], times_s[0] + 1e-3))
     axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
@@ -124,13 +124,13 @@ def _area_panel(
         axes.spines[side].set_visible(False)
 
 
-def _margins(figure: Figure, *, left: float, right: float, bottom: float, top: float) -> None:
+def margins(figure: Figure, *, left: float, right: float, bottom: float, top: float) -> None:
     """Room around the axes, in inches: ten times as fast as matplotlib's own layout."""
     width, height = figure.get_size_inches()
     figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
 
 
-def _svg(figure: Figure, label: str) -> str:
+def as_svg(figure: Figure, label: str) -> str:
     """The <svg> element alone, scaling with the page, named for screen readers."""
     stream = io.StringIO()
     FigureCanvasSVG(figure).print_svg(

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..pages import page_environment
 from ..provenance import RESEARCH_USE_ONLY, provenance
 from .cases import BASES, Case
 from .figures import areas_over_time, patient_dice
@@ -22,7 +22,6 @@ from .pictures import Picture, worst_and_best
 from .scoring import NOT_AN_ESTIMATE, ModelReport, Report
 
 MOST_STUDIES = 12
-_TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -49,13 +48,7 @@ class ModelSection:
 
 def render(report: Report) -> str:
     """The page as text."""
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment(__file__)
     environment.filters["number"] = _number
     environment.filters["short"] = _short
     environment.filters["percent"] = lambda x: "–" if x is None else f"{100 * x:.1f} %"

@@ -11,7 +11,7 @@ import re
 
 from ..errors import DataError, UsageError
 from ..provenance import document
-from ..workspace import Workspace, atomic_folder, write_json, write_text
+from ..workspace import Workspace, atomic_folder, spreadsheet_cell, write_json, write_text
 from .cases import gather
 from .page import render
 from .scoring import Report, ReportOptions, Tick, score_group
@@ -35,7 +35,7 @@ def write_report(
     when there are no results, DataError when none of them can be read.
     """
     options = options or ReportOptions()
-    name = _free_name(workspace, options)
+    name = report_name(workspace, options)
     groups, failed = gather(workspace, split=options.split, model=options.model)
     models = tuple(score_group(group, options, failed, tick) for group in groups)
     if not models:
@@ -69,7 +69,7 @@ def dice_csv(report: Report) -> str:
             case, found = cases[row.study], row.score
             writer.writerow(
                 [
-                    *(_harmless(model.group.name), row.study, row.patient, case.part or ""),
+                    *(spreadsheet_cell(model.group.name), row.study, row.patient, case.part or ""),
                     *(int(case.seen), row.frame, row.task),
                     *(_cell(found.dice), _cell(found.hd95_px, 3)),
                     *(found.truth_px, found.predicted_px, int(found.counted), found.reason),
@@ -78,11 +78,10 @@ def dice_csv(report: Report) -> str:
     return stream.getvalue()
 
 
-def _free_name(workspace: Workspace, options: ReportOptions) -> str:
+def report_name(workspace: Workspace, options: ReportOptions) -> str:
+    """The name asked for, or the next free one. Raises UsageError: no name, or taken."""
     if options.name is None:
-        taken = {path.name for path in workspace.reports.glob("report-*")}
-        number = next(n for n in range(1, len(taken) + 2) if f"report-{n:03d}" not in taken)
-        return f"report-{number:03d}"
+        return workspace.next_report("report")
     if not _NAME.fullmatch(options.name):
         raise UsageError(
             f"{options.name!r} cannot name a report",
@@ -99,8 +98,3 @@ def _free_name(workspace: Workspace, options: ReportOptions) -> str:
 
 def _cell(value: float | None, digits: int = 6) -> str:
     return "" if value is None else f"{value:.{digits}f}"
-
-
-def _harmless(text: str) -> str:
-    """A model's name may come from anywhere: a spreadsheet must not take it for a formula."""
-    return f"'{text}" if text[:1] in "=+-@\t\r" else text

@@ -146,11 +146,12 @@ def usable_cores() -> int:
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
-    quota = _cgroup_quota()
+    quota = cgroup_quota()
     return max(1, min(cores, math.ceil(quota))) if quota else cores
 
 
-def _cgroup_quota() -> float | None:
+def cgroup_quota() -> float | None:
+    """How many cores' worth of time the container may use; None without such a limit."""
     try:
         limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return int(limit) / int(period)

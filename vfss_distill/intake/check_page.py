@@ -10,15 +10,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..errors import DataError, UsageError
+from ..pages import page_environment
 from ..provenance import RESEARCH_USE_ONLY, provenance
 from ..workspace import Workspace, write_text
 from .label_checks import KINDS, CheckReport, Finding
 from .study import Study
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _PICTURES = 60  # a page of thousands helps nobody; the table has them all
 _PER_KIND = 20
 _WIDTH = 360
@@ -53,13 +52,7 @@ def write_page(workspace: Workspace, report: CheckReport, name: str | None, forc
 
 def render(report: CheckReport) -> str:
     """The page as HTML with everything inside."""
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment(__file__)
     shown = list(_shown(report))
     context: dict[str, Any] = {
         "report": report,

@@ -17,14 +17,11 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from ..errors import WorkspaceError
-from ..workspace import Workspace, atomic_path, write_text
+from ..workspace import Workspace, atomic_path, spreadsheet_cell, write_text
 
 _COLUMNS = ("study", "patient", "source_patient", "source_path")
 _IGNORED = "identities.*"
 _PRIVATE = 0o600
-
-# A spreadsheet takes a cell that begins so for a formula and runs it.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 @dataclass(frozen=True)
@@ -89,12 +86,7 @@ def _read(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def _cells(identity: Identity) -> tuple[str, ...]:
-    return tuple(_harmless(cell) for cell in astuple(identity))
-
-
-def _harmless(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell
+    return tuple(spreadsheet_cell(cell) for cell in astuple(identity))
 
 
 def _write_private(target: Path, text: str) -> None:

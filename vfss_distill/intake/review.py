@@ -12,10 +12,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..pages import page_environment
 from ..provenance import RESEARCH_USE_ONLY, provenance
 from ..workspace import Workspace, atomic_folder
 from .boxes import Box
@@ -30,7 +30,6 @@ WHERE = {
 _BRIGHTEST_OF = 24  # frames; text that shows only now and then is seen in none of the three
 _WIDEST = 720
 _BLANKED, _SUSPECT = (60, 60, 230), (40, 190, 250)  # blue, green, red
-_TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -58,16 +57,8 @@ def write_review(workspace: Workspace, *, tick: Callable[[int, int, str], None])
     studies = list_studies(workspace)
     if not studies:
         raise DataError("there are no studies to review", remedy="Run `vfss ingest` on films.")
-    taken = {path.name for path in workspace.reports.glob("review-*")}
-    number = next(n for n in range(1, 10000) if f"review-{n:03d}" not in taken)
-    target = workspace.reports / f"review-{number:03d}"
-    template = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("review.html.j2")
+    target = workspace.reports / workspace.next_report("review")
+    template = page_environment(__file__).get_template("review.html.j2")
     starts = range(0, len(studies), STUDIES_A_PAGE)
     names = ["index.html", *(f"page-{n}.html" for n in range(2, len(starts) + 1))]
     with atomic_folder(target) as folder:

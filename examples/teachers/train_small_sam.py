@@ -17,7 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 from world import World, load_world
 
+from vfss_distill.models.teachers.card import load_card
 from vfss_distill.models.teachers.preprocess import Preprocessing
+from vfss_distill.models.teachers.registry import load_teacher
 from vfss_distill.models.teachers.small import build_small_sam
 
 PROMPTS = 6
@@ -52,12 +54,16 @@ def main() -> None:
     parser.add_argument("--world", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--start", type=Path, help="weights to go on from")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(1)
     world = load_world(options.world)
     network = build_small_sam()
+    if options.start:
+        known = load_teacher(load_card("small-sam"), options.start)
+        network.load_state_dict(known.network.state_dict())
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
         picked = world.pick(4, generator)

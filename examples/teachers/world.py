@@ -81,7 +81,7 @@ def _picture(simulator: StudySimulator) -> list[str]:
     field_mm = simulator.view.field_mm
     return [
         simulator.machine.polarity.replace("-barium", ""),
-        f"{simulator.furniture.shape} field",
+        f"{simulator.collimator.shape} field",
         "close" if field_mm < 190 else "wide" if field_mm > 230 else "middle",
         "young" if simulator.patient.age_years < 50 else "old",
     ]

@@ -5,9 +5,10 @@
     study.frames.shape, study.masks["bolus"].sum(), study.events["UESO"]
 
 `population` who · `placement` where in the picture · `skeleton` (`bones`, `spine`, `jaw`) and
-`anatomy` (`throat`) what they look like · `swallow`, `timeline` what happens when · `radiography`,
-`furniture` how it is filmed · `study` one study · `truth` what really happened · `writers`,
-`dataset`, `preview` onto the disk.
+`anatomy` (`throat`) what they look like · `swallow`, `timeline` what happens when · `layers`,
+`leads`, `exposure` what the X-rays pass · `radiography`, `collimator` how it is filmed · `screen`,
+`furniture` what the film was stored with · `study` one study · `truth` what really happened ·
+`writers`, `dataset`, `preview` onto the disk.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bones import JAW_PIVOT, NOD_PIVOT, posed
-from .curves import Points, below, ribbon, rotation_about, smooth, smoothstep, turned
+from .curves import Points, below, ellipse, ribbon, rotation_about, smooth, smoothstep, turned
 from .placement import Placement
 from .throat import (
     AIRWAY,
@@ -28,7 +28,7 @@ from .throat import (
     Motion,
     Throat,
 )
-from .timeline import Floats, Timeline
+from .timeline import Bolus, Floats, Timeline
 
 PER_KNOT = 8
 
@@ -50,6 +50,8 @@ class SoftTissue:
         swollen = np.clip(rng.normal(0, 0.9), -1, 2.5) + 1.5 * patient.degeneration * rng.random()
         knots[8:14, 2] -= swollen * 0.6
         knots[:8, 1] += rng.normal(0, 1.2)
+        knots[8:13, 0] = np.minimum(knots[8:13, 0], knots[8:13, 2] - 3.4)
+        self._base_shift = float((knots[9:11, 0] - CHANNEL[9:11, 0]).mean())
         self.front = posed(patient, knots[:, 0:2], knots[:, 4])
         self.back = posed(patient, knots[:, 2:4], np.minimum(knots[:, 4] + 0.0, 1))
         # The wall stays before the spine, whatever the head does.
@@ -64,13 +66,16 @@ class SoftTissue:
         for columns in (slice(0, 2), slice(2, 4)):
             airway[:, columns] = self._larynx_scale(airway[:, columns])
         self.airway = airway
-        self.hyoid_shift = np.array([rng.normal(-2.5, 2.0), 0.85 * drop + rng.normal(-5, 1.5)])
+        self.hyoid_shift = np.array([rng.normal(-4.0, 2.0), 0.8 * drop + rng.normal(-8.0, 1.6)])
         self.hyoid_tilt = rng.normal(0, 9)
         self.hyoid_size = rng.normal(1.14, 0.08)
         self.leaf = rng.normal(1.0, 0.1), rng.normal(0, 6)
         self.velum_size = rng.normal(1.0, 0.08)
         self.velum_drop = rng.normal(0, 2.0)
         self.wall_ratio = rng.uniform(0.68, 0.85)
+        patchy = 0.65 + 0.35 * np.sin(self.samples * rng.uniform(2, 5) + rng.uniform(0, 6.3))
+        ends = smoothstep((self.samples - 2.5) / 1.5) * smoothstep((13.4 - self.samples) / 0.8)
+        self._film_mm = 0.85 * patchy * ends
         self._nod = place.px(NOD_PIVOT)[0]
         self._joint = place.px(posed(patient, JAW_PIVOT))[0]
         self.px_per_mm = place.px_per_mm
@@ -79,7 +84,7 @@ class SoftTissue:
     # ── rigid motion ─────────────────────────────────────────────────────────────────────────
 
     def motion(self, line: Timeline, i: int) -> Motion:
-        shift = line.drift[i] * self.px_per_mm
+        shift = line.drift[i] * (self.hand, 1.0) * self.px_per_mm
         body = rotation_about(self._nod, 0.0, shift)
         head = rotation_about(self._nod, self.hand * line.nod_deg[i], shift)
         joint = head[:, :2] @ self._joint + head[:, 2]
@@ -108,9 +113,12 @@ class SoftTissue:
         larynx = np.array([-line.larynx_forward[i], -line.larynx_up[i]])
         self._bones(throat, hyoid, larynx, motion)
         front, back, rest = self._walls(line, i, hyoid, larynx)
-        gap, filled = self._gaps(line, i, rest)
+        gap, filled, leads = self._gaps(line, i, rest)
         lower, upper = self._apply(front, back, rest, gap)
         self._channel_outlines(throat, line, i, lower, upper, gap, filled, motion)
+        throat.bolus_heads = [
+            None if lead is None else self._middle(lower, upper, lead, motion) for lead in leads
+        ]
         self._palate(throat, line, i, upper, motion)
         self._larynx(throat, line, i, hyoid, larynx, motion)
         return throat
@@ -151,8 +159,13 @@ class SoftTissue:
         b = smooth(back, per_segment=PER_KNOT, closed=False)
         return a, b, np.linalg.norm(b - a, axis=1)
 
-    def _gaps(self, line: Timeline, i: int, rest: Floats) -> tuple[Floats, Floats]:
-        """Wished gap and the part of it that barium fills, in millimetres, at each sample."""
+    def _gaps(
+        self, line: Timeline, i: int, rest: Floats
+    ) -> tuple[Floats, Floats, list[int | None]]:
+        """Wished gap and the part of it that barium fills, in millimetres, at each sample.
+
+        Third: the foremost sample of each bolus.
+        """
         s = self.samples
         oral = smoothstep((FAUCES - s) / 1.2)
         gut = smoothstep((s - 13.3) / 0.7)
@@ -162,18 +175,27 @@ class SoftTissue:
         shut = smoothstep((wave - s) / 1.7 + 0.85) * (1 - oral) * min(line.squeeze[i], 1.0)
         base = base * (1 - shut)
         filled = np.zeros_like(base)
+        leads: list[int | None] = []
         for bolus in line.boluses:
-            head, tail, gain = bolus.head[i], bolus.tail[i], bolus.gain[i]
-            if gain < 0.05 or head - tail < 0.15 or tail > 18.5:
-                continue
-            room = self._room(line, i, rest, bolus.share) * gain
-            blunt = 1.5 if head < 6 else 1.1
-            # Round at the head; the tail is drawn out, but round while it lies in the mouth.
-            thin = smoothstep((s - tail) / (1.0 if tail > 4 else 1.7))
-            thin = thin if tail > 4 else np.sqrt(thin)
-            taper = thin * np.sqrt(smoothstep((head - s) / blunt))
-            filled = np.maximum(filled, room * taper)
-        return np.maximum(base, filled), filled
+            part = self._filling(line, i, rest, bolus)
+            there = np.flatnonzero(part > 0.5)
+            leads.append(int(there[-1]) if len(there) else None)
+            filled = np.maximum(filled, part)
+        return np.maximum(base, filled), filled, leads
+
+    def _filling(self, line: Timeline, i: int, rest: Floats, bolus: Bolus) -> Floats:
+        """Width of one bolus at each sample."""
+        s = self.samples
+        head, tail, gain = bolus.head[i], bolus.tail[i], bolus.gain[i]
+        if gain < 0.05 or head - tail < 0.15 or tail > 18.5:
+            return np.zeros_like(s)
+        room = self._room(line, i, rest, bolus.share) * gain
+        blunt = 1.5 if head < 6 else 1.1
+        # Round at the head; the tail is drawn out, but round while it lies in the mouth.
+        thin = smoothstep((s - tail) / 1.7)
+        thin = thin if tail > 4 else np.sqrt(thin)
+        width: Floats = room * thin * np.sqrt(smoothstep((head - s) / blunt))
+        return width
 
     def _room(self, line: Timeline, i: int, rest: Floats, share: float) -> Floats:
         """How far the walls part for a bolus that fills them."""
@@ -181,6 +203,8 @@ class SoftTissue:
         mouth = (2.2 + 2.6 * volume**0.5) * np.exp(-(((s - 3.4) / 2.2) ** 2)) + 1.5
         throat = rest * (0.55 + 0.45 * min(volume / 8, 1.0))
         sphincter = line.ues_mm[i] * np.ones_like(s)
+        # The hypopharynx is drawn open with the sphincter: one column, no waist above it.
+        throat = np.maximum(throat, 0.85 * sphincter * smoothstep((s - 10.6) / 1.6))
         gut = np.minimum(5.0 + 0.45 * volume, 12.0) * min(1.0, line.ues_mm.max() / 4)
         room = mouth + smoothstep((s - 5.5) / 2) * (throat - mouth)
         below_ues = sphincter + smoothstep((s - 14.6) / 1.2) * (gut - sphincter)
@@ -200,6 +224,14 @@ class SoftTissue:
         return a + across * delta * ratio, b - across * delta * (1 - ratio)
 
     # ── outlines from the walls ──────────────────────────────────────────────────────────────
+
+    def _middle(self, lower: Points, upper: Points, sample: int, motion: Motion) -> Points:
+        """The pixel in the middle of the channel at one sample."""
+        head, jaw = self._shares()
+        at = slice(sample, sample + 1)
+        low = self._px(lower[at], motion, head[at], jaw[at])
+        middle: Points = (low + self._px(upper[at], motion, head[at]))[0] / 2
+        return middle
 
     def _shares(self) -> tuple[Floats, Floats]:
         s = self.samples
@@ -221,6 +253,8 @@ class SoftTissue:
         oral = s <= FAUCES
         throat.mouth_air.append(np.concatenate([low[oral], up[oral][::-1]]))
         near = (s >= 13.4) & (s <= 14.8)
+        neck = (s >= 13.6) & (s <= 14.6)
+        throat.ues_px = float(np.linalg.norm(up[neck] - low[neck], axis=1).min())
         pad = np.array([1.5 * self.px_per_mm * self.hand, 0.0])
         throat.ues.append(np.concatenate([low[near] - pad, up[near][::-1] + pad]))
         wall = (s >= 8.0) & (s <= 13.6)
@@ -252,21 +286,52 @@ class SoftTissue:
         there = filled > 0.5
         for part in _runs(there):
             throat.bolus.append(np.concatenate([low[part], surface[part][::-1]]))
-            throat.bolus_head = (low[part][-1] + surface[part][-1]) / 2
+        for bolus in line.boluses:
+            self._bubbles(throat, bolus, i, low, surface, filled)
         if line.mouth[i] > 0.02:
-            film = np.minimum(gap, line.mouth[i] * 5 * np.exp(-(((self.samples - 5.2) / 1.4) ** 2)))
-            wet = film > 0.3
-            top = low + (film / np.maximum(gap, 1e-3))[:, None] * (up - low)
+            # The tongue lies against the palate: what is left there has sunk into its hollow.
+            deep = line.mouth[i] * 4 * np.exp(-(((self.samples - 4.6) / 1.3) ** 2))
+            wet = deep > 1.0  # less is a film
+            into = low - (deep / np.maximum(gap, 1e-3))[:, None] * (up - low)
             if wet.sum() > 2:
-                throat.thin_bolus.append(np.concatenate([low[wet], top[wet][::-1]]))
+                throat.thin_bolus.append(np.concatenate([low[wet], into[wet][::-1]]))
+        if line.film[i] > 0.03:
+            self._film(throat, low, up, gap, float(line.film[i]))
+
+    def _film(self, throat: Throat, low: Points, up: Points, gap: Floats, dense: float) -> None:
+        """A coat on both walls, no thicker than leaves air between them."""
+        thick = self._film_mm * (0.35 + 0.65 * dense)
+        share = np.minimum(thick / np.maximum(gap, 1e-3), 0.4)[:, None]
+        coated = self._film_mm > 0.1
+        for wall, other in ((low, up), (up, low)):
+            inner = wall + share * (other - wall)
+            throat.film.append(np.concatenate([wall[coated], inner[coated][::-1]]))
+
+    def _bubbles(
+        self, throat: Throat, bolus: Bolus, i: int, low: Points, top: Points, filled: Floats
+    ) -> None:
+        head, tail = bolus.head[i], bolus.tail[i]
+        if bolus.gain[i] < 0.9 or tail > 16:
+            return
+        for bubble in bolus.bubbles:
+            at = round(float(tail + bubble.along * (head - tail)) * PER_KNOT)
+            if filled[at] > 2.6 * bubble.radius_mm:
+                x, y = low[at] + bubble.across * (top[at] - low[at])
+                radius = bubble.radius_mm * self.px_per_mm
+                throat.bubbles.append(ellipse(float(x), float(y), radius, radius))
 
     def _pockets(self, throat: Throat, line: Timeline, i: int, motion: Motion) -> None:
         hyoid = np.array([-0.75 * line.hyoid_forward[i], -0.9 * line.hyoid_up[i]])
-        larynx = np.array([-0.35 * line.larynx_forward[i], -line.larynx_up[i]])
+        larynx = np.array([-0.2 * line.larynx_forward[i], -0.87 * line.larynx_up[i]])
         drop = np.array([0.0, self.patient.larynx_drop_mm])
         squeezed = 1 - 0.8 * min(line.squeeze[i], 1) * smoothstep(line.wave[i] - 9.5)
         for shape, move, fill, place in (
-            (VALLECULA, hyoid + drop, line.vallecula[i], throat.vallecula),
+            (
+                VALLECULA,
+                hyoid + drop + (self._base_shift, -1.5),
+                line.vallecula[i],
+                throat.vallecula,
+            ),
             (PYRIFORM, larynx + drop, line.pyriform[i], throat.pyriform),
         ):
             outline = smooth(shape, per_segment=4)
@@ -300,7 +365,9 @@ class SoftTissue:
         nose = np.concatenate(
             [posed(self.patient, roof), posed(self.patient, back[:2]), back[2:], rear[::-1]]
         )
-        throat.pharynx.append(self._px(nose, motion))
+        # Not part of the pharyngeal space that is measured, which begins below the soft palate.
+        throat.nasopharynx.append(self._px(nose, motion))
+        throat.throat_air = throat.pharynx + throat.nasopharynx
 
     def _larynx(
         self, throat: Throat, line: Timeline, i: int, hyoid: Points, larynx: Points, motion: Motion

@@ -14,30 +14,34 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 from ..tasks import VFSS12
 from .anatomy import SoftTissue
+from .collimator import Collimator, draw_collimator
 from .curves import Points, moved
+from .exposure import Scene, Shutter
 from .furniture import Furniture, draw_furniture
+from .layers import Layers
+from .leads import draw_leads
 from .placement import Placement, draw_view
 from .population import POPULATIONS, Patient, Ranges, draw_patient
-from .radiography import Detector, Image, Layers, Polarity, draw_machine
+from .radiography import Detector, Polarity, draw_machine, draw_pulses
 from .raster import Patch, rasterise
+from .screen import Screen, draw_screen
 from .skeleton import build_skeleton
 from .swallow import Kind, Plan, draw_plan
 from .throat import Motion, Throat
 from .timeline import Timeline, play
-from .truth import Truth, truth_of
+from .truth import Truth, truth_of, visible
 
 EXTRA_STRUCTURES = (
     "epiglottis",
     "tongue",
     "soft_palate",
+    "nasopharynx",
     "vallecula",
     "pyriform",
     "ues",
     "posterior_wall",
     *(f"c{n}_body" for n in range(2, 8)),
 )
-
-_AIR = {"pharynx": 0.42, "airway": 0.36, "mouth_air": 0.25}
 
 
 @dataclass(frozen=True)
@@ -147,8 +151,18 @@ class _Seen:
     """What was measured while drawing, per frame; truth is computed from it."""
 
     landmarks: dict[str, list[Points]] = field(default_factory=dict)
-    pharynx_px: list[int] = field(default_factory=list)
     past_ramus: list[bool] = field(default_factory=list)
+    sizes: dict[str, list[float]] = field(default_factory=dict)
+
+    def note(self, name: str, size: float) -> None:
+        """Area or width in pixels."""
+        self.sizes.setdefault(name, []).append(size)
+
+    def again(self) -> None:
+        """The frame before is shown once more."""
+        every: list[list[Any]] = [*self.landmarks.values(), *self.sizes.values(), self.past_ramus]
+        for series in every:
+            series.append(series[-1])
 
 
 class StudySimulator:
@@ -166,25 +180,41 @@ class StudySimulator:
         self._seeds = (patient_seed, 1 + study_number)
         self.patient = draw_patient(_rng(patient_seed, 0), ranges)
         height, width = options.shape
-        self._rng = _rng(patient_seed, 1 + study_number)
-        self.view = draw_view(self._rng, ranges, width, height)
-        self.machine = draw_machine(self._rng, ranges, self.view, options.polarity)
-        self.furniture: Furniture = draw_furniture(self._rng, ranges, self.view)
-        self.pulses = options.pulses or _draw_pulses(self._rng, options.fps)
-        seconds = options.seconds or float(self._rng.uniform(3.0, 6.0))
+        study = 1 + study_number
+        # A stream of its own for each room, so that a change to one leaves the others as they are.
+        rng = _rng(patient_seed, study)
+        self.screen: Screen = draw_screen(_rng(patient_seed, study, 3), ranges, height, width)
+        tall, wide = self.screen.picture
+        self.view = draw_view(rng, ranges, wide, tall)
+        self.machine = draw_machine(rng, ranges, self.view, options.polarity)
+        self.pulses = options.pulses or draw_pulses(rng, ranges, options.fps)
+        seconds = options.seconds or float(rng.uniform(3.0, 6.0))
         count = options.frames or max(1, round(seconds * options.fps))
         self.frame_times_s = tuple(round(i / options.fps, 6) for i in range(count))
         self.plan: Plan = draw_plan(
-            self._rng, self.patient, ranges, duration_s=count / options.fps, kind=options.kind
+            rng, self.patient, ranges, duration_s=count / options.fps, kind=options.kind
+        )
+        self.collimator: Collimator = draw_collimator(
+            _rng(patient_seed, study, 4), ranges, (tall, wide), count / options.fps
+        )
+        self.furniture: Furniture = draw_furniture(
+            _rng(patient_seed, study, 5), ranges, self.screen, options.fps
         )
         repeat = round(options.fps / self.pulses)
         self._exposure = [i - i % repeat for i in range(count)]
-        exposed = np.array([self.frame_times_s[i] for i in self._exposure])
-        self.timeline: Timeline = play(self.plan, exposed, _rng(patient_seed, 1 + study_number, 1))
         place = Placement(self.patient, self.view)
         self.skeleton = build_skeleton(place, _rng(patient_seed, 0, 1))
         self.soft = SoftTissue(place, _rng(patient_seed, 0, 2), self.plan.volume_ml)
+        self.scene = Scene(
+            self.soft,
+            self.plan,
+            self._played,
+            self._shutter(),
+            bone=self.machine.bone,
+            extras=options.extras,
+        )
         self._layers_rng = _rng(patient_seed, 0, 3)
+        self._leads = draw_leads(_rng(patient_seed, study, 6), ranges, place)
         self._place = place
         self._seen = _Seen()
 
@@ -194,23 +224,35 @@ class StudySimulator:
 
     @cached_property
     def _layers(self) -> Layers:
-        return Layers(self._place, self.skeleton, self.machine.bone, self._layers_rng)
+        return Layers(self._place, self.skeleton, self.machine.bone, self._leads, self._layers_rng)
 
     def frames(self, *, masks: bool = True) -> Iterator[SimulatedFrame]:
         """All frames in order. May be iterated again; the pictures are then the same."""
         self._seen = _Seen()
-        detector = Detector(self.machine, self.options.shape, self._grain_rng())
+        detector = Detector(self.machine, self.screen.picture, self._grain_rng())
         shown: SimulatedFrame | None = None
         for i, time_s in enumerate(self.frame_times_s):
             if self._exposure[i] == i or shown is None:
                 shown = self._expose(i, detector)
             else:
-                for values in self._seen.landmarks.values():
-                    values.append(values[-1])
-                self._seen.pharynx_px.append(self._seen.pharynx_px[-1])
-                self._seen.past_ramus.append(self._seen.past_ramus[-1])
-            grey = self.furniture.over(shown.grey, i)
+                self._seen.again()
+            grey = self.furniture.over(self.screen.around(shown.grey), i)
             yield SimulatedFrame(i, time_s, grey, shown.masks)
+
+    def _played(self, later_s: float) -> Timeline:
+        """The throat's state in each frame, or so much later."""
+        times = np.array([self.frame_times_s[i] for i in self._exposure]) + later_s
+        return play(self.plan, times, _rng(*self._seeds, 1))
+
+    def _shutter(self) -> Shutter:
+        # A frame that is stored again has both fields from one exposure.
+        combed = self.machine.interlaced and self.pulses == self.options.fps
+        half = 0.5 / self.options.fps
+        return Shutter(self.machine.exposure / self.options.fps, half if combed else None)
+
+    @property
+    def timeline(self) -> Timeline:
+        return self.scene.timeline
 
     def _grain_rng(self) -> np.random.Generator:
         return _rng(*self._seeds, 2)
@@ -218,13 +260,13 @@ class StudySimulator:
     def truth(self) -> Truth:
         """Events, landmarks and measures; after all frames were drawn."""
         seen = self._seen
-        if len(seen.pharynx_px) != len(self.frame_times_s):
+        if len(seen.past_ramus) != len(self.frame_times_s):
             raise UsageError("truth is known once all frames were drawn")
         return truth_of(
             self.plan,
             self.timeline,
             landmarks={name: np.array(points) for name, points in seen.landmarks.items()},
-            pharynx_px=np.array(seen.pharynx_px),
+            sizes={name: np.array(values, float) for name, values in seen.sizes.items()},
             past_ramus=np.array(seen.past_ramus),
             frame_times_s=np.array(self.frame_times_s),
             facing=self.facing,
@@ -233,40 +275,30 @@ class StudySimulator:
     # ── one exposure ─────────────────────────────────────────────────────────────────────────
 
     def _expose(self, i: int, detector: Detector) -> SimulatedFrame:
-        motion = self.soft.motion(self.timeline, i)
-        throat = self.soft.throat(self.timeline, i, motion)
-        shape = self.options.shape
-        patches = {name: rasterise(outlines, shape) for name, outlines in _outlines(throat).items()}
-        attenuation = self._layers.at(motion)
-        self._compose(attenuation, patches)
-        grey = detector.grey(attenuation, self.furniture.inside)
-        masks = self._masks(patches, motion)
-        self._observe(throat, motion, masks)
-        return SimulatedFrame(i, self.frame_times_s[i], grey, masks)
+        pose = self.scene.pose(i)
+        field = self.collimator.open_at(self.frame_times_s[i])
+        still = self._layers.at(pose.motion)
+        grey, *second = (detector.grey(image, field) for image in self.scene.exposed(pose, still))
+        for lines in second:
+            grey[1::2] = lines[1::2]
+        shape = self.screen.picture
+        wet = pose.patches["bolus"].mask(shape) | pose.patches["thin_bolus"].mask(shape)
+        wet = visible(wet, self.scene.barium(pose), self._place.px_per_mm)
+        masks = self._masks(pose.patches, wet, pose.motion, field > 0.5)
+        self._observe(pose.throat, pose.motion, masks)
+        self._observe_residue(pose.patches, wet)
+        return SimulatedFrame(i, self.frame_times_s[i], self.collimator.over(grey, field), masks)
 
-    def _compose(self, image: Image, patches: dict[str, Patch]) -> None:
-        px = self._place.px_per_mm
-        barium = self.plan.barium_per_mm
-        wet = patches["bolus"]
-        for name, amount in _AIR.items():
-            _without(patches[name].rounded(5 * px), wet).add_to(image, -amount)
-        for name, amount, round_mm in (
-            ("tongue", 0.10, 9.0),
-            ("soft_palate", 0.16, 4.0),
-            ("epiglottis", 0.17, 1.4),
-            ("thyroid", 0.03 + 0.16 * self.patient.calcification, 2.0),
-            ("cricoid", 0.06 + 0.22 * self.patient.calcification, 1.6),
-            ("hyoid", 0.27 * self.patient.mineral * self.machine.bone, 1.7),
-        ):
-            patches[name].rounded(round_mm * px).add_to(image, amount)
-        wide = 10.0 + 0.6 * min(self.plan.volume_ml, 16.0)
-        wet.rounded(5.5 * px).add_to(image, barium * wide)
-        patches["thin_bolus"].rounded(0.9 * px).add_to(image, barium * 8.0)
-
-    def _masks(self, patches: dict[str, Patch], motion: Motion) -> dict[str, NDArray[np.bool_]]:
-        shape = self.options.shape
+    def _masks(
+        self,
+        patches: dict[str, Patch],
+        wet: NDArray[np.bool_],
+        motion: Motion,
+        inside: NDArray[np.bool_],
+    ) -> dict[str, NDArray[np.bool_]]:
+        shape = self.screen.picture
         masks = {
-            "bolus": patches["bolus"].mask(shape) | patches["thin_bolus"].mask(shape),
+            "bolus": wet,
             "pharynx": patches["pharynx"].mask(shape),
             "airway": patches["airway"].mask(shape),
             "hyoid": patches["hyoid"].mask(shape),
@@ -281,56 +313,38 @@ class StudySimulator:
                     masks[name] = self._rigid((outline,), motion.body)
                 else:
                     masks[name] = patches[name].mask(shape)
+            masks["nasopharynx"] &= ~masks["pharynx"]
         # Behind the collimator nothing is seen and nothing is labelled.
-        inside = self.furniture.inside
-        for mask in masks.values():
-            mask &= inside
-        return {**{task: masks.pop(task) for task in VFSS12.ids}, **masks}
+        names = (*VFSS12.ids, *(name for name in masks if name not in VFSS12.ids))
+        return {name: self.screen.mask(masks[name] & inside) for name in names}
 
     def _rigid(self, outlines: tuple[Points, ...], matrix: Points) -> NDArray[np.bool_]:
-        shape = self.options.shape
+        shape = self.screen.picture
         return rasterise([moved(outline, matrix) for outline in outlines], shape).mask(shape)
 
     def _observe(self, throat: Throat, motion: Motion, masks: dict[str, NDArray[np.bool_]]) -> None:
         hand = self.soft.hand
         for name, body in (("A2", "c2"), ("A4", "c4")):
             outline = moved(self.skeleton.bodies[body], motion.body)
-            self._seen.landmarks.setdefault(name, []).append(
-                _front_bottom(outline, self._place, hand)
-            )
-        self._seen.landmarks.setdefault("hyoid", []).append(throat.hyoid_corner)
-        self._seen.pharynx_px.append(int(masks["pharynx"].sum()))
+            corner = _front_bottom(outline, self._place, hand)
+            self._seen.landmarks.setdefault(name, []).append(self.screen.points(corner))
+        hyoid = self.screen.points(throat.hyoid_corner)
+        self._seen.landmarks.setdefault("hyoid", []).append(hyoid)
+        self._seen.note("pharynx", float(masks["pharynx"].sum()))
+        self._seen.note("ues", throat.ues_px)
         edge = moved(self.skeleton.ramus_back, motion.jaw)
-        self._seen.past_ramus.append(_past(throat.bolus_head, edge, hand))
+        head = None if self.plan.measured is None else throat.bolus_heads[self.plan.measured]
+        self._seen.past_ramus.append(_past(head, edge, hand))
 
-
-def _outlines(throat: Throat) -> dict[str, list[Points]]:
-    names = (
-        "pharynx", "airway", "hyoid", "bolus", "thin_bolus", "epiglottis", "tongue", "soft_palate",
-        "vallecula", "pyriform", "ues", "posterior_wall", "mouth_air", "thyroid", "cricoid",
-    )  # fmt: skip
-    return {name: getattr(throat, name) for name in names}
-
-
-def _without(patch: Patch, other: Patch) -> Patch:
-    """`patch` where `other` does not cover it: barium displaces air."""
-    if patch.empty or other.empty:
-        return patch
-    cover = patch.cover.copy()
-    top, left = max(patch.row, other.row), max(patch.column, other.column)
-    bottom = min(patch.row + cover.shape[0], other.row + other.cover.shape[0])
-    right = min(patch.column + cover.shape[1], other.column + other.cover.shape[1])
-    if bottom > top and right > left:
-        mine = (
-            slice(top - patch.row, bottom - patch.row),
-            slice(left - patch.column, right - patch.column),
-        )
-        theirs = (
-            slice(top - other.row, bottom - other.row),
-            slice(left - other.column, right - other.column),
-        )
-        cover[mine] *= 1 - other.cover[theirs]
-    return Patch(patch.row, patch.column, cover)
+    def _observe_residue(self, patches: dict[str, Patch], wet: NDArray[np.bool_]) -> None:
+        """Spaces and the barium in them; "total": all barium between tongue base and sphincter."""
+        shape = self.screen.picture
+        for name in ("vallecula", "pyriform"):
+            space = patches[name].mask(shape)
+            self._seen.note(name, float(space.sum()))
+            self._seen.note(f"{name}_residue", float((space & wet).sum()))
+        pharynx = patches["pharynx"].mask(shape)
+        self._seen.note("total_residue", float((pharynx & wet).sum()))
 
 
 def _front_bottom(outline: Points, place: Placement, hand: float) -> Points:
@@ -350,11 +364,6 @@ def _past(head: Points | None, edge: Points, hand: float) -> bool:
     order = np.argsort(edge[:, 1])
     x = np.interp(head[1], edge[order, 1], edge[order, 0])
     return bool((head[0] - x) * hand > 0 or head[1] > edge[:, 1].max())
-
-
-def _draw_pulses(rng: np.random.Generator, fps: float) -> float:
-    divisor = int(rng.choice((1, 2, 4), p=(0.75, 0.2, 0.05)))
-    return fps / divisor
 
 
 def _rng(*words: int) -> np.random.Generator:

@@ -25,9 +25,9 @@ CHANNEL = np.array(
         (-34.5, -36.0, -29.0, -42.0, 0.6, 0.1, 0.3, 0.0),
         (-28.5, -25.0, -14.5, -34.0, 0.3, 0.0, 0.45, 0.1),  # 8 tongue base
         (-25.8, -13.0, -13.6, -20.0, 0.1, 0.0, 0.6, 0.3),
-        (-25.0, -3.0, -13.2, -7.0, 0.0, 0.0, 0.8, 0.6),  # 10 mouth of the valleculae
-        (-20.2, 7.0, -13.0, 6.0, 0.0, 0.0, 0.0, 1.0),  # 11 top of the arytenoids
-        (-17.4, 17.0, -13.0, 17.0, 0.0, 0.0, 0.0, 1.0),
+        (-25.0, -3.0, -13.2, -7.0, 0.0, 0.0, 0.6, 0.6),  # 10 mouth of the valleculae
+        (-20.6, 7.0, -13.0, 6.0, 0.0, 0.0, 0.4, 1.0),  # 11 top of the arytenoids
+        (-17.8, 17.0, -13.0, 17.0, 0.0, 0.0, 0.2, 1.0),
         (-15.7, 27.0, -13.4, 27.0, 0.0, 0.0, 0.0, 0.9),  # 13 pyriform sinuses
         (-14.6, 36.0, -14.4, 36.0, 0.0, 0.0, 0.0, 0.75),  # 14 UES
         (-14.2, 48.0, -14.0, 48.0, 0.0, 0.0, 0.0, 0.4),
@@ -100,10 +100,14 @@ class Throat:
     pharynx: list[Points] = field(default_factory=list)
     airway: list[Points] = field(default_factory=list)
     hyoid: list[Points] = field(default_factory=list)
+    nasopharynx: list[Points] = field(default_factory=list)
+    throat_air: list[Points] = field(default_factory=list)  # both: one shadow
     bolus: list[Points] = field(default_factory=list)
-    thin_bolus: list[Points] = field(
-        default_factory=list
-    )  # films, trickles: less barium along the beam
+    # Trickles and smears: less barium along the beam.
+    thin_bolus: list[Points] = field(default_factory=list)
+    # A coat on the mucosa, thinner than a millimetre: seen, but no bolus.
+    film: list[Points] = field(default_factory=list)
+    bubbles: list[Points] = field(default_factory=list)
     epiglottis: list[Points] = field(default_factory=list)
     tongue: list[Points] = field(default_factory=list)
     soft_palate: list[Points] = field(default_factory=list)
@@ -114,8 +118,9 @@ class Throat:
     mouth_air: list[Points] = field(default_factory=list)
     thyroid: list[Points] = field(default_factory=list)
     cricoid: list[Points] = field(default_factory=list)
+    ues_px: float = 0.0  # narrowest gap at the upper oesophageal sphincter
     hyoid_corner: Points = field(default_factory=lambda: np.zeros(2))
-    bolus_head: Points | None = None
+    bolus_heads: list[Points | None] = field(default_factory=list)  # foremost point of each bolus
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +18,12 @@ from .timeline import Timeline
 
 EVENTS = ("BPM", "HYB", "UESO", "UESC", "LVC", "LVCoff", "MPC", "rest")
 
+# Barium that takes a smaller share of the beam, or covers less in one piece, is no truth.
+VISIBLE = 0.12
+VISIBLE_MM2 = 4.0
+
 Floats = NDArray[np.float64]
+Measures = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -35,34 +41,60 @@ def truth_of(
     line: Timeline,
     *,
     landmarks: dict[str, Floats],
-    pharynx_px: NDArray[np.int64],
+    sizes: dict[str, Floats],
     past_ramus: NDArray[np.bool_],
     frame_times_s: Floats,
     facing: str,
 ) -> Truth:
-    events = _events(plan, line, pharynx_px, past_ramus)
-    measures = _measures(events, landmarks, pharynx_px, frame_times_s, facing)
+    """`sizes`: areas and widths in pixels by name, (n,) each; `past_ramus`: where the bolus is."""
+    events = _events(plan, line, sizes["pharynx"], past_ramus)
+    length = np.linalg.norm(landmarks["A2"] - landmarks["A4"], axis=1)
+    measures: Measures = {"c2_4_px": round(float(length.mean()), 3)}
+    measures |= _intervals(events, frame_times_s)
+    measures |= _hyoid(events, hyoid_in_c2_4(landmarks, facing), frame_times_s)
+    measures |= _areas(events, sizes, length)
     return Truth(events, landmarks, measures, plan.findings)
 
 
+def visible(
+    drawn: NDArray[np.bool_], barium: NDArray[np.float32], px_per_mm: float
+) -> NDArray[np.bool_]:
+    """Where `drawn` barium can be seen, from its attenuation: the truth of the task "bolus".
+
+    There it takes VISIBLE of the beam, over VISIBLE_MM2 in one piece. Less is a trace that nobody
+    could outline. A film on the mucosa is not in `barium` and never counts.
+    """
+    wet = drawn & (barium >= -np.log(1 - VISIBLE))
+    if not wet.any():
+        return wet
+    box = cv2.boundingRect(wet.view(np.uint8))
+    window = slice(box[1], box[1] + box[3]), slice(box[0], box[0] + box[2])
+    count, labels, facts, _ = cv2.connectedComponentsWithStats(wet[window].view(np.uint8))
+    large = facts[:count, cv2.CC_STAT_AREA] >= VISIBLE_MM2 * px_per_mm**2
+    large[0] = False
+    wet[window] = large[labels]
+    return wet
+
+
 def _events(
-    plan: Plan, line: Timeline, pharynx_px: NDArray[np.int64], past_ramus: NDArray[np.bool_]
+    plan: Plan, line: Timeline, pharynx_px: Floats, past_ramus: NDArray[np.bool_]
 ) -> dict[str, int | None]:
-    """Of the first swallow, the one that measures are taken from."""
+    """Of the first swallow in the film; None for what happened before, after, or never."""
     events: dict[str, int | None] = dict.fromkeys(EVENTS)
-    if not plan.swallows:
+    if plan.measured is None:
         return events
-    s, t = plan.swallows[0], line.times_s
+    s, t = plan.swallows[plan.measured], line.times_s
     events["HYB"] = _first(t >= s.burst)
-    events["BPM"] = _first(past_ramus & (t >= s.prop))
+    if s.share > 0:
+        events["BPM"] = _first(past_ramus & (t >= s.prop))
     during = (t >= s.burst - 0.1) & (t <= s.back)
-    if s.ues_mm >= 2.5:
+    if s.passes:
         events["UESO"] = _first(t >= s.opening)
         events["UESC"] = _first(t >= s.closing)
     events["LVC"] = _first(t >= s.closed)
     events["LVCoff"] = _first(t > s.reopened)
     events["rest"] = _first(t >= s.back)
-    if during.any() and t[-1] >= s.closing:
+    if s.burst > 0 and t[-1] >= s.closing:
         window = np.flatnonzero(during)
         events["MPC"] = int(window[np.argmin(pharynx_px[window])])
     return events
@@ -87,45 +119,75 @@ def hyoid_in_c2_4(landmarks: dict[str, Floats], facing: str) -> Floats:
     return result
 
 
-def _measures(
-    events: dict[str, int | None],
-    landmarks: dict[str, Floats],
-    pharynx_px: NDArray[np.int64],
-    times: Floats,
-    facing: str,
-) -> dict[str, Any]:
-    length = np.linalg.norm(landmarks["A2"] - landmarks["A4"], axis=1)
-    measures: dict[str, Any] = {"c2_4_px": round(float(length.mean()), 3)}
+def _intervals(events: dict[str, int | None], times: Floats) -> Measures:
+    """ASPEKT's intervals, and PTT: head at the ramus to UES shut behind the tail."""
+    measures: Measures = {}
     for name, start, stop in (
         ("srt", "BPM", "HYB"),
         ("hyb_ueso", "HYB", "UESO"),
         ("ueso_dur", "UESO", "UESC"),
         ("ttlvc", "HYB", "LVC"),
         ("lvc_dur", "LVC", "LVCoff"),
+        ("ptt", "BPM", "UESC"),
     ):
         first, last = events[start], events[stop]
-        both = first is not None and last is not None
-        measures[f"{name}_frames"] = last - first if both else None  # type: ignore[operator]
-        measures[f"{name}_ms"] = (
-            round(1000 * float(times[last] - times[first]), 1) if both else None
-        )
-    for name in ("MPC", "rest"):
-        frame = events[name]
-        area = None if frame is None else 100 * pharynx_px[frame] / length[frame] ** 2
-        measures[f"pharynx_area_{name.lower()}_pct"] = (
-            None if area is None else round(float(area), 3)
-        )
-    measures |= _hyoid(events, hyoid_in_c2_4(landmarks, facing))
+        if first is None or last is None:
+            measures |= {f"{name}_frames": None, f"{name}_ms": None}
+            continue
+        seconds = float(times[last] - times[first])
+        measures |= {f"{name}_frames": last - first, f"{name}_ms": round(1000 * seconds, 1)}
     return measures
 
 
-def _hyoid(events: dict[str, int | None], track: Floats) -> dict[str, Any]:
-    names = ("hyoid_x_peak_pct", "hyoid_y_peak_pct", "hyoid_xy_peak_pct", "hyoid_peak_frame")
+def _areas(events: dict[str, int | None], sizes: dict[str, Floats], length: Floats) -> Measures:
+    """Pharynx, sphincter and residue in %(C2-4)² and %C2-4."""
+    rest, tightest = events["rest"], events["MPC"]
+    measures: Measures = {
+        "pharynx_area_mpc_pct": _squared(sizes["pharynx"], length, tightest),
+        "pharynx_area_rest_pct": _squared(sizes["pharynx"], length, rest),
+        "pharynx_constriction_ratio": None,
+        "ues_max_pct": None,
+        "ues_max_frame": None,
+    }
+    at_rest, constricted = measures["pharynx_area_rest_pct"], measures["pharynx_area_mpc_pct"]
+    if at_rest and constricted is not None:
+        measures["pharynx_constriction_ratio"] = round(constricted / at_rest, 4)
+    opened, shut = events["UESO"], events["UESC"]
+    if opened is not None and shut is not None:
+        widest = opened + int(np.argmax(sizes["ues"][opened : shut + 1]))
+        diameter = 100 * float(sizes["ues"][widest] / length[widest])
+        measures |= {"ues_max_pct": round(diameter, 3), "ues_max_frame": widest}
+    for name in ("vallecula", "pyriform"):
+        residue = _squared(sizes[f"{name}_residue"], length, rest)
+        full = None
+        if rest is not None and sizes[name][rest] > 0:
+            full = round(100 * float(sizes[f"{name}_residue"][rest] / sizes[name][rest]), 2)
+        measures |= {f"{name}_residue_pct": residue, f"{name}_full_pct": full}
+        # Normalised residue ratio scale (PMC3584199): share of the space times scaled area.
+        both = residue is not None and full is not None
+        measures[f"{name}_nrrs"] = round(full / 100 * residue / 10, 4) if both else None  # type: ignore[operator]
+    measures["total_residue_pct"] = _squared(sizes["total_residue"], length, rest)
+    return measures
+
+
+def _squared(area_px: Floats, length: Floats, frame: int | None) -> float | None:
+    """%(C2-4)²."""
+    return None if frame is None else round(100 * float(area_px[frame] / length[frame] ** 2), 3)
+
+
+def _hyoid(events: dict[str, int | None], track: Floats, times: Floats) -> Measures:
+    """Peak position and mean speed from burst to peak, of the antero-inferior corner."""
+    names = ("hyoid_x_peak_pct", "hyoid_y_peak_pct", "hyoid_xy_peak_pct", "hyoid_peak_frame",
+             "hyoid_xy_speed_pct_per_s")  # fmt: skip
     burst = events["HYB"]
     if burst is None:
         return dict.fromkeys(names)
     stop = events["rest"] or len(track)
     distance = np.linalg.norm(track, axis=1)
     peak = burst + int(np.argmax(distance[burst : max(stop, burst + 1)]))
-    values = (*track[peak], distance[peak])
-    return dict(zip(names, [*(round(float(v), 3) for v in values), peak], strict=True))
+    rounded = [round(float(value), 3) for value in (*track[peak], distance[peak])]
+    speed = None
+    if peak > burst:
+        gone = float(distance[peak] - distance[burst])
+        speed = round(gone / float(times[peak] - times[burst]), 2)
+    return dict(zip(names, [*rounded, peak, speed], strict=True))

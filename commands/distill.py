@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..errors import EXIT_INTERRUPTED
+from ..errors import EXIT_INTERRUPTED, EXIT_OK
 from ..provenance import SCHEMA_VERSION
 from . import console
 from .console import JsonOption, QuietOption, WorkspaceOption, guarded
@@ -28,7 +29,11 @@ def distill(
     student: Annotated[
         str | None, typer.Option(help="nano, small, base, or a timm trunk with feature maps.")
     ] = None,
-    balancing: Annotated[str | None, typer.Option(help="uniform, mlp or attention.")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="Weights to start from: imagenet, or a file in the workspace."),
+    ] = None,
+    balancing: Annotated[str | None, typer.Option(help="uniform, mlp, attention or drop.")] = None,
     standardisation: Annotated[str | None, typer.Option(help="none, meanstd or phi-s.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the input square.")] = None,
     align_steps: Annotated[int | None, typer.Option(help="Steps of feature alignment.")] = None,
@@ -41,6 +46,12 @@ def distill(
     seed: Annotated[int | None, typer.Option(help="Same seed, same weights.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    cache_int8: Annotated[
+        bool, typer.Option("--cache-int8", help="Cache features as bytes: half the space.")
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write event files for TensorBoard as well.")
+    ] = False,
     config: Annotated[
         Path | None, typer.Option(help="YAML with any of these settings and more.")
     ] = None,
@@ -63,6 +74,7 @@ def distill(
     """
     flags: dict[str, Any] = {
         "student": student,
+        "init": init,
         "balancing": balancing,
         "standardisation": standardisation,
         "image_size": image_size,
@@ -74,6 +86,8 @@ def distill(
         "seed": seed,
         "device": device,
         "threads": threads,
+        "tensorboard": tensorboard or None,
+        "cache_numbers": "int8" if cache_int8 else None,
     }
     flags = {key: value for key, value in flags.items() if value is not None}
     if teachers is not None:
@@ -88,6 +102,8 @@ def distill(
     unfinished = settings.find_unfinished(place, name) if resume else None
     before = settings.read_run_config(unfinished) if unfinished else None
     chosen = settings.resolve_config(place, config, flags, before)
+    # Of several processes that a launcher started, the first one speaks.
+    quiet = quiet or os.environ.get("RANK", "0") != "0"
     with console.progress("distill", quiet=quiet) as tick:
         outcome = run.distill(
             place,
@@ -98,6 +114,8 @@ def distill(
             tick=tick,
             say=lambda line: _say(line, quiet),
         )
+    if outcome.silent:
+        raise typer.Exit(EXIT_INTERRUPTED if outcome.interrupted else EXIT_OK)
     if outcome.interrupted:
         console.note(f"interrupted after step {outcome.steps}; go on with `vfss distill --resume`")
         raise typer.Exit(EXIT_INTERRUPTED)

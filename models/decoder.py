@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -34,6 +35,27 @@ class Fuse(nn.Module):
         # Channels first, enlarging after: the 1×1 then runs on a quarter of the pixels.
         up = F.interpolate(self.coarse(coarse), size=lateral.shape[-2:], mode="nearest")
         return self.mix(F.hardswish(self.norm(up + self.lateral(lateral))))
+
+
+class Presence(nn.Module):
+    """Is the anatomy in the frame at all? One logit a task, from the whole of the coarsest map.
+
+    Pixels see a neighbourhood; that nobody has swallowed yet, or that this is no X-ray film, shows
+    in the whole frame. Starts out saying yes.
+    """
+
+    def __init__(self, inputs: int, tasks: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(2 * inputs, 64)
+        self.logit = nn.Linear(64, tasks)
+        nn.init.zeros_(self.logit.weight)
+        nn.init.constant_(self.logit.bias, 3.0)
+
+    def forward(self, coarse: Tensor) -> Tensor:
+        """(B, C, s, s) → logits (B, T, 1, 1)."""
+        pooled = torch.cat([coarse.mean((2, 3)), coarse.amax((2, 3))], dim=1)
+        logits: Tensor = self.logit(F.hardswish(self.hidden(pooled)))
+        return logits[:, :, None, None]
 
 
 class Decoder(nn.Module):
@@ -69,6 +91,7 @@ class Decoder(nn.Module):
             self.fine.append(Fuse(inputs, channels[level], outputs, kernel=3))
             inputs = outputs
         self.head = nn.Conv2d(inputs, tasks, 1)
+        self.presence = Presence(channels[-1], tasks)
         # Most pixels belong to no anatomy: starting near p = .02 saves the first hundred steps.
         assert self.head.bias is not None
         nn.init.constant_(self.head.bias, -4.0)
@@ -81,10 +104,15 @@ class Decoder(nn.Module):
         return fused
 
     def refine(self, fused: Tensor, maps: Sequence[Tensor]) -> Tensor:
-        """→ logits on the finest map, (B, T, S/2, S/2) for the presets."""
+        """→ logits on the finest map, (B, T, S/2, S/2) for the presets.
+
+        A pixel's logit is lowered by as much as the frame speaks against the anatomy:
+        m + log σ(g), close to log-odds of p(pixel) · p(frame) where both are small.
+        """
         for step, lateral in zip(self.fine, reversed(maps[: self.finer]), strict=True):
             fused = step(fused, lateral)
-        return self.head(fused)
+        masks: Tensor = self.head(fused)
+        return masks + F.logsigmoid(self.presence(maps[-1]))
 
 
 def enlarge(logits: Tensor, size: int) -> Tensor:
@@ -107,4 +135,4 @@ def parameters_of(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-__all__ = ["Decoder", "Fuse", "SeparableConv", "enlarge", "parameters_of", "pool_to"]
+__all__ = ["Decoder", "Fuse", "Presence", "SeparableConv", "enlarge", "parameters_of", "pool_to"]

@@ -38,6 +38,14 @@ PRESETS: Mapping[str, Preset] = {
 }
 _CONFIG_KEY = "vfss.student"
 
+# What a student is compared with: the image encoders of the teachers it was made for, at the size
+# they are published in (parameters without text towers and projections).
+FULL_SIZE_TEACHERS: Mapping[str, int] = {
+    "MedSAM": 89_670_912,
+    "RAD-DINO": 86_580_480,
+    "MedCLIP": 27_519_354,
+}
+
 
 @dataclass(frozen=True)
 class StudentConfig:
@@ -74,7 +82,9 @@ class Student(nn.Module):
         super().__init__()
         self.config = config
         preset = PRESETS.get(config.trunk)
-        self.trunk = _build_trunk(preset.trunk if preset else config.trunk, self.input_channels)
+        self.trunk = _build_trunk(trunk_name(config.trunk), self.input_channels, config.image_size)
+        # As some transformers' do.
+        self.channels_come_last = str(getattr(self.trunk, "output_fmt", "")).endswith("NHWC")
         self.decoder = Decoder(
             self.trunk.feature_info.channels(),
             self.trunk.feature_info.reduction(),
@@ -100,6 +110,10 @@ class Student(nn.Module):
     def encoder_parameters(self) -> int:
         return parameters_of(self.trunk)
 
+    def times_smaller(self) -> float:
+        """How many times the three full-size teachers together are larger than the encoder."""
+        return sum(FULL_SIZE_TEACHERS.values()) / self.encoder_parameters()
+
     def forward(self, frames: Tensor) -> Tensor:
         """(B, C, S, S), 0..255 → logits (B, T, S, S)."""
         return enlarge(self.decode(self.pyramid(frames)), self.config.image_size)
@@ -115,6 +129,8 @@ class Student(nn.Module):
         if not torch.jit.is_tracing():
             normalised = normalised.contiguous(memory_format=torch.channels_last)
         maps = self.trunk(normalised)
+        if self.channels_come_last:
+            maps = [one.permute(0, 3, 1, 2) for one in maps]
         return [self.decoder.fuse(maps), *maps]
 
     def decode(self, pyramid: Sequence[Tensor]) -> Tensor:
@@ -127,22 +143,33 @@ class Student(nn.Module):
         return embedding, enlarge(self.decode(pyramid), self.config.image_size)
 
 
-def _build_trunk(name: str, input_channels: int) -> Any:
-    import timm
+def trunk_name(trunk: str) -> str:
+    """timm's name of a preset's trunk, or of the trunk itself."""
+    return PRESETS[trunk].trunk if trunk in PRESETS else trunk
 
+
+def _build_trunk(name: str, input_channels: int, image_size: int) -> Any:
+    import timm
+    from timm.models import get_pretrained_cfg
+
+    # `hf-hub:…` and the like would go and fetch.
+    known = get_pretrained_cfg(name) if timm.is_model(name.partition(".")[0]) else None
+    size = {"img_size": image_size} if known is not None and known.fixed_input_size else {}
     try:
-        trunk = timm.create_model(name, features_only=True, in_chans=input_channels)
-    except (RuntimeError, AttributeError, TypeError, ValueError) as error:
+        if known is None:
+            raise ValueError(f"timm knows no {name}")
+        trunk = timm.create_model(name, features_only=True, in_chans=input_channels, **size)
+    except (RuntimeError, AttributeError, TypeError, ValueError, AssertionError) as error:
         raise UsageError(
             f"{name!r} is no trunk a student can have",
             remedy=f"Use {', '.join(PRESETS)}, or a timm model that has feature maps "
-            "(convolutional; `timm.list_models`).",
+            "of several sizes (`timm.list_models`).",
         ) from error
     strides = trunk.feature_info.reduction()
     if len(strides) < 2 or list(strides) != sorted(set(strides)) or strides[-1] > 32:
         raise UsageError(
             f"trunk {name!r} has maps at strides {strides}; a student needs growing ones up to 32",
-            remedy=f"Use {', '.join(PRESETS)} or another convolutional trunk.",
+            remedy=f"Use {', '.join(PRESETS)} or another trunk of several sizes.",
         )
     return trunk
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from conftest import Cli
@@ -26,8 +28,11 @@ from vfss_distill.config import DistillConfig
 from vfss_distill.distill import balance, losses, standardise
 from vfss_distill.distill.augment import geometric, photometric
 from vfss_distill.distill.data import Frames, LabelledFrames, Order, labelled_keys, unpack
+from vfss_distill.distill.journal import Metrics, read_metrics
+from vfss_distill.distill.packing import checksum
+from vfss_distill.distill.processes import Processes
 from vfss_distill.distill.run import RunOutcome, distill
-from vfss_distill.errors import ModelError, UsageError
+from vfss_distill.errors import ModelError, StorageError, UsageError
 from vfss_distill.intake.study import list_studies
 from vfss_distill.workspace import Workspace
 
@@ -287,7 +292,7 @@ def test_cache_is_reused_and_damaged_shards_are_recomputed(lab: Workspace) -> No
     said: list[str] = []
     run(lab, teachers=("raddino",), say=said.append)
     assert any("18 frames of 3 studies to compute" in line for line in said)
-    (folder,) = lab.cache.iterdir()
+    (folder,) = lab.cache.glob("raddino-*")
     shards = sorted(folder.glob("*.safetensors"))
     times = {path: path.stat().st_mtime_ns for path in shards}
     features = load_file(shards[0])["features"].clone()  # the file itself will be damaged
@@ -311,7 +316,7 @@ def test_other_weights_have_another_cache(lab: Workspace) -> None:
     run(lab, teachers=("raddino",))
     save_file(dino_state(seed=9), lab.weights / "rad-dino" / "model.safetensors")
     run(lab, teachers=("raddino",))
-    assert len(list(lab.cache.iterdir())) == 2
+    assert len(list(lab.cache.glob("raddino-*"))) == 2
 
 
 def test_a_disk_too_small_is_said_before_the_first_frame(
@@ -321,7 +326,7 @@ def test_a_disk_too_small_is_said_before_the_first_frame(
     with pytest.raises(Exception, match="unlabelled_every") as caught:
         run(lab, teachers=("raddino",))
     assert getattr(caught.value, "exit_code", None) == 6
-    assert not list(lab.cache.glob("*"))
+    assert not list(lab.cache.glob("raddino-*"))
 
 
 def test_features_that_are_no_numbers_name_study_and_frame(
@@ -362,6 +367,81 @@ def test_a_loss_that_is_no_number_keeps_the_last_checkpoint(
     assert state["step"] == 2
 
 
+def fill_disk_at(monkeypatch: pytest.MonkeyPatch, part: str, count: int) -> None:
+    """The `count`-th write to a file with `part` in its name finds the disk full, half way."""
+    real, seen = Path.write_bytes, []
+
+    def write(self: Path, data: bytes) -> int:
+        seen.extend([self] if part in self.name else [])
+        if part in self.name and len(seen) == count:
+            real(self, data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device", str(self))
+        return real(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", write)
+
+
+def test_a_full_disk_loses_nothing(lab: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        fill_disk_at(patch, "pb-", 1)
+        with pytest.raises(StorageError, match="disk is full"):
+            run(lab, teachers=("raddino",))
+    assert not list(lab.runs.iterdir())
+    (folder,) = lab.cache.glob("raddino-*")
+    assert sorted(path.name[:2] for path in folder.iterdir()) == ["in", "pa"]
+
+    said: list[str] = []
+    whole = run(lab, teachers=("raddino",), run_name="whole", say=said.append)
+    assert any("12 frames of 2 studies to compute" in line for line in said)
+    with monkeypatch.context() as patch:
+        fill_disk_at(patch, "heads.safetensors", 2)
+        with pytest.raises(StorageError, match="disk is full"):
+            run(lab, teachers=("raddino",), run_name="full")
+    full = lab.runs / "full"
+    assert json.loads((full / "last.ckpt" / "state.json").read_text())["step"] == 2
+    assert not [path for path in full.iterdir() if path.name.startswith(".partial")]
+    # Its settings were written before some of today's existed.
+    stored = yaml.safe_load((full / "config.yaml").read_text())
+    for newer in ("mask_weight", "affinity_weight", "anchors", "drop_probability"):
+        del stored[newer]
+    (full / "config.yaml").write_text(yaml.safe_dump(stored))
+    assert same(whole, run(lab, teachers=("raddino",), resume=full))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_under_the_metrics(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with pytest.raises(StorageError, match="disk is full"), Metrics(path, 0) as metrics:
+        metrics.stream = Path("/dev/full").open("w", buffering=1)  # noqa: SIM115
+        metrics.write({"step": 0})
+    path.write_text('{"step": 0}\n{"step": 1, "align": {"medsam": 0.5}')  # cut off in a line
+    assert [line["step"] for line in read_metrics(path)] == [0]
+
+
+def test_cached_features_that_are_no_numbers_name_study_and_frame(lab: Workspace) -> None:
+    run(lab, teachers=("raddino",))
+    shard = next(lab.cache.glob("raddino-*/pb-*.safetensors"))
+    with safe_open(shard, framework="pt") as file:
+        header = dict(file.metadata())
+    tensors = {name: tensor.clone() for name, tensor in load_file(shard).items()}
+    tensors["features"][3, 0, 0, 0] = float("nan")
+    save_file(tensors, shard, metadata={**header, "sha256": checksum(tensors)})
+    with pytest.raises(ModelError, match=rf"raddino .* study {shard.stem}, frame 3") as caught:
+        run(lab, teachers=("raddino",))
+    assert "vfss cache prune --teacher raddino" in str(caught.value)
+
+
+def test_teacher_weights_that_match_in_part_are_refused(cli: Cli, lab: Workspace) -> None:
+    whole = dino_state()
+    for spoil in ("encoder.layer.1.norm1.weight", "layernorm.bias"):
+        part = {name: tensor for name, tensor in whole.items() if name != spoil}
+        save_file(part, lab.weights / "rad-dino" / "model.safetensors")
+        done = cli("distill", "--teachers", "raddino", cwd=lab.root)
+        assert done.exit_code == 5
+        assert "1 missing" in done.stderr
+    assert not list(lab.runs.iterdir())
+
+
 # ---- losses
 
 
@@ -388,8 +468,23 @@ def test_task_loss_agrees_with_monai() -> None:
     masks = (torch.rand(3, 4, 16, 16, generator=generator) > 0.7).float()
     dice = DiceLoss(sigmoid=True, squared_pred=True, batch=True, smooth_nr=0, smooth_dr=0)
     bce = torch.nn.BCEWithLogitsLoss()
-    ours = losses.task_loss(logits, masks, torch.ones(3, 4, dtype=torch.bool))
+    known = torch.ones(3, 4, dtype=torch.bool)
+    ours = losses.task_loss(logits, masks, known, presence_weight=0)
     assert ours.item() == pytest.approx((dice(logits, masks) + bce(logits, masks)).item(), abs=1e-5)
+
+
+def test_a_small_false_mask_costs_presence_as_much_as_a_large_one() -> None:
+    empty = torch.zeros(1, 1, 32, 32)
+    known = torch.ones(1, 1, dtype=torch.bool)
+    small, large, none = (torch.full_like(empty, -6.0) for _ in range(3))
+    small[..., 8:12, 8:12], large[..., 8:24, 8:24] = 3.0, 3.0
+    costs = [
+        losses.task_loss(x, empty, known).item()
+        - losses.task_loss(x, empty, known, presence_weight=0).item()
+        for x in (small, large, none)
+    ]
+    assert costs[0] == pytest.approx(costs[1], rel=1e-3)
+    assert costs[0] > 100 * costs[2]
 
 
 def test_dice_of_empty_truth() -> None:
@@ -401,8 +496,8 @@ def test_dice_of_empty_truth() -> None:
 
 def test_feature_loss_is_zero_for_equal_features() -> None:
     maps = torch.randn(2, 8, 4, 4, generator=torch.Generator().manual_seed(0))
-    assert losses.feature_loss(maps, maps).item() == pytest.approx(0, abs=1e-6)
-    assert losses.feature_loss(maps, -maps).item() > 1
+    assert losses.feature_loss(maps, maps).tolist() == pytest.approx([0, 0], abs=1e-6)
+    assert losses.feature_loss(maps, -maps).min() > 1
 
 
 # ---- balancing
@@ -430,6 +525,48 @@ def test_without_a_floor_all_weight_goes_to_the_easiest(rule: type[balance.Balan
     assert balance.entropy(held) >= 0.7 * np.log(3) - 1e-5
     assert held.min() > 0.05
     assert held.sum().item() == pytest.approx(1)
+
+
+@given(st.integers(2, 5), st.integers(1, 9), st.floats(0, 0.99), st.integers(0, 999))
+@settings(max_examples=60, deadline=None)
+def test_dropping_keeps_the_worst_matched_of_each_frame(
+    teachers: int, frames: int, probability: float, seed: int
+) -> None:
+    rule = balance.DropBalance(teachers, probability)
+    matched = torch.rand(teachers, frames, generator=torch.Generator().manual_seed(seed))
+    torch.manual_seed(seed)
+    alpha = rule.weigh(matched, frames)
+    assert alpha.sum(0).tolist() == pytest.approx([1] * frames)
+    assert (alpha.gather(0, matched.argmax(0, keepdim=True)) > 0).all()
+    shares = [alpha[:, frame][alpha[:, frame] > 0] for frame in range(frames)]
+    assert all(torch.equal(share, share[:1].expand_as(share)) for share in shares)
+    # Of several processes, each sees its columns of the same draw.
+    parts = []
+    for rank in range(min(2, frames)):
+        some = Processes(rank, min(2, frames))
+        torch.manual_seed(seed)
+        parts.append(rule.weigh(matched[:, some.part(frames)], frames, some))
+    assert torch.equal(torch.cat(parts, dim=1), alpha)
+
+
+def test_dropping_drops_as_often_as_asked() -> None:
+    torch.manual_seed(0)
+    matched = torch.tensor([[0.9], [0.2], [0.6]]).expand(3, 4000)
+    kept = (balance.DropBalance(3, 0.3).weigh(matched, 4000) > 0).float().mean(1)
+    assert kept.tolist() == pytest.approx([1, 0.7, 0.7], abs=0.03)
+    assert (balance.DropBalance(3, 0.0).weigh(matched, 4000) == 1 / 3).all()
+
+
+def test_a_run_with_dropping_logs_its_weights(lab: Workspace) -> None:
+    done = run(lab, teachers=("medsam", "raddino"), balancing="drop", drop_probability=0.8)
+    text = (done.folder / "metrics.jsonl").read_text()
+    alphas = [json.loads(line)["alpha"] for line in text.splitlines()]
+    assert all(sum(alpha.values()) == pytest.approx(1, abs=1e-4) for alpha in alphas)
+    assert any(abs(alpha["medsam"] - 0.5) > 0.2 for alpha in alphas)
+    curves = (done.folder / "curves.svg").read_text()
+    assert "weight α of each teacher" in curves
+    assert same(done, run(lab, teachers=("medsam", "raddino"), balancing="drop",
+                          drop_probability=0.8))  # fmt: skip
 
 
 @given(st.lists(st.floats(-30, 30), min_size=2, max_size=5), st.floats(0, 1))
@@ -500,7 +637,7 @@ def test_photometric_keeps_geometry_and_geometric_moves_masks_along(lab: Workspa
     frames[:, :, 20:40, 24:44] = 200
     planes = (frames > 100).float()
     generator = torch.Generator().manual_seed(0)
-    bent, moved = geometric(frames.float(), planes, generator)
+    bent, moved = geometric(frames.float(), planes, generator, 0.0)
     inside = moved > 0.5
     assert not torch.equal(moved, planes)
     assert (bent[inside] > 100).float().mean() > 0.95

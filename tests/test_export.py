@@ -74,7 +74,7 @@ def exported(student: Student, tmp_path_factory: pytest.TempPathFactory) -> Path
         student, target, name="run-007", tasks=VFSS12, frames=real_frames(), facts=facts
     )
     assert report.path == target and report.sha256 == sha256_file(target)
-    assert report.max_difference < 1e-4 and report.min_dice == 1.0 and report.frames == 4
+    assert report.max_difference < 1e-4 and report.min_dice > 0.999 and report.frames == 4
     return target
 
 
@@ -207,6 +207,6 @@ def test_parity_frames_are_real_ones(tmp_path: Path) -> None:
 
 def test_compare_finds_other_weights(exported: Path, student: Student) -> None:
     other = lively(build_student(NANO), seed=3)
-    assert compare_student(student, exported, real_frames()).min_dice == 1.0
+    assert compare_student(student, exported, real_frames()).min_dice > 0.999
     with pytest.raises(ModelError, match="disagree"):
         compare_student(other, exported, real_frames())

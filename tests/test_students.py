@@ -34,6 +34,7 @@ def test_presets_keep_their_budget(preset: str) -> None:
     assert parameters_of(student.decoder) <= 400_000
     if preset == "small":
         assert student.encoder_parameters() * 187 <= THREE_TEACHERS
+        assert student.times_smaller() >= 187
 
 
 @pytest.mark.parametrize("context", [0, 1])

@@ -162,7 +162,7 @@ def test_check_knows_its_usage_errors(cli: Cli, tiny: dict[str, Path], tmp_path:
 
 def test_families_of_cards_are_those_that_can_be_built() -> None:
     assert set(FAMILIES) == set(BUILDERS)
-    assert {card.family for card in list_cards()} == set(FAMILIES)
+    assert {card.family for card in list_cards()} <= set(FAMILIES)
 
 
 def test_a_wrong_card_names_every_fault(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from .workspace import Workspace, write_text
 
 Model = TypeVar("Model", bound=BaseModel)
 
-Balancing = Literal["uniform", "mlp", "attention"]
+Balancing = Literal["uniform", "mlp", "attention", "drop"]
 Standardisation = Literal["none", "meanstd", "phi-s"]
 
 
@@ -47,23 +47,48 @@ class DistillConfig(_Strict):
     alignment goes on with weight `align_weight`. `grid` is the side of the square on which student
     and teachers are compared. `entropy_floor` (0 to 1, a share of log T) keeps `mlp` and
     `attention` from leaving all weight on the easiest teacher. Of the unlabelled frames, every
-    `unlabelled_every`-th is shown to the teachers.
+    `unlabelled_every`-th is shown to the teachers. Of the labelled frames of a batch, a share of
+    `mirrored` is shown facing the other way, and a share of `blank` is replaced by what is no film
+    (black, white, noise, patterns) with nothing to find.
+
+    What teachers say beyond features counts with the following weights, 0 leaving it out, and
+    where a teacher of that kind takes part. `mask_weight`: masks of a promptable segmenter under
+    boxes around the labels, and from half way through `task_steps` also around what the student is
+    sure of in up to `proposal_frames` unlabelled frames. `affinity_weight`: which patches of a
+    frame look alike to a self-supervised encoder. `embedding_weight`: the one embedding of a frame
+    an image-text encoder gives. `anchor_weight`: how near it is to each text of `anchors`.
+
+    `init`: weights the student's trunk starts from: `imagenet` (of a package that is installed), or
+    a file of timm's weights of that trunk, relative to the workspace.
+
+    `tensorboard` writes event files beside metrics.jsonl. `cache_numbers`: kind of number in which
+    features are cached; `int8` halves the space and says what it loses.
     """
 
     schema_version: Literal[1] = 1
     task_set: str = "vfss12"
     teachers: tuple[str, ...] = ()
     student: str = "small"
+    init: str = ""
     image_size: int = Field(default=256, ge=64, le=1024, multiple_of=32)
     context: Literal[0, 1] = 0
     balancing: Balancing = "attention"
     standardisation: Standardisation = "phi-s"
     entropy_floor: float = Field(default=0.7, ge=0, le=1)
+    drop_probability: float = Field(default=0.5, ge=0, lt=1)
     grid: int = Field(default=32, ge=4, le=128)
     unlabelled_every: int = Field(default=1, ge=1)
     align_steps: int = Field(default=2000, ge=0)
     task_steps: int = Field(default=4000, ge=0)
     align_weight: float = Field(default=0.3, ge=0)
+    mask_weight: float = Field(default=0.0, ge=0)
+    proposal_frames: int = Field(default=0, ge=0)
+    affinity_weight: float = Field(default=0.0, ge=0)
+    embedding_weight: float = Field(default=0.0, ge=0)
+    anchor_weight: float = Field(default=0.0, ge=0)
+    anchors: tuple[str, ...] = ()
+    mirrored: float = Field(default=0.5, ge=0, le=1)
+    blank: float = Field(default=0.03, ge=0, lt=1)
     batch_size: int = Field(default=16, ge=1)
     learning_rate: float = Field(default=5e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
@@ -75,6 +100,8 @@ class DistillConfig(_Strict):
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=0, ge=0, description="0: as many as this process may use")
+    tensorboard: bool = False
+    cache_numbers: Literal["float16", "int8"] = "float16"
 
     @model_validator(mode="after")
     def _coherent(self) -> DistillConfig:
@@ -82,6 +109,8 @@ class DistillConfig(_Strict):
             raise ValueError("a teacher is named twice")
         if self.align_steps + self.task_steps == 0:
             raise ValueError("align_steps + task_steps must be at least 1")
+        if self.anchor_weight and len(set(self.anchors)) < 2:
+            raise ValueError("anchor_weight needs two different texts or more in anchors")
         return self
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .card import TeacherCard
+from .card import TeacherCard, card_fault
 from .checkpoint import Checkpoint
 from .preprocess import Preprocessing
 
@@ -55,6 +55,27 @@ class Teacher(nn.Module, ABC):
         Raises ValueError for teachers that have none (sam, dinov2).
         """
         raise ValueError(f"teacher {self.card.name} gives no pooled embedding")
+
+    def map_shape(self) -> tuple[int, int]:
+        """(channels, grid) of what `encode` gives for the card's square.
+
+        Raises ConfigError when it gives no square map: a wrong `image_size` or `stage`.
+        """
+        side = self.preprocessing.size
+        remedy = "Mend `image_size` or `stage`, or choose another network."
+        try:
+            with torch.no_grad():
+                maps = self.eval().encode(torch.zeros(1, 3, side, side))
+        except (LookupError, AssertionError, ArithmeticError, ValueError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise card_fault(
+                self.card, f"no map from a square of {side} ({reason})", remedy
+            ) from error
+        if maps.ndim != 4 or maps.shape[2] != maps.shape[3] or maps.shape[3] < 2:
+            raise card_fault(
+                self.card, f"{list(maps.shape)} from a square of {side} is no map", remedy
+            )
+        return maps.shape[1], maps.shape[2]
 
     @property
     def device(self) -> torch.device:

@@ -12,15 +12,22 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
 from ...config import read_yaml
 from ...errors import ConfigError, UsageError, VfssError, WeightsMissing
 
-Family = Literal["sam", "dinov2", "medclip", "open_clip"]
+Family = Literal["sam", "dinov2", "medclip", "open_clip", "transformers", "timm"]
 FAMILIES: tuple[str, ...] = get_args(Family)
 
 WEIGHTS_VARIABLE = "VFSS_WEIGHTS"
@@ -55,6 +62,14 @@ def _positive(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
+_FIELDS_OF: dict[str, tuple[Family, ...]] = {
+    "stage": ("medclip", "open_clip", "transformers", "timm"),
+    "architecture": ("timm", "open_clip"),
+    "arguments": ("timm",),
+    "config": ("transformers", "open_clip"),
+    "prefix": ("transformers", "timm", "open_clip"),
+}
+
 Channels = Annotated[tuple[float, ...], AfterValidator(_one_or_three)]
 
 
@@ -64,12 +79,18 @@ class TeacherCard:
 
     `file`: relative names under which its weights are looked for, the most likely first.
     `image_size`: side in pixels of the square the network sees as published; where the weights
-    themselves fix it (sam, dinov2, open_clip) the weights win, so small configurations load too.
+    themselves fix it (sam, dinov2, BiomedCLIP's kind of open_clip) the weights win, so small
+    configurations load too.
     `resize`: `stretch` (both sides, cubic spline, anti-aliased), `crop` (shorter side, bicubic,
     then the centre) or `pad` (square with 0, then bicubic). `intensity`: `minmax` per image, or
-    `unit` (divide by 255); then `mean` and `std` on that 0..1 scale. `stage`: which Swin stage
-    gives the map, 1 to 4; none means the last one after its norm. `drop`: names (with `*`) of
-    tensors that may be left out; every other tensor of the file must find its place.
+    `unit` (divide by 255); then `mean` and `std` on that 0..1 scale. `stage`: which stage (of a
+    ViT: which block) gives the map, from 1; none means the last one after its norm. `drop`: names
+    (with `*`) of tensors that may be left out; every other tensor of the file must find its place.
+
+    What the network is, where its family has many: `architecture`, timm's or open_clip's name for
+    it; `arguments` of timm's constructor; `config`, what transformers' config.json or open_clip's
+    open_clip_config.json would say (none: that file beside the weights). `prefix`: the tensors to
+    take bear it, all others are somebody else's (a training module's heads, its optimiser).
     `folder` is where the card was read; it is no part of the YAML.
     """
 
@@ -84,11 +105,29 @@ class TeacherCard:
     intensity: Literal["minmax", "unit"]
     mean: Channels = (0.0,)
     std: Annotated[Channels, AfterValidator(_positive)] = (1.0,)
-    stage: Annotated[int, Field(ge=1, le=4)] | None = None
+    stage: Annotated[int, Field(ge=1, le=99)] | None = None
     drop: tuple[str, ...] = ()
+    architecture: str | None = None
+    arguments: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    config: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    prefix: str = ""
     packaged: bool = False
     notes: str = ""
     folder: Path | None = dataclasses.field(default=None, compare=False)
+
+    @model_validator(mode="after")
+    def _fields_are_of_the_family(self) -> TeacherCard:
+        """A field that its family does not read would be a wish nobody hears."""
+        for field, families in _FIELDS_OF.items():
+            if getattr(self, field) and self.family not in families:
+                raise ValueError(f"`{field}` means nothing for family {self.family}")
+        if self.family == "timm" and not self.architecture:
+            raise ValueError("family timm needs `architecture`, timm's name of the network")
+        if self.family == "open_clip" and self.architecture and self.config:
+            raise ValueError("`architecture` and `config` contradict each other: give one")
+        if self.family == "medclip" and self.stage and self.stage > 4:
+            raise ValueError("`stage` is 1 to 4 for family medclip")
+        return self
 
 
 _CARD = TypeAdapter(TeacherCard)
@@ -179,3 +218,7 @@ def missing_weights(card: TeacherCard) -> VfssError:
             f"weights/{card.file[0]} in the workspace, or set {WEIGHTS_VARIABLE} to its folder."
         )
     return WeightsMissing(f"no weights of teacher {card.name}", file=card.file[0], remedy=remedy)
+
+
+def card_fault(card: TeacherCard, what: str, remedy: str) -> ConfigError:
+    return ConfigError(f"card of teacher {card.name}: {what}", remedy=remedy)

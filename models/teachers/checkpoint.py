@@ -151,6 +151,28 @@ def fit(
     return dropped
 
 
+def below(checkpoint: Checkpoint, prefix: str) -> tuple[Checkpoint, tuple[str, ...]]:
+    """The tensors whose names begin with `prefix`, without it; and the names of all others.
+
+    Raises WeightsMismatch when no name does. A prefix that opening took off already is no fault.
+    """
+    if not prefix or prefix in checkpoint.unwrapped:
+        return checkpoint, ()
+    inner = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in checkpoint.tensors.items()
+        if name.startswith(prefix)
+    }
+    if not inner:
+        first = ", ".join(list(checkpoint.tensors)[:3])
+        raise checkpoint.mismatch(
+            f"no tensor's name begins with {prefix!r} (the first are {first})",
+            remedy="Mend `prefix` in the card.",
+        )
+    others = tuple(name for name in checkpoint.tensors if not name.startswith(prefix))
+    return checkpoint.renamed(inner), others
+
+
 def ratio(hidden: int, width: int) -> float:
     """`hidden / width`, a hair larger, so that libraries that cut `width * ratio` get `hidden`."""
     return hidden / width * (1 + 1e-9)

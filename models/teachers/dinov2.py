@@ -102,7 +102,9 @@ def _config_beside(checkpoint: Checkpoint, width: int) -> dict[str, Any]:
 def build_dinov2(card: TeacherCard, checkpoint: Checkpoint) -> DinoTeacher:
     """Raises WeightsMismatch when the file is no DINOv2 or not all of one."""
     if any("register_tokens" in name for name in checkpoint.tensors):
-        raise checkpoint.mismatch("has register tokens, which this version does not read")
+        raise checkpoint.mismatch(
+            "has register tokens", "Give it a card of family transformers (docs/teachers.md)."
+        )
     rename: Callable[[Tensors], Tensors]
     if "blocks.0.ls1.gamma" in checkpoint:
         layout, rename = "original DINOv2 (backbone_compatible)", _from_original

@@ -1,18 +1,26 @@
-"""The open_clip family (BiomedCLIP): image towers that are timm ViTs, `visual.trunk.*`."""
+"""The open_clip family (BiomedCLIP): image towers, `visual.*`.
+
+A timm ViT (`visual.trunk.*`) is read from its tensor shapes. Any other tower is built from the
+card's `config` or `architecture`, or from the open_clip_config.json beside the weights.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
 import torch
+from open_clip import get_model_config
+from open_clip.model import CLIPVisionCfg, _build_vision_tower
+from timm import is_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
 from .base import Teacher
-from .card import TeacherCard
-from .checkpoint import Checkpoint, fit, ratio
+from .card import TeacherCard, card_fault
+from .checkpoint import Checkpoint, below, fit, ratio
 from .preprocess import Preprocessing
 
 _TRUNK = "visual.trunk."
@@ -79,8 +87,84 @@ def read_trunk(checkpoint: Checkpoint) -> VisionTransformer:
     )
 
 
-def build_open_clip(card: TeacherCard, checkpoint: Checkpoint) -> OpenClipTeacher:
-    """Raises WeightsMismatch when the file holds no such tower, or not all of it."""
-    if f"{_TRUNK}patch_embed.proj.weight" not in checkpoint:
-        raise checkpoint.mismatch("is no open_clip model with a timm ViT image tower")
-    return OpenClipTeacher(card, checkpoint, "open_clip, timm trunk")
+class TowerTeacher(Teacher):
+    """Any tower that open_clip builds: its last map after its norm, or that of `stage`."""
+
+    def __init__(self, card: TeacherCard, checkpoint: Checkpoint, config: dict[str, Any]) -> None:
+        super().__init__(card, checkpoint, "open_clip, its own tower")
+        holder: Any = nn.Module()
+        holder.visual = build_tower(card, config)
+        inner, spare = below(checkpoint, card.prefix)
+        dropped = fit(holder, inner, network="an open_clip tower", drop=card.drop)
+        self.dropped = (*dropped, *spare)
+        self.network = holder.visual
+        self.preprocessing = Preprocessing.of(card, card.image_size)
+        self.channels, self.grid = self.map_shape()
+
+    def encode(self, images: Tensor) -> Tensor:
+        maps = self.network.forward_intermediates(
+            images,
+            indices=[self.card.stage - 1] if self.card.stage else 1,
+            normalize_intermediates=True,
+            intermediates_only=True,
+        )["image_intermediates"]
+        last: Tensor = maps[-1]
+        return last
+
+    def pooled(self, frames: Tensor) -> Tensor:
+        """uint8 (B, H, W) → unit vectors (B, E), comparable with the text tower's."""
+        with torch.no_grad():
+            images = self.preprocessing(frames.to(self.device))
+            return functional.normalize(self.network(images).float(), dim=-1)
+
+
+def read_config(card: TeacherCard, checkpoint: Checkpoint) -> dict[str, Any]:
+    """embed_dim and vision_cfg, as open_clip names them. Raises ConfigError."""
+    said: Any = dict(card.config)
+    if card.architecture:
+        said = get_model_config(card.architecture)
+    elif not said:
+        try:
+            path = checkpoint.file.parent / "open_clip_config.json"
+            said = json.loads(path.read_text(encoding="utf-8"))
+            said = said.get("model_cfg", said) if isinstance(said, dict) else None
+        except (OSError, ValueError):
+            said = None
+    if not isinstance(said, dict) or not isinstance(said.get("vision_cfg"), dict):
+        raise card_fault(
+            card,
+            f"open_clip knows no {card.architecture!r}"
+            if card.architecture
+            else "nothing says which open_clip tower this is",
+            "Give `architecture` (open_clip's name, such as ViT-B-32), or save the published "
+            "open_clip_config.json beside the weights.",
+        )
+    return said
+
+
+def build_tower(card: TeacherCard, config: dict[str, Any]) -> nn.Module:
+    """The image tower, random. Raises ConfigError."""
+    said = dict(config["vision_cfg"]) | {"timm_model_pretrained": False}
+    trunk = said.get("timm_model_name")
+    if trunk and not is_model(str(trunk).partition(".")[0]):
+        raise card_fault(card, f"timm knows no network {trunk!r}", "Mend `config`.")
+    try:
+        tower: nn.Module = _build_vision_tower(
+            int(config["embed_dim"]), CLIPVisionCfg(**said), bool(config.get("quick_gelu"))
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise card_fault(
+            card, f"open_clip cannot build this tower ({reason})", "Mend `config`."
+        ) from error
+    return tower
+
+
+def build_open_clip(card: TeacherCard, checkpoint: Checkpoint) -> Teacher:
+    """Raises WeightsMismatch when the file holds no such tower, or not all of it; ConfigError."""
+    said = card.architecture or card.config
+    if not said and f"{_TRUNK}patch_embed.proj.weight" in checkpoint:
+        return OpenClipTeacher(card, checkpoint, "open_clip, timm trunk")
+    if not card.prefix and not any(name.startswith("visual.") for name in checkpoint.tensors):
+        raise checkpoint.mismatch("is no open_clip model: it has no image tower `visual.`")
+    return TowerTeacher(card, checkpoint, read_config(card, checkpoint))

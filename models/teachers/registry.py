@@ -14,6 +14,8 @@ from .dinov2 import build_dinov2
 from .medclip import build_medclip
 from .open_clip import build_open_clip
 from .sam import build_sam
+from .timm import build_timm
+from .transformers import build_transformers
 
 Builder = Callable[[TeacherCard, Checkpoint], Teacher]
 
@@ -23,6 +25,8 @@ BUILDERS: dict[str, Builder] = {
     "dinov2": build_dinov2,
     "medclip": build_medclip,
     "open_clip": build_open_clip,
+    "transformers": build_transformers,
+    "timm": build_timm,
 }
 
 

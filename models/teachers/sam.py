@@ -134,6 +134,11 @@ class SamTeacher(Teacher):
             return torch.cat([self.network.image_encoder(image) for image in images.split(1)])
         return self.network.image_encoder(images)
 
+    @property
+    def takes_boxes(self) -> bool:
+        """Whether `mask_logits` works: a decoder in the file, frames stretched to its square."""
+        return self.has_masks and self.preprocessing.resize == "stretch"
+
     def mask_logits(self, frames: Tensor, boxes: Sequence[Tensor]) -> list[Tensor]:
         """Mask logits under box prompts, as MedSAM_Inference.py asks for them.
 

@@ -1,8 +1,9 @@
-"""How teachers' losses are weighted: uniform, by an MLP on the losses, or by attention.
+"""How teachers' losses are weighted: alike, by an MLP on the losses, by attention, or by dropping.
 
 Both learned rules are trained on the very loss they weight, Σ α_i L_i, so the cheapest way down is
 to put all weight on the easiest teacher. A floor under the entropy of α forbids it: the weights
-are mixed with equal ones just as far as the floor demands.
+are mixed with equal ones just as far as the floor demands. Dropping learns nothing: it looks away
+from teachers that a frame matches well already.
 """
 
 from __future__ import annotations
@@ -12,16 +13,24 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..config import Balancing
+from ..config import Balancing, DistillConfig
+from .processes import Processes
+
+_ALONE = Processes()
 
 
 class Balance(nn.Module):
     """Detached losses (T,) → weights α (T,), positive, summing to 1, entropy ≥ floor · log T."""
 
-    def __init__(self, teachers: int, floor: float) -> None:
+    def __init__(self, teachers: int, floor: float = 0.0) -> None:
         super().__init__()
         self.teachers = teachers
         self.floor = floor
+
+    def weigh(self, losses: Tensor, frames: int, processes: Processes = _ALONE) -> Tensor:
+        """Losses of each frame here (T, b) of `frames` in the whole batch → α (T, b)."""
+        mean = processes.total(losses.detach().sum(1)) / frames
+        return self(mean)[:, None].expand_as(losses)
 
     def logits(self, losses: Tensor) -> Tensor:
         return torch.zeros_like(losses)
@@ -57,11 +66,33 @@ class AttentionBalance(Balance):
         return self.keys @ self.query / math.sqrt(len(self.query))
 
 
-RULES: dict[Balancing, type[Balance]] = {
-    "uniform": Balance,
-    "mlp": MlpBalance,
-    "attention": AttentionBalance,
-}
+class DropBalance(Balance):
+    """Per frame, the worst-matched teacher stays and each other is dropped with a probability.
+
+    Teacher dropping of UNIC (Sarıyıldız et al. 2024), where the probability is .5; here those that
+    stay share the frame's weight. Draws from torch's generator, the same in every process.
+    """
+
+    def __init__(self, teachers: int, probability: float = 0.5) -> None:
+        super().__init__(teachers)
+        self.probability = probability
+
+    def weigh(self, losses: Tensor, frames: int, processes: Processes = _ALONE) -> Tensor:
+        mine = processes.part(frames)
+        draws = torch.rand(self.teachers, frames)[:, mine].to(losses.device)
+        stays = draws >= self.probability
+        stays.scatter_(0, losses.detach().argmax(0, keepdim=True), value=True)
+        return stays.to(losses.dtype) / stays.sum(0)
+
+
+def build_balance(config: DistillConfig, teachers: int) -> Balance:
+    """The rule of the settings; a single teacher has all weight anyway."""
+    if teachers < 2 or config.balancing == "uniform":
+        return Balance(teachers)
+    if config.balancing == "drop":
+        return DropBalance(teachers, config.drop_probability)
+    rules: dict[Balancing, type[Balance]] = {"mlp": MlpBalance, "attention": AttentionBalance}
+    return rules[config.balancing](teachers, config.entropy_floor)
 
 
 def entropy(alpha: Tensor) -> float:

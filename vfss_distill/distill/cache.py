@@ -1,17 +1,17 @@
-"""Teachers' features, computed once: one fp16 shard per study and teacher.
+"""Teachers' features, computed once: one shard per study and teacher, in fp16 or, by option, int8.
 
-    cache/<teacher>-<digest12>/<study>.safetensors   {"features": (n, C, g, g) fp16, "frames": (n,)}
+    cache/<teacher>-<digest12>/<study>.safetensors   {"features": (n, C, g, g), "frames": (n,)}
     cache/<teacher>-<digest12>/index.json            what the digest stands for; shards and sizes
 
-The digest covers weights, preprocessing and grid; a shard also bears the digest of its study's
-frames. Safe to delete; a killed run goes on at the first missing shard.
+The digest covers weights, preprocessing, grid and kind of number; a shard also bears the digest of
+its study's frames and a checksum, and is verified before it is used. Safe to delete; a killed run
+goes on at the first missing shard.
 """
 
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +30,8 @@ from ..models.decoder import pool_to
 from ..provenance import digest_json, document
 from ..workspace import free_bytes, is_temporary, read_json, write_bytes, write_json
 from .data import Key, Tick
+from .forecast import Forecast
+from .packing import BYTES, PackingLoss, checksum, pack, unpack
 from .standardise import Floats, Standardiser
 
 if TYPE_CHECKING:
@@ -59,17 +61,20 @@ class Recipe:
     fingerprint: str
     channels: int
     grid: int
+    numbers: str = "float16"
 
     @property
     def digest(self) -> str:
-        return digest_json({**vars(self), "letterbox": RULE, "dtype": "float16"})
+        facts = dict(vars(self))
+        dtype = facts.pop("numbers")
+        return digest_json({**facts, "letterbox": RULE, "dtype": dtype})
 
     @property
     def folder_name(self) -> str:
         return f"{self.teacher}-{self.digest[:12]}"
 
     def bytes_for(self, frames: int) -> int:
-        return frames * self.channels * self.grid * self.grid * HALF
+        return frames * self.channels * self.grid * self.grid * BYTES[self.numbers]
 
 
 def jobs_from(studies: Sequence[Study], keys: Sequence[Key]) -> list[Job]:
@@ -114,21 +119,22 @@ def fill_cache(
             file=root.name,
             remedy="Raise unlabelled_every, lower grid, or delete cache/ folders no longer used.",
         )
-    done, started = 0, time.monotonic()
-    for number, job in enumerate(todo):
-        features = _compute(
-            teacher,
-            recipe,
-            job,
-            batch_size,
-            lambda n, before=done: tick(before + n, frames, recipe.teacher),  # type: ignore[misc]
-        )
-        _write_shard(folder, recipe, job, features)
+    done, lost, forecast = 0, PackingLoss(), Forecast(recipe.teacher, frames, say)
+
+    def seen(more: int) -> None:
+        tick(done + more, frames, recipe.teacher)
+        forecast.seen(done + more)
+
+    for job in todo:
+        features = _compute(teacher, recipe, job, batch_size, seen)
+        parts = pack(features, recipe.numbers)
+        lost.add(features, parts)
+        header = {"recipe": recipe.digest, "frames_sha256": frames_digest(job.study, job.frames)}
+        write_shard(folder, recipe, job, parts, header)
         done += len(job.frames)
-        if number == 0 and len(todo) > 1:
-            left = (time.monotonic() - started) / done * (frames - done)
-            if left > 60:
-                say(f"{recipe.teacher}: about {round(left / 60)} min to go")
+        forecast.seen(done, whole_study=True)
+    if recipe.numbers != "float16":
+        say(f"{recipe.teacher}: {recipe.numbers} costs {lost.share:.2%} of the features' spread")
     return folder
 
 
@@ -181,21 +187,37 @@ class TeacherFeatures:
         tokens = self._raw(key)
         if self.standardiser is not None:
             tokens = self.standardiser(tokens)
-        return tokens.T.reshape(self.channels, self.grid, self.grid).astype(np.float16)
+        half = tokens.T.reshape(self.channels, self.grid, self.grid).astype(np.float16)
+        self._check(half, key)
+        return half
 
     def _raw(self, key: Key) -> Floats:
         """→ (g², C)"""
-        file, row_of = self._open(key[0])
+        file, row_of, offset, scale = self._open(key[0])
         row = row_of[key[1]]
-        features = file.get_slice("features")[row : row + 1].numpy()[0].astype(np.float32)
+        features = unpack(file.get_slice("features")[row : row + 1].numpy()[0], offset, scale)
+        self._check(features, key)
         tokens: Floats = features.reshape(self.channels, -1).T
         return tokens
 
-    def _open_shard(self, number: int) -> tuple[Any, dict[int, int]]:
-        path = _shard(self._folder, self._studies[number].id)
+    def _check(self, features: NDArray[Any], key: Key) -> None:
+        if not np.isfinite(features).all():
+            raise ModelError(
+                f"cached features of teacher {self.name} are not finite for study "
+                f"{self._studies[key[0]].id}, frame {key[1]}",
+                remedy=f"Run `vfss cache prune --teacher {self.name}`, then the same again.",
+            )
+
+    def _open_shard(self, number: int) -> tuple[Any, dict[int, int], Any, Any]:
+        path = shard_path(self._folder, self._studies[number].id)
         file = safe_open(path, framework="pt")  # memory-mapped; freed with the object
         frames = file.get_tensor("frames").tolist()
-        return file, {frame: row for row, frame in enumerate(frames)}
+        rows = {frame: row for row, frame in enumerate(frames)}
+        packed = "scale" in file.keys()  # noqa: SIM118
+        offset, scale = (
+            file.get_tensor(name).numpy() if packed else None for name in ("offset", "scale")
+        )
+        return file, rows, offset, scale
 
 
 def frames_digest(study: Study, frames: Sequence[int]) -> str:
@@ -220,7 +242,7 @@ def _compute(
     pieces = []
     for first in range(0, len(job.frames), batch_size):
         numbers = job.frames[first : first + batch_size]
-        squares = torch.from_numpy(np.stack([_square(job.study, n) for n in numbers]))
+        squares = torch.from_numpy(np.stack([full_square(job.study, n) for n in numbers]))
         with torch.no_grad():
             features = pool_to(teacher.features(squares).float().cpu(), recipe.grid)
         expected = (len(numbers), recipe.channels, recipe.grid, recipe.grid)
@@ -242,7 +264,7 @@ def _compute(
     return torch.cat(pieces)
 
 
-def _square(study: Study, frame: int) -> NDArray[np.uint8]:
+def full_square(study: Study, frame: int) -> NDArray[np.uint8]:
     """At full size: each teacher does its own resizing."""
     grey = study.read_frame(frame)
     height, width = grey.shape
@@ -250,12 +272,12 @@ def _square(study: Study, frame: int) -> NDArray[np.uint8]:
     return square
 
 
-def _shard(folder: Path, study: str) -> Path:
+def shard_path(folder: Path, study: str) -> Path:
     return folder / f"{study}.safetensors"
 
 
 def _is_good(folder: Path, recipe: Recipe, job: Job, say: Say) -> bool:
-    path = _shard(folder, job.study.id)
+    path = shard_path(folder, job.study.id)
     if not path.exists():
         return False
     fault = _fault(path, recipe, job)
@@ -271,6 +293,7 @@ def _fault(path: Path, recipe: Recipe, job: Job) -> str:
             header = file.metadata() or {}
             shape = tuple(file.get_slice("features").get_shape())
             frames = tuple(file.get_tensor("frames").tolist())
+            parts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError):
         return "are damaged"
     if header.get("recipe") != recipe.digest:
@@ -281,14 +304,24 @@ def _fault(path: Path, recipe: Recipe, job: Job) -> str:
         return "lack some frames"
     if header.get("frames_sha256") != frames_digest(job.study, frames):
         return "are of other frames"
+    if header.get("sha256") != checksum(parts):
+        return "do not have their checksum"
     return ""
 
 
-def _write_shard(folder: Path, recipe: Recipe, job: Job, features: Tensor) -> None:
-    header = {"recipe": recipe.digest, "frames_sha256": frames_digest(job.study, job.frames)}
-    tensors = {"features": features.contiguous(), "frames": torch.tensor(job.frames)}
+def write_shard(
+    folder: Path, recipe: Recipe, job: Job, parts: Mapping[str, Tensor], header: dict[str, str]
+) -> None:
+    """One study's shard, and the index brought up to date. Raises StorageError."""
+    tensors = {**parts, "frames": torch.tensor(job.frames)}
+    header = {**header, "sha256": checksum(tensors)}
     # As bytes: a full disk is then an OSError, which write_bytes understands.
-    write_bytes(_shard(folder, job.study.id), save(tensors, metadata=header))
+    write_bytes(shard_path(folder, job.study.id), save(tensors, metadata=header))
+    write_index(folder, recipe)
+
+
+def write_index(folder: Path, recipe: Recipe) -> None:
+    """What the folder is of, and the shards in it now. Raises StorageError."""
     shards = {
         path.stem: path.stat().st_size
         for path in sorted(folder.glob("*.safetensors"))

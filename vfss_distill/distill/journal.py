@@ -4,28 +4,50 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from ..workspace import atomic_path, write_text
+from ..workspace import atomic_path, storage_errors, write_text
+from .events import Events
 
 
 class Metrics:
-    """metrics.jsonl, one line a step; on resume, lines from the checkpoint's step on go."""
+    """metrics.jsonl, one line a step; on resume, lines from the checkpoint's step on go.
 
-    def __init__(self, path: Path, step: int) -> None:
+    Without a path nothing is written: another process of the same training does. `tensorboard`
+    writes the same numbers into event files beside it.
+    """
+
+    def __init__(self, path: Path | None, step: int, *, tensorboard: bool = False) -> None:
         self.path = path
+        self.step = step
+        self.tensorboard = tensorboard and path is not None
+        if path is None:
+            return
         kept = [line for line in _whole_lines(path) if json.loads(line)["step"] < step]
         write_text(path, "".join(f"{line}\n" for line in kept))
 
     def __enter__(self) -> Metrics:
-        self.stream = self.path.open("a", encoding="utf-8", buffering=1)
+        self.stream: TextIO | None = None
+        self.events: Events | None = None
+        if self.path is not None:
+            self.stream = self.path.open("a", encoding="utf-8", buffering=1)
+            if self.tensorboard:
+                self.events = Events(self.path.parent, self.step)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stream.close()
+        if self.path is not None and self.stream is not None:
+            with storage_errors(self.path):
+                self.stream.close()
+        if self.events is not None:
+            self.events.close()
 
     def write(self, record: dict[str, Any]) -> None:
-        self.stream.write(json.dumps(_rounded(record), allow_nan=True) + "\n")
+        if self.path is not None and self.stream is not None:
+            with storage_errors(self.path):
+                self.stream.write(json.dumps(_rounded(record), allow_nan=True) + "\n")
+        if self.events is not None:
+            self.events.write(record)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -36,8 +58,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def _whole_lines(path: Path) -> list[str]:
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if line.startswith("{") and line.endswith("}")]
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [line[:-1] for line in lines if line.startswith("{") and line.endswith("}\n")]
 
 
 def _rounded(value: Any) -> Any:
@@ -60,9 +82,14 @@ def draw_curves(metrics: Path, target: Path) -> None:
         "task loss (BCE + Dice)": _series(lines, "task"),
         "validation Dice": _series(lines, "val_dice"),
     }
+    if outputs := _series(lines, "outputs"):
+        panels["losses on teachers' outputs"] = outputs
+    columns = (len(panels) + 1) // 2
     with plt.rc_context({"svg.hashsalt": "vfss", "font.size": 8}):
-        figure, axes = plt.subplots(2, 2, figsize=(10, 6), layout="constrained")
-        for axis, (title, series) in zip(axes.flat, panels.items(), strict=True):
+        figure, axes = plt.subplots(2, columns, figsize=(5 * columns, 6), layout="constrained")
+        for axis in axes.flat[len(panels) :]:
+            axis.set_axis_off()
+        for axis, (title, series) in zip(axes.flat, panels.items(), strict=False):
             axis.set_title(title)
             axis.set_xlabel("step")
             for name, (steps, values) in series.items():

@@ -11,53 +11,40 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..config import DistillConfig
 from ..errors import ModelError
 from ..models.students import Student
-from .augment import geometric, photometric
-from .cache import Say, TeacherFeatures
+from .agreement import agree_on_masks, align
+from .batches import Batch, Batches, Material
+from .cache import Say
 from .checkpoint import FOLDER, Training, load_checkpoint, save_checkpoint
-from .data import Frames, Key, LabelledBatch, LabelledFrames, Order, Tick, unpack
+from .data import Tick
 from .journal import Metrics
-from .losses import feature_loss, task_loss
+from .losses import task_loss
+from .processes import Processes
 from .projector import Heads
 from .validation import mean_dice, validate
-
-# In stage 2 each batch of masks travels with this share of frames for alignment.
-_ALIGN_SHARE = 0.25
-_STREAM_ALIGN, _STREAM_TASK = 1, 2
-
-
-@dataclass(frozen=True)
-class Material:
-    """What the loop trains on. `align_keys` is empty and `teachers` too in a supervised run."""
-
-    frames: Frames
-    align_keys: Sequence[Key]
-    teachers: Sequence[TeacherFeatures]
-    labelled: LabelledFrames
-    validation: LabelledFrames | None
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run computes and writes, and whom it tells."""
+    """Where a run computes and writes, whom it tells, and who else takes part."""
 
     folder: Path
     device: torch.device
     tick: Tick
     say: Say
+    processes: Processes = field(default_factory=Processes)
 
 
 @dataclass(frozen=True)
@@ -73,12 +60,16 @@ class Trained:
     interrupted: bool
 
 
-def start(student: Student, material: Material, config: DistillConfig, device: Any) -> Training:
+def start(student: Student, material: Material, config: DistillConfig, place: Place) -> Training:
     """A training at step 0. The caller has seeded torch before building the student."""
+    device = place.device
     student.to(device)
     shapes = [(teacher.channels, teacher.grid) for teacher in material.teachers]
-    heads = Heads(student.embed_channels, shapes, config).to(device)
+    embeddings = [one.length for one in material.outputs.embeddings]
+    heads = Heads(student.embed_channels, shapes, config, embeddings).to(device)
     ema = copy.deepcopy(student).eval().requires_grad_(False)
+    for network in (student, heads):
+        place.processes.share_statistics(network)
     decay: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for parameter in (*student.parameters(), *heads.parameters()):
@@ -99,60 +90,35 @@ def train(training: Training, material: Material, config: DistillConfig, place: 
 
     Raises ModelError, with the last good checkpoint kept, when a loss is not finite.
     """
-    student, heads, device = training.student, training.heads, place.device
+    student, device, processes = training.student, place.device, place.processes
     total = config.align_steps + config.task_steps
-    align_order = Order(len(material.align_keys), config.seed, _STREAM_ALIGN)
-    task_order = Order(len(material.labelled), config.seed, _STREAM_TASK)
+    batches = Batches(material, config, student.logit_stride, processes)
     parameters = [p for group in training.optimiser.param_groups for p in group["params"]]
-    # One process for now. With several, every process computes the same batch and takes its
-    # slice here: rank, world = accelerator.process_index, accelerator.num_processes.
-    checkpoint = place.folder / FOLDER
+    log = place.folder / "metrics.jsonl" if processes.is_first else None
 
-    with Metrics(place.folder / "metrics.jsonl", training.step) as metrics, _stop_asked() as stop:
+    metrics = Metrics(log, training.step, tensorboard=config.tensorboard)
+    with metrics, _stop_asked(processes) as stop:
         for step in range(training.step, total):
             started = time.monotonic()
             aligning = step < config.align_steps
-            generator = _generator(config.seed, step, device)
             rate = learning_rate(step, config)
             for group in training.optimiser.param_groups:
                 group["lr"] = rate
-
-            # Batch: frames for alignment keep their geometry, frames for masks are moved too.
-            align_keys, task_batch = _draw(
-                step, aligning, material, config, align_order, task_order
-            )
-            frames, masks, labelled = _prepare(
-                align_keys, task_batch, material, generator, device, student.logit_stride
-            )
-
-            # Forward and loss.
-            student.train()
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                embedding, pyramid = student.embed(frames)  # (B, E, g, g)
-            first = len(frames) - len(align_keys)
-            loss = torch.zeros((), device=device)
+            if (proposals := material.proposals) is not None and step >= proposals.at:
+                batches.add_masks([proposals.before(step, training.ema, device)])
+                material = replace(material, proposals=None)
+            batch = batches.at(step, device)
             record: dict[str, Any] = {"step": step, "stage": "align" if aligning else "task"}
-            if align_keys:
-                aligned = _align(embedding[first:].float(), align_keys, material, heads, record)
-                loss = loss + (aligned if aligning else config.align_weight * aligned)
-            if task_batch is not None:
-                with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                    # All frames, though only the first have masks: the gradient of a slice loses
-                    # the channels-last layout, and every level would pay for it.
-                    logits = student.decode(pyramid)
-                logits = logits[:first] if align_keys else logits
-                masked = task_loss(logits.float(), masks, labelled)  # (first, T, S/2, S/2)
-                record["task"] = masked.item()
-                loss = loss + masked
+            loss, embedding = _loss(batch, training, material, config, processes, record)
 
             # Backward, step, running average. The weights stay as they were when anything is NaN.
             training.optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            (loss / processes.world).backward()
+            processes.add_gradients(parameters)
             norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm)
             record |= {"loss": loss.item(), "norm": norm.item(), "lr": rate}
             if not (math.isfinite(record["loss"]) and math.isfinite(record["norm"])):
-                keys = [*(task_batch.keys if task_batch else []), *align_keys]
-                raise _not_finite(step, keys, embedding, material)
+                raise _not_finite(step, batch, embedding, material, processes)
             training.optimiser.step()
             update_average(training.ema, student, min(config.ema, (1 + step) / (10 + step)))
             training.step = step + 1
@@ -160,16 +126,55 @@ def train(training: Training, material: Material, config: DistillConfig, place: 
             # Look, write, go on.
             last = training.step == total
             if not aligning and (last or training.step % config.validate_every == 0):
-                record["val_dice"] = _validated(training, material, device)
+                record["val_dice"] = _validated(training, material, device, processes)
             metrics.write({**record, "s": time.monotonic() - started})
             place.tick(training.step, total, _words(record, training))
-            if last or stop.is_set() or training.step % config.checkpoint_every == 0:
-                save_checkpoint(checkpoint, training)
-            if stop.is_set() and not last:
+            stopping = processes.any(stop.is_set())
+            due = last or stopping or training.step % config.checkpoint_every == 0
+            if due and processes.is_first:
+                save_checkpoint(place.folder / FOLDER, training)
+            if stopping and not last:
                 break
 
     weights = training.best if training.best is not None else training.ema.state_dict()
     return Trained(weights, training.best_scores, training.step, training.step < total)
+
+
+def _loss(
+    batch: Batch,
+    training: Training,
+    material: Material,
+    config: DistillConfig,
+    processes: Processes,
+    record: dict[str, Any],
+) -> tuple[Tensor, Tensor]:
+    """Forward and loss over the whole batch. → scalar, and this process's embedding."""
+    student, device, first = training.student, batch.frames.device, batch.first_aligned
+    student.train()
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        embedding, pyramid = student.embed(batch.frames)  # (B, E, g, g)
+    loss = torch.zeros((), device=device)
+    if batch.aligned:
+        seen = _wide(embedding[first:])
+        aligned = align(seen, batch, material, training.heads, config, processes, record)
+        loss = loss + (config.align_weight * aligned if batch.has_masks else aligned)
+    if batch.has_masks:
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            # All frames, though only the first have masks: the gradient of a slice loses
+            # the channels-last layout, and every level would pay for it.
+            logits = _wide(student.decode(pyramid))  # (B, T, S/2, S/2)
+        masked = task_loss(logits[:first], batch.masks, batch.labelled, processes.total)
+        record["task"] = masked.item()
+        loss = loss + masked
+        if batch.drawn and batch.aligned:
+            drawn = agree_on_masks(logits[first:], batch, processes, record)
+            loss = loss + config.mask_weight * drawn
+    return loss, embedding
+
+
+def _wide(maps: Tensor) -> Tensor:
+    """At least float32: losses are not for half precision."""
+    return maps.to(torch.promote_types(maps.dtype, torch.float32))
 
 
 def resume_from(training: Training, folder: Path) -> bool:
@@ -204,82 +209,11 @@ def update_average(ema: nn.Module, student: nn.Module, decay: float) -> None:
             a.copy_(b)
 
 
-def _draw(
-    step: int,
-    aligning: bool,
-    material: Material,
-    config: DistillConfig,
-    align_order: Order,
-    task_order: Order,
-) -> tuple[list[Key], LabelledBatch | None]:
-    """→ keys for alignment (stage 1: a whole batch; stage 2: a share), and the labelled batch."""
-    size = config.batch_size
-    if aligning:
-        return [material.align_keys[row] for row in align_order.batch(step, size)], None
-    batch = material.labelled.batch(task_order.batch(step - config.align_steps, size))
-    if not material.teachers or config.align_weight == 0:
-        return [], batch
-    share = max(1, round(size * _ALIGN_SHARE))
-    # Stage 1 took whole batches; go on from any place, as long as the step decides it.
-    return [material.align_keys[row] for row in align_order.batch(step, share)], batch
-
-
-def _prepare(
-    align_keys: list[Key],
-    batch: LabelledBatch | None,
-    material: Material,
-    generator: torch.Generator,
-    device: torch.device,
-    stride: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """→ frames (B, C, S, S) 0..255, labelled ones first; masks (b, T, S/2, S/2), labelled (b, T).
-
-    Masks are averaged to the stride of the student's logits: soft edges, and for the usual stride
-    of 2 a quarter of the work of the loss.
-    """
-    parts: list[Tensor] = []
-    masks = labelled = torch.empty(0, device=device)
-    if batch is not None:
-        frames = photometric(batch.frames.to(device), generator)
-        frames, planes = geometric(frames, batch.planes.to(device), generator)
-        masks = nn.functional.avg_pool2d(unpack(planes, len(material.labelled.tasks)), stride)
-        labelled = batch.labelled.to(device)
-        parts.append(frames)
-    if align_keys:
-        parts.append(photometric(material.frames.batch(align_keys).to(device), generator))
-    return torch.cat(parts), masks, labelled
-
-
-def _align(
-    embedding: Tensor,
-    keys: list[Key],
-    material: Material,
-    heads: Heads,
-    record: dict[str, Any],
-) -> Tensor:
-    """Σ α_i L_i over the teachers; losses and weights go into `record`."""
-    losses = []
-    for teacher, projector in zip(material.teachers, heads.projectors, strict=True):
-        target = teacher.batch(keys).to(embedding.device)
-        if not bool(torch.isfinite(target).all()):
-            bad = int((~torch.isfinite(target).flatten(1).all(1)).nonzero()[0])
-            raise ModelError(
-                f"cached features of teacher {teacher.name} are not finite for "
-                f"{material.frames.name(keys[bad])}",
-                remedy="Delete the cache folder of that teacher and run it again.",
-            )
-        losses.append(feature_loss(projector(embedding), target))
-    stacked = torch.stack(losses)  # (teachers,)
-    alpha = heads.balance(stacked)
-    names = [teacher.name for teacher in material.teachers]
-    record["align"] = dict(zip(names, stacked.tolist(), strict=True))
-    record["alpha"] = dict(zip(names, alpha.tolist(), strict=True))
-    return (alpha * stacked).sum()
-
-
-def _validated(training: Training, material: Material, device: torch.device) -> dict[str, float]:
+def _validated(
+    training: Training, material: Material, device: torch.device, processes: Processes
+) -> dict[str, float]:
     """Dice of the averaged weights per task; keeps them if they are the best so far."""
-    if material.validation is None:
+    if material.validation is None or not processes.is_first:
         return {}
     scores = validate(training.ema, material.validation, device)
     if training.best is None or mean_dice(scores) >= mean_dice(training.best_scores):
@@ -288,21 +222,19 @@ def _validated(training: Training, material: Material, device: torch.device) -> 
     return scores
 
 
-def _not_finite(step: int, keys: list[Key], embedding: Tensor, material: Material) -> ModelError:
-    finite = torch.isfinite(embedding).flatten(1).all(1)
-    bad = [key for key, fine in zip(keys, finite.tolist(), strict=True) if not fine]
+def _not_finite(
+    step: int, batch: Batch, embedding: Tensor, material: Material, processes: Processes
+) -> ModelError:
+    fine = torch.isfinite(embedding).flatten(1).all(1).float()
+    first = batch.first_aligned
+    parts = ((fine[:first], len(batch.keys) - batch.aligned), (fine[first:], batch.aligned))
+    whole = [flag for part, count in parts for flag in processes.whole(part, count).tolist()]
+    bad = [key for key, flag in zip(batch.keys, whole, strict=True) if not flag]
     return ModelError(
         f"the loss or its gradient is not a number at step {step} "
-        f"({material.frames.name((bad or keys)[0])}); the last checkpoint is kept",
+        f"({material.frames.name((bad or batch.keys)[0])}); the last checkpoint is kept",
         remedy="Lower learning_rate, or look at that frame, then run `vfss distill --resume`.",
     )
-
-
-def _generator(seed: int, step: int, device: torch.device) -> torch.Generator:
-    """Seeds torch's own generator (dropout of a trunk) and returns one for augmentation."""
-    mixed = int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> 1)
-    torch.manual_seed(mixed)
-    return torch.Generator(device=device).manual_seed(mixed)
 
 
 def _words(record: dict[str, Any], training: Training) -> str:
@@ -312,12 +244,15 @@ def _words(record: dict[str, Any], training: Training) -> str:
 
 
 @contextmanager
-def _stop_asked() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM set the event, so that a step is finished first; a second one is final."""
+def _stop_asked(processes: Processes) -> Iterator[threading.Event]:
+    """Ctrl-C and SIGTERM set the event, so that a step is finished first; a second one is final.
+
+    Not among several processes: there the terminal and the launcher both send one.
+    """
     asked = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
+        if asked.is_set() and processes.world == 1:
             raise KeyboardInterrupt
         asked.set()
 

@@ -2,41 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+# Adds a sum over frames up over all processes that share a batch.
+Total = Callable[[Tensor], Tensor]
+
+
+def alone(part: Tensor) -> Tensor:
+    """The total where there is one process."""
+    return part
 
 
 def feature_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Half cosine distance over channels, half smooth-L1 (UNIC, Sarıyıldız et al. 2024).
 
-    Both (B, C, g, g), the teacher's standardised. → scalar; 0 when equal, about .5 + .2 for an
-    untrained student against features of unit variance.
+    Both (B, C, g, g), the teacher's standardised. → one number per frame (B,); 0 when equal, about
+    .5 + .2 for an untrained student against features of unit variance.
     """
-    cosine = 1 - F.cosine_similarity(student, teacher, dim=1).mean()
-    return 0.5 * cosine + 0.5 * F.smooth_l1_loss(student, teacher)
+    cosine = 1 - F.cosine_similarity(student, teacher, dim=1).mean((1, 2))
+    smooth = F.smooth_l1_loss(student, teacher, reduction="none").mean((1, 2, 3))
+    return 0.5 * cosine + 0.5 * smooth
 
 
-def task_loss(logits: Tensor, masks: Tensor, labelled: Tensor) -> Tensor:
-    """BCE + Dice over what is labelled, and nothing else.
+PRESENCE_WEIGHT = 0.1
+
+
+def task_loss(
+    logits: Tensor,
+    masks: Tensor,
+    labelled: Tensor,
+    total: Total = alone,
+    presence_weight: float = PRESENCE_WEIGHT,
+) -> Tensor:
+    """BCE + Dice over what is labelled, and nothing else; and a little of: is it there at all?
 
     `logits` and `masks` (B, T, s, s), masks 0..1 (soft edges welcome); `labelled` (B, T) bool.
     BCE: mean over pixels of labelled maps. Dice: per task over the labelled maps of the whole
     batch (V-Net's squared form, Milletari et al. 2016), mean over the tasks that occur; a task
-    that is absent from the whole batch is taught by BCE alone. → scalar, 0 if nothing is labelled.
+    that is absent from the whole batch is taught by BCE alone. Presence: BCE of the strongest 4×4
+    patch, since a false bolus of a hundred pixels hardly moves a mean over the frame; here it costs
+    all. → scalar, 0 if nothing is labelled.
     """
     known = labelled.to(logits.dtype)  # (B, T)
-    counted = known.sum().clamp_min(1)
     pixels = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean((2, 3))
-    bce = (pixels * known).sum() / counted
-
+    strongest = F.avg_pool2d(logits, 4, ceil_mode=True).amax((2, 3))
+    there = (masks.amax((2, 3)) > 0.5).to(logits.dtype)
     probabilities = torch.sigmoid(logits)
-    shared = ((probabilities * masks).sum((2, 3)) * known).sum(0)  # (T,)
-    squares = (probabilities.square() + masks.square()).sum((2, 3))
-    total = (squares * known).sum(0)
-    occurs = ((masks.sum((2, 3)) * known).sum(0) > 0).to(logits.dtype)
-    dice = 1 - 2 * shared / total.clamp_min(1e-6)
-    return bce + (dice * occurs).sum() / occurs.sum().clamp_min(1)
+    per_map = (  # each (B, T), summed over the batch to (T,)
+        pixels,
+        torch.ones_like(known),
+        (probabilities * masks).sum((2, 3)),
+        (probabilities.square() + masks.square()).sum((2, 3)),
+        masks.sum((2, 3)),
+        F.binary_cross_entropy_with_logits(strongest, there, reduction="none"),
+    )
+    bce, counted, shared, squares, truth, presence = total(
+        torch.stack([(m * known).sum(0) for m in per_map])
+    )
+    occurs = (truth > 0).to(logits.dtype)
+    dice = 1 - 2 * shared / squares.clamp_min(1e-6)
+    return (bce + presence_weight * presence).sum() / counted.sum().clamp_min(1) + (
+        dice * occurs
+    ).sum() / occurs.sum().clamp_min(1)
 
 
 def dice_scores(predicted: Tensor, truth: Tensor) -> Tensor:

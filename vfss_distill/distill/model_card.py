@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..config import DistillConfig
+from ..models.students import FULL_SIZE_TEACHERS
 from ..provenance import RESEARCH_USE_ONLY, digest_json
 from .validation import mean_dice
 
@@ -18,6 +19,7 @@ class CardFacts:
     config: DistillConfig
     encoder_parameters: int
     parameters: int
+    times_smaller: float
     teachers: Sequence[Mapping[str, str]]
     patients: Mapping[str, int]
     frames: Mapping[str, int]
@@ -26,6 +28,7 @@ class CardFacts:
     val_dice: Mapping[str, float]
     simulated: str
     steps: int
+    start: Mapping[str, str] = field(default_factory=dict)
 
 
 def model_card(facts: CardFacts) -> str:
@@ -41,7 +44,10 @@ def model_card(facts: CardFacts) -> str:
             "## What it is",
             "",
             f"- Student `{config.student}`: encoder {facts.encoder_parameters:,} parameters, "
-            f"{facts.parameters:,} with the decoder.",
+            f"{facts.parameters:,} with the decoder. "
+            f"The encoder is {facts.times_smaller:.0f} times "
+            f"smaller than {' + '.join(FULL_SIZE_TEACHERS)} at full size.",
+            *_start(facts.start),
             f"- Input {config.image_size}×{config.image_size} grey, "
             f"{1 + 2 * config.context} channel(s); one probability map per task.",
             f"- Trained for {facts.steps} steps (alignment {config.align_steps}, "
@@ -74,6 +80,15 @@ def model_card(facts: CardFacts) -> str:
             "",
         ]
     )
+
+
+def _start(start: Mapping[str, str]) -> list[str]:
+    if not start:
+        return []
+    licence = f", licence {start['licence']}" if start["licence"] else ""
+    return [
+        f"- The encoder started from `{start['source']}`{licence}, sha256 `{start['sha256'][:16]}`."
+    ]
 
 
 def _simulated(simulated: str) -> list[str]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..config import DistillConfig
 from ..models.decoder import pool_to
-from .balance import RULES, Balance
+from .balance import build_balance
 
 
 class Projector(nn.Module):
@@ -35,12 +35,17 @@ class Heads(nn.Module):
     """Projectors and balancing: no parameter of these reaches the exported student."""
 
     def __init__(
-        self, inputs: int, teachers: Sequence[tuple[int, int]], config: DistillConfig
+        self,
+        inputs: int,
+        teachers: Sequence[tuple[int, int]],
+        config: DistillConfig,
+        embeddings: Sequence[int] = (),
     ) -> None:
-        """`inputs`: the student's channels; `teachers`: channels and grid of each."""
+        """`inputs`: the student's channels; `teachers`: channels and grid of each; `embeddings`:
+        length of each embedding of whole frames."""
         super().__init__()
         self.projectors = nn.ModuleList(
             Projector(inputs, channels, grid) for channels, grid in teachers
         )
-        rule = RULES[config.balancing] if len(teachers) > 1 else Balance
-        self.balance: Balance = rule(len(teachers), config.entropy_floor)
+        self.balance = build_balance(config, len(teachers))
+        self.embedders = nn.ModuleList(Projector(inputs, length, 1) for length in embeddings)

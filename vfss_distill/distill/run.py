@@ -3,6 +3,7 @@
 runs/<run>/
   config.yaml  metrics.jsonl  train.log  curves.svg  last.ckpt/
   standardise.safetensors     statistics of the teachers' features
+  proposals.safetensors       masks a teacher drew where the student was sure, by option
   student.safetensors  facts.json  MODEL_CARD.md
 """
 
@@ -12,41 +13,50 @@ import contextlib
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
 from ..config import DistillConfig, dump_yaml
-from ..errors import DeviceError, VfssError, WeightsMissing
+from ..errors import DeviceError, VfssError
+from ..intake.leaks import refuse_leaks
 from ..models.decoder import parameters_of
-from ..models.students import Student, StudentConfig, build_student, save_student
-from ..models.teachers.card import TeacherCard, find_weights, load_card, missing_weights
-from ..models.teachers.registry import load_teacher
+from ..models.pretrained import initialise
+from ..models.students import (
+    FULL_SIZE_TEACHERS,
+    Student,
+    StudentConfig,
+    build_student,
+    save_student,
+)
 from ..provenance import RESEARCH_USE_ONLY, SCHEMA_VERSION, digest_json
-from ..workspace import Workspace, write_bytes, write_json, write_text
-from .cache import Recipe, Say, TeacherFeatures, fill_cache, jobs_from
-from .data import Frames, LabelledFrames, Tick, memory_budget
+from ..workspace import Workspace, read_json, storage_errors, write_json, write_text
+from .cache import Say
+from .checkpoint import FOLDER
+from .data import Tick
+from .events import check_tensorboard
 from .journal import draw_curves
-from .loop import Material, Place, Trained, resume_from, start, train
+from .loop import Place, Trained, resume_from, start, train
 from .model_card import CardFacts, model_card
+from .pictures import draw_features, shown_in
+from .preparation import TeacherFile, find_teachers, prepare
+from .processes import Processes, is_launched, joined, local_rank
 from .settings import MACHINE, check_unchanged, new_folder, read_run_config, task_set
-from .standardise import Standardiser, fit
 from .survey import Survey, survey
 from .validation import mean_dice
 
 THRESHOLD = 0.5
+START = "start.json"  # of the weights a student began with
 
 
 @dataclass(frozen=True)
 class RunOutcome:
     """What became of a run. `best_val_dice`: mean over tasks, None without validation labels.
 
-    An interrupted run has no student.safetensors yet; `distill(resume=folder)` goes on.
+    An interrupted run has no student.safetensors yet; `distill(resume=folder)` goes on. `silent`:
+    another process of the same training writes and speaks.
     """
 
     name: str
@@ -56,12 +66,7 @@ class RunOutcome:
     steps: int
     seconds: float
     interrupted: bool
-
-
-@dataclass(frozen=True)
-class TeacherFile:
-    card: TeacherCard
-    weights: Path
+    silent: bool = False
 
 
 def distill(
@@ -77,7 +82,8 @@ def distill(
     """Train a student. With `resume`, a run folder, go on from its last checkpoint.
 
     Ctrl-C ends the step, leaves a checkpoint and returns with `interrupted`. Raises UsageError
-    (resumed with other settings), WorkspaceError (nothing to train on), WeightsMissing (every
+    (resumed with other settings), WorkspaceError (nothing to train on), DataError (splits that
+    leak, a locked test set that was changed), WeightsMissing (every
     missing teacher at once), WeightsMismatch, ModelError (features or loss not finite),
     DeviceError, StorageError.
     """
@@ -85,29 +91,40 @@ def distill(
     if resume is not None:
         check_unchanged(config, read_run_config(resume))
     device = pick_device(config)
-    found = survey(workspace, task_set(workspace, config), config, say)
-    teachers = find_teachers(workspace, config, weights_folders)
-    folder = resume or new_folder(workspace, run_name)
-    with _run_folder(folder, is_new=resume is None) as log_file:
+    if config.tensorboard:
+        check_tensorboard()
+    with joined(device) as processes:
+        if not processes.is_first:
+            tick, say = (lambda *_: None), (lambda _: None)
+        found = survey(workspace, task_set(workspace, config), config, say)
+        refuse_leaks(workspace, tick=tick)
+        teachers = find_teachers(workspace, config, weights_folders)
+        folder = resume or new_folder(workspace, run_name)
+        processes.wait()  # until all know the name; then it is taken
+        with _run_folder(folder, is_new=resume is None, processes=processes) as log:
 
-        def tell(line: str) -> None:
-            with log_file.open("a", encoding="utf-8") as stream:
-                stream.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}\n")
-            say(line)
+            def tell(line: str) -> None:
+                log(line)
+                say(line)
 
-        write_text(folder / "config.yaml", dump_yaml(config))
-        place = Place(folder, device, tick, tell)
-        try:
-            trained, student, shas = _train(workspace, config, found, teachers, place)
-        except KeyboardInterrupt:
-            # Before the first step: shards that are complete stay.
-            return _outcome(folder, {}, 0, started, interrupted=True)
-        if not trained.interrupted:
-            student.load_state_dict(trained.weights)
-            _write_results(config, found, teachers, shas, trained, student, folder)
-            tell(f"{folder.name}: done after {trained.step} steps")
-        draw_curves(folder / "metrics.jsonl", folder / "curves.svg")
-    return _outcome(folder, trained.val_dice, trained.step, started, trained.interrupted)
+            place = Place(folder, device, tick, tell, processes)
+            if processes.is_first:
+                write_text(folder / "config.yaml", dump_yaml(config))
+            processes.wait()
+            try:
+                trained, student, shas = _train(workspace, config, found, teachers, place)
+            except KeyboardInterrupt:
+                # Before the first step: shards that are complete stay.
+                return _outcome(place, {}, 0, started, interrupted=True)
+            if processes.is_first:
+                if not trained.interrupted:
+                    student.load_state_dict(trained.weights)
+                    draw_features(folder, student, shown_in(found))
+                    _write_results(config, found, teachers, shas, trained, student, folder)
+                    place.say(f"{folder.name}: done after {trained.step} steps")
+                draw_curves(folder / "metrics.jsonl", folder / "curves.svg")
+        processes.wait()
+    return _outcome(place, trained.val_dice, trained.step, started, trained.interrupted)
 
 
 def _train(
@@ -124,91 +141,40 @@ def _train(
         config.student, config.image_size, config.context, found.tasks.ids, config.grid
     )
     student = build_student(shape)
-    training = start(student, material, config, place.device)
+    parameters = student.encoder_parameters()
+    _initialise(student, config, workspace, place)
+    training = start(student, material, config, place)
+    # Settings at their defaults are left out: a setting that came later changes no digest.
+    settings = config.model_dump(mode="json", exclude=MACHINE, exclude_defaults=True)
     training.identity = {
-        "configuration": digest_json(config.model_dump(mode="json", exclude=MACHINE)),
+        "configuration": digest_json(settings),
         "studies, labels or splits": found.digest(),
         "teachers' weights": digest_json(shas),
     }
     if resume_from(training, place.folder):
         place.say(f"{place.folder.name}: going on at step {training.step}")
+    here = place.processes.world
+    among = f", {here} processes" if here > 1 else ""
     place.say(
-        f"student {config.student}: encoder {student.encoder_parameters():,} parameters, "
+        f"student {config.student}: encoder {parameters:,} parameters "
+        f"({student.times_smaller():.0f} times smaller than {', '.join(FULL_SIZE_TEACHERS)} "
+        "together), "
         f"{len(material.labelled)} labelled and {len(material.align_keys)} alignment frames, "
-        f"{place.device.type} with {torch.get_num_threads()} thread(s)"
+        f"{place.device.type} with {torch.get_num_threads()} thread(s){among}"
     )
     return train(training, material, config, place), student.cpu(), shas
 
 
-def prepare(
-    workspace: Workspace,
-    config: DistillConfig,
-    found: Survey,
-    teachers: Sequence[TeacherFile],
-    place: Place,
-) -> tuple[Material, dict[str, str]]:
-    """Read frames and masks, fill the cache, standardise. → material, teachers' weight digests."""
-    budget = memory_budget()
-    align_keys = found.align_keys(config) if teachers else []
-    labelled_keys = found.train_labelled if config.task_steps else []
-    size = {"size": config.image_size, "context": config.context, "budget_bytes": budget}
-    features, shas = [], {}
-    for teacher in teachers:
-        with _loaded(teacher, place.device) as network:
-            shas[teacher.card.name] = network.weights_sha256
-            recipe = Recipe(
-                teacher.card.name,
-                network.weights_sha256,
-                network.fingerprint(),
-                network.channels,
-                min(config.grid, network.grid),
-            )
-            folder = fill_cache(
-                network,
-                recipe,
-                jobs_from(found.train, align_keys),
-                workspace.cache,
-                batch_size=32 if place.device.type == "cuda" else 4,
-                say=place.say,
-                tick=place.tick,
-            )
-        features.append(TeacherFeatures(folder, recipe, found.train, align_keys))
-    _standardise(features, config, place.folder / "standardise.safetensors")
-    for cached in features:
-        cached.hold(budget // len(features), place.tick)
-    frames = Frames(found.train, [*align_keys, *labelled_keys], **size, tick=place.tick)
-    labelled = LabelledFrames(
-        frames, labelled_keys, found.tasks.ids, budget_bytes=budget, tick=place.tick
-    )
-    validation = None
-    if config.task_steps and (keys := found.val_labelled):
-        seen = Frames(found.val, keys, **size, tick=place.tick)
-        validation = LabelledFrames(
-            seen, keys, found.tasks.ids, budget_bytes=budget, tick=place.tick
-        )
-    return Material(frames, align_keys, features, labelled, validation), shas
-
-
-def find_teachers(
-    workspace: Workspace, config: DistillConfig, folders: Sequence[Path]
-) -> list[TeacherFile]:
-    """Card and weights of each teacher. Raises UsageError, WeightsMissing naming all missing."""
-    found, missing = [], []
-    for name in config.teachers:
-        is_file = name.endswith((".yaml", ".yml"))
-        card = load_card(str(workspace.root / name) if is_file else name, workspace.root)
-        weights = find_weights(card, folders=folders)
-        if weights is None:
-            missing.append(missing_weights(card))
-        else:
-            found.append(TeacherFile(card, weights))
-    if len(missing) == 1:
-        raise missing[0]
-    if missing:
-        files = ", ".join(error.file or "" for error in missing)
-        remedies = " ".join(f"{error.what}: {error.remedy}" for error in missing)
-        raise WeightsMissing(f"weights of {len(missing)} teachers", file=files, remedy=remedies)
-    return found
+def _initialise(
+    student: Student, config: DistillConfig, workspace: Workspace, place: Place
+) -> None:
+    """Weights to start from, where the settings name some; a resumed run has its own."""
+    if not config.init or (place.folder / FOLDER).is_dir():
+        return
+    begun = initialise(student, config.init, workspace.root)
+    place.say(f"student {config.student}: {begun.words}")
+    if place.processes.is_first:
+        write_json(place.folder / START, {"schema_version": SCHEMA_VERSION, **asdict(begun)})
 
 
 def pick_device(config: DistillConfig) -> torch.device:
@@ -219,53 +185,32 @@ def pick_device(config: DistillConfig) -> torch.device:
         raise DeviceError(
             "no CUDA device that torch can use", remedy="Use --device cpu; see `vfss doctor`."
         )
-    use_cuda = config.device != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if use_cuda else "cpu")
+    if config.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", local_rank()) if is_launched() else torch.device("cuda")
 
 
 @contextlib.contextmanager
-def _loaded(teacher: TeacherFile, device: torch.device) -> Iterator[Any]:
-    """The network while it is needed: several full-size teachers at once would not fit."""
-    network = load_teacher(teacher.card, teacher.weights, device=device.type)
-    try:
-        yield network
-    finally:
-        del network
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-
-
-@contextlib.contextmanager
-def _run_folder(folder: Path, *, is_new: bool) -> Iterator[Path]:
-    """Yield the log's path. A run that failed before it had a checkpoint leaves no folder."""
+def _run_folder(folder: Path, *, is_new: bool, processes: Processes) -> Iterator[Say]:
+    """Yield what writes a line to the log. A run that failed before it had a checkpoint leaves no
+    folder."""
+    if not processes.is_first:
+        yield lambda _: None
+        return
     folder.mkdir(parents=True, exist_ok=True)
+
+    path = folder / "train.log"
+
+    def log(line: str) -> None:
+        with storage_errors(path), path.open("a", encoding="utf-8") as stream:
+            stream.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}\n")
+
     try:
-        yield folder / "train.log"
+        yield log
     except VfssError:
         if is_new and not (folder / "last.ckpt").exists():
             shutil.rmtree(folder, ignore_errors=True)
         raise
-
-
-def _standardise(features: Sequence[TeacherFeatures], config: DistillConfig, path: Path) -> None:
-    """Statistics over the training patients' features, kept in the run for good."""
-    stored: dict[str, Any] = {}
-    with contextlib.suppress(OSError, SafetensorError):
-        stored = load_file(path)
-    for cached in features:
-        parts = {part: stored.get(f"{cached.name}.{part}") for part in ("mean", "scale", "matrix")}
-        if parts["mean"] is not None and parts["scale"] is not None:
-            cached.standardiser = Standardiser(parts["mean"], parts["scale"], parts["matrix"])
-        else:
-            cached.standardiser = fit(config.standardisation, cached.tokens(), teacher=cached.name)
-    if features and not stored:
-        arrays = {
-            f"{cached.name}.{part}": array
-            for cached in features
-            if cached.standardiser is not None
-            for part, array in cached.standardiser.arrays().items()
-        }
-        write_bytes(path, save(arrays))
 
 
 def _write_results(
@@ -303,6 +248,8 @@ def _write_results(
         name=folder.name,
         config=config,
         encoder_parameters=student.encoder_parameters(),
+        times_smaller=student.times_smaller(),
+        start=read_json(folder / START) if (folder / START).exists() else {},
         parameters=parameters_of(student),
         teachers=listed,
         patients={
@@ -324,14 +271,15 @@ def _write_results(
 
 
 def _outcome(
-    folder: Path, val_dice: Mapping[str, float], steps: int, started: float, interrupted: bool
+    place: Place, val_dice: Mapping[str, float], steps: int, started: float, interrupted: bool
 ) -> RunOutcome:
     return RunOutcome(
-        name=folder.name,
-        folder=folder,
+        name=place.folder.name,
+        folder=place.folder,
         best_val_dice=mean_dice(val_dice) if val_dice else None,
         val_dice=val_dice,
         steps=steps,
         seconds=time.monotonic() - started,
         interrupted=interrupted,
+        silent=not place.processes.is_first,
     )

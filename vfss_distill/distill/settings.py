@@ -11,7 +11,7 @@ from ..tasks import TaskSet
 from ..workspace import Workspace
 
 # May differ between a run and its resumption: they do not shape it.
-MACHINE = {"device", "threads"}
+MACHINE = {"device", "threads", "tensorboard"}
 
 
 def resolve_config(
@@ -45,6 +45,8 @@ def resolve_config(
             "or --teachers none to learn from labels alone.",
         )
     settings["teachers"] = [_portable(workspace, str(t)) for t in settings["teachers"]]
+    if settings.get("init") not in (None, "", "imagenet"):
+        settings["init"] = _inside(workspace, str(settings["init"]), "weights to start from")
     config = parse(DistillConfig, settings, file=file.name if file else None)
     if config.teachers:
         return config
@@ -89,16 +91,20 @@ def _portable(workspace: Workspace, teacher: str) -> str:
     """Names stay; a card file is named relative to the workspace, for config.yaml is shared."""
     if not teacher.endswith((".yaml", ".yml")):
         return teacher
-    inside = workspace.root / teacher
-    if not Path(teacher).is_absolute() and inside.is_file():
-        return Path(teacher).as_posix()
+    return _inside(workspace, teacher, "a teacher's card")
+
+
+def _inside(workspace: Workspace, file: str, what: str) -> str:
+    """A file named relative to the workspace. Raises UsageError for one that lies elsewhere."""
+    if not Path(file).is_absolute() and (workspace.root / file).is_file():
+        return Path(file).as_posix()
     try:
-        return workspace.relative(Path(teacher))
+        return workspace.relative(Path(file))
     except WorkspaceError as error:
         raise UsageError(
-            "a teacher's card must lie in the workspace",
-            file=teacher,
-            remedy="Copy it to weights/ of the workspace and use its name.",
+            f"{what} must lie in the workspace",
+            file=file,
+            remedy="Copy it to weights/ of the workspace and name it there.",
         ) from error
 
 

@@ -286,7 +286,7 @@ def _frames_in(path: Path) -> int | None:
             size = os.fstat(stream.fileno()).st_size
         ends = [int(one["data_offsets"][1]) for key, one in header.items() if key[:2] != "__"]
         whole = size == 8 + length + max(ends)
-        return int(header["features"]["shape"][0]) if whole else None
+        return int(header["frames"]["shape"][0]) if whole else None
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return None
 

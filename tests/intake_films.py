@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -29,12 +30,13 @@ class Film:
 
 
 def barcode(index: int, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
-    """Frame `index` (0-255)."""
+    """Frame `index` (0-255), in Gray code: one bar changes at a time, as little as in a film."""
+    code = index ^ index >> 1
     grey = np.full((height, width), 60, np.uint8)
     step = (width - 16) // 8
     for bit in range(8):
         left = 8 + bit * step
-        grey[height // 6 : height * 2 // 3, left : left + step] = 200 if index >> bit & 1 else 20
+        grey[height // 6 : height * 2 // 3, left : left + step] = 200 if code >> bit & 1 else 20
     return grey
 
 
@@ -43,7 +45,10 @@ def read_barcode(grey: NDArray[np.uint8]) -> int:
     height, width = grey.shape
     step = (width - 16 * width / WIDTH) / 8
     columns = [int(8 * width / WIDTH + (bit + 0.5) * step) for bit in range(8)]
-    return sum(1 << bit for bit, x in enumerate(columns) if grey[height * 2 // 5, x] > 110)
+    code = sum(1 << bit for bit, x in enumerate(columns) if grey[height * 2 // 5, x] > 110)
+    for shift in (4, 2, 1):
+        code ^= code >> shift
+    return code
 
 
 def write_film(
@@ -52,23 +57,28 @@ def write_film(
     pixels: str = "yuv420p",
     *,
     frames: int = 40,
-    rate: int = 25,
+    rate: int | Fraction = 25,
     variable: bool = False,
+    start: int = 0,
     aspect: Fraction | None = None,
     repeat: int = 1,
     noise: int = 0,
+    drawn: Callable[[int], NDArray[np.uint8]] = barcode,
+    container_options: dict[str, str] | None = None,
     **options: str,
 ) -> Film:
-    """Encode `frames` barcodes. `variable`: uneven times; `repeat`: each picture so often.
+    """Encode `frames` barcodes. `variable`: uneven times; `repeat`: each picture so often;
+    `start`: frame times by which the first time stamp is late. The times told are from the first.
+    `drawn` gives the picture of each number.
 
     `noise`, in grey levels: MPEG program streams stamp packets, not frames, and without it many
     of these tiny frames share a packet, as those of no real film do.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    base = Fraction(1, 1000) if variable else Fraction(1, rate)
+    base = Fraction(1, 1000) if variable else 1 / Fraction(rate)
     times: list[float] = []
     random = np.random.default_rng(0)
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", container_options=container_options) as container:
         stream: Any = container.add_stream(codec, rate=rate)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pixels
         stream.thread_count = 1
@@ -78,16 +88,55 @@ def write_film(
             stream.codec_context.sample_aspect_ratio = aspect
         stamp = 0
         for index in range(frames):
-            grey = barcode(index // repeat)
+            grey = drawn(index // repeat)
             grey += random.integers(0, noise + 1, grey.shape, np.uint8)
             picture = av.VideoFrame.from_ndarray(grey, format="gray")
             picture = picture.reformat(format=pixels)
-            picture.pts, picture.time_base = stamp, base
+            late = round(start / Fraction(rate) / base)
+            picture.pts, picture.time_base = stamp + late, base
             times.append(float(stamp * base))
             stamp += 20 + (index * 37) % 50 if variable else 1
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
     return Film(path, tuple(times))
+
+
+def moving(index: int, pixels: float) -> NDArray[np.uint8]:
+    """A barcode, and a disc under it that moves so many pixels a frame."""
+    grey = barcode(index)
+    left = int(10 + pixels * index) % WIDTH
+    cv2.circle(grey, (left, HEIGHT * 5 // 6), HEIGHT // 8, 220, -1)
+    return grey
+
+
+def woven(index: int, *, top_first: bool = True) -> NDArray[np.uint8]:
+    """Frame `index` of an interlaced film: fields `2 * index` and the next, in every other line.
+
+    Under the barcode a disc moves, a pixel and a half each field.
+    """
+    fields = [moving(number, 1.5) for number in (2 * index, 2 * index + 1)]
+    whole = fields[0] if top_first else fields[1]
+    whole[1::2] = (fields[1] if top_first else fields[0])[1::2]
+    return whole
+
+
+def write_talking_film(path: Path, frames: int = 10) -> Path:
+    """An MP4 with a second track of sound."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        film: Any = container.add_stream("libx264", rate=25)
+        film.width, film.height, film.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        sound: Any = container.add_stream("aac", rate=16000)
+        for index in range(frames):
+            picture = av.VideoFrame.from_ndarray(barcode(index), format="gray")
+            container.mux(film.encode(picture.reformat(format="yuv420p")))
+            tone = np.sin(np.arange(640, dtype=np.float32) / 5)[None]
+            frame = av.AudioFrame.from_ndarray(tone, "fltp", "mono")
+            frame.sample_rate = 16000
+            container.mux(sound.encode(frame))
+        container.mux(film.encode())
+        container.mux(sound.encode())
+    return path
 
 
 def write_sound(path: Path) -> None:

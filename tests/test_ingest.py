@@ -479,7 +479,10 @@ class TestReal:
 
     def test_every_dicom_we_have(self, cli: Cli, shared_data: Path) -> None:
         result = ingested(cli, shared_data / "dicom-variety")
-        assert sorted(item["frames"] for item in result["studies"]) == [1, 10]
+        assert [item["frames"] for item in result["studies"]] == [10]
+        assert ["single image (CR)" in item["why"] for item in result["skipped"]] == [True]
+        chest = shared_data / "dicom-variety" / "cr_chest_monochrome1_15bit_j2k.dcm"
+        assert [item["frames"] for item in ingested(cli, chest)["studies"]] == [1]
 
 
 def _identities(root: Path) -> list[dict[str, str]]:

@@ -335,7 +335,7 @@ class TestFinding:
         write_images(tmp_path / "p1" / "images", 2)
         write_images(tmp_path / "p1" / "masks", 2)
         write_images(tmp_path / "p2" / "b_masks" / "bolus", 1)
-        write_dicom(tmp_path / "p3" / "IM0001", 1)
+        write_dicom(tmp_path / "p3" / "IM0001", 2)
         write_dicom(tmp_path / "p3" / "DICOMDIR", 1)
         write_film(tmp_path / ".trash" / "c.mp4", frames=1)
         (tmp_path / "readme.txt").write_text("x")

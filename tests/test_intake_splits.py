@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import json
+import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import Cli
+from intake_films import write_film
+from tiny_studies import small_world, write_splits
 from vfss_distill.config import SplitConfig
-from vfss_distill.errors import ConfigError
-from vfss_distill.intake.splits import PatientFacts, Splits, load_splits, update_splits
+from vfss_distill.errors import ConfigError, DataError
+from vfss_distill.intake.leaks import refuse_leaks
+from vfss_distill.intake.splits import PatientFacts, Splits, load_splits, lock_test, update_splits
+from vfss_distill.intake.study import Study, StudyRecord, list_studies, write_png, write_record
 from vfss_distill.workspace import Workspace
 
 Cohort = dict[str, PatientFacts]
@@ -117,3 +128,206 @@ def test_moving_a_patient_by_hand_is_respected(tmp_path: Path) -> None:
     (tmp_path / "splits.yaml").write_text("val: [p1, p2, p4]\n")
     assert update_splits(workspace, cohort({1, 2, 4}), SplitConfig()).val == ("p1", "p2", "p4")
     assert (tmp_path / "splits.yaml").read_text() == "val: [p1, p2, p4]\n"
+
+
+TASKS = ("bolus", "hyoid", "c3", "c4")
+
+
+def mixed(numbers: set[int], clinic: str = "") -> Cohort:
+    """Patients with one to four labelled tasks, of three clinics of unlike size."""
+    found = {}
+    for number in numbers:
+        draw = hashlib.sha256(f"m{number}".encode()).digest()
+        tasks = frozenset(task for task, byte in zip(TASKS, draw[:4], strict=True) if byte < 120)
+        site = clinic + "AAABBC"[draw[4] % 6]
+        digest = hashlib.sha256(str(number).encode()).hexdigest()
+        found[f"p{number}"] = PatientFacts(digest, bool(tasks), tasks, site)
+    return found
+
+
+def test_each_task_and_site_is_shared_out() -> None:
+    """Far more evenly than by chance: deviations from a fifth, over twenty cohorts of forty."""
+
+    def deviation(patients: Cohort, dealt: Splits) -> float:
+        off = []
+        for trait in (*TASKS, "site A", "site B", "site C"):
+            group = [name for name, facts in patients.items() if trait in facts.traits()]
+            for part in ("val", "test"):
+                got = sum(dealt.of(name) == part for name in group)
+                off.append(abs(got - 0.2 * len(group)))
+        return sum(off) / len(off)
+
+    config = SplitConfig(val=0.2, test=0.2)
+    stratified, by_chance = [], []
+    for first in range(0, 800, 40):
+        patients = mixed(set(range(first, first + 40)))
+        blind = {name: PatientFacts(some.digest, some.labelled) for name, some in patients.items()}
+        stratified.append(deviation(patients, deal(patients, config=config)))
+        by_chance.append(deviation(patients, deal(blind, config=config)))
+    assert sum(stratified) < 0.6 * sum(by_chance)
+    assert sum(stratified) / len(stratified) < 0.8
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sets(st.integers(0, 400), max_size=40))
+def test_pseudonyms_of_sites_do_not_matter(some: set[int]) -> None:
+    assert deal(mixed(some, "z")) == deal(mixed(some, "a"))
+
+
+class TestLock:
+    @pytest.fixture
+    def lab(self, tmp_path: Path) -> Workspace:
+        workspace = Workspace(tmp_path)
+        update_splits(workspace, cohort(set(range(12))), SplitConfig())
+        return workspace
+
+    @staticmethod
+    def records(some: Cohort) -> list[StudyRecord]:
+        return [
+            StudyRecord(name, name, facts.digest, 1, (0.0,), 1, 1) for name, facts in some.items()
+        ]
+
+    def test_nobody_joins_or_leaves(self, lab: Workspace) -> None:
+        before = load_splits(lab)
+        locked = lock_test(lab, self.records(cohort(set(range(12)))))
+        assert locked.locked is not None and set(locked.locked) == set(before.test)
+        assert load_splits(lab) == locked
+        after = update_splits(lab, cohort(set(range(60))), SplitConfig())
+        assert after.test == before.test and after.locked == locked.locked
+        assert len(after.train) + len(after.val) == 60 - len(before.test)
+        assert len(after.val) > len(before.val)
+        text = lab.splits_file.read_text()
+        assert lock_test(lab, []) == after and lab.splits_file.read_text() == text
+
+    @pytest.mark.parametrize("change", ["join", "leave", "both", "lock", "nonsense"])
+    def test_a_change_by_hand_is_refused(self, change: str, lab: Workspace) -> None:
+        splits = lock_test(lab, self.records(cohort(set(range(12)))))
+        data = yaml.safe_load(lab.splits_file.read_text())
+        one = splits.test[0]
+        if change == "join":
+            data["test"].append(data["train"].pop())
+        elif change == "leave":
+            data["train"].append(data["test"].pop(0))
+        elif change == "both":
+            data["test"].remove(one)
+            del data["locked"]["test"][one]
+        elif change == "lock":
+            data["locked"]["test"][one] = ["0" * 64]
+        else:
+            data["locked"] = True
+        lab.splits_file.write_text(yaml.safe_dump(data))
+        with pytest.raises(ConfigError, match="locked") as caught:
+            load_splits(lab)
+        assert "delete `locked`" in str(caught.value)
+        with pytest.raises(ConfigError):
+            update_splits(lab, cohort(set(range(20))), SplitConfig())
+        del data["locked"]
+        lab.splits_file.write_text(yaml.safe_dump(data))
+        assert load_splits(lab).locked is None
+
+    def test_nothing_to_lock(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="no patient in the test set"):
+            lock_test(Workspace(tmp_path), [])
+
+    def test_as_a_user_meets_it(self, cli: Cli, tmp_path: Path) -> None:
+        for number in range(5):
+            write_film(tmp_path / "v" / f"p{number}" / "a.mp4", frames=3 + number)
+        outcome = cli("ingest", "v", "--lock-test")
+        assert outcome.exit_code == 0 and "The test set is locked: 1 patients" in outcome.stdout
+        workspace = Workspace(tmp_path)
+        splits = load_splits(workspace)
+        sources = {row["patient"]: row["source_patient"] for row in identities(tmp_path)}
+        write_film(tmp_path / "v" / sources[splits.test[0]] / "b.mp4", frames=20)
+        write_film(tmp_path / "v" / "p9" / "a.mp4", frames=21)
+        again = cli("ingest", "v")
+        assert f"b.mp4: left out: its patient, {splits.test[0]}, is in the locked" in again.stderr
+        assert again.exit_code == 0 and len(list_studies(workspace)) == 6
+        assert load_splits(workspace).test == splits.test
+        assert json.loads(cli("ingest", "--lock-test", "--json").stdout)["test_locked"] is True
+        text = (tmp_path / "splits.yaml").read_text().replace("test:\n- ", "test:\n- p2\n- ", 1)
+        (tmp_path / "splits.yaml").write_text(text)
+        for command in (("ingest", "v"), ("labels", "check"), ("segment", "--split", "test")):
+            refused = cli(*command)
+            assert refused.exit_code == 4 and "locked, but added: p2" in refused.stderr
+
+
+class TestSites:
+    def test_a_column_of_the_table_becomes_a_pseudonym(self, cli: Cli, tmp_path: Path) -> None:
+        lines = ["file;patient;Site"]
+        for number in range(6):
+            write_film(tmp_path / "v" / f"{number}.mp4", frames=3 + number)
+            lines.append(f"{number}.mp4;anna{number};{'Nordstadt' if number % 2 else ''}")
+        (tmp_path / "who.csv").write_text("\n".join(lines))
+        assert cli("ingest", "v", "--patients", "who.csv").exit_code == 0
+        sites = {
+            study.record.frames: study.record.site for study in list_studies(Workspace(tmp_path))
+        }
+        assert sites[3] == "" and sites[4] == sites[6] and len(sites[4]) == 7
+        rows = {row["site"]: row["source_site"] for row in identities(tmp_path)}
+        assert rows == {"": "", sites[4]: "Nordstadt"}
+        for path in tmp_path.glob("studies/*/study.json"):
+            assert "Nordstadt" not in path.read_text()
+
+    def test_a_table_of_identities_from_before_sites(self, cli: Cli, tmp_path: Path) -> None:
+        write_film(tmp_path / "v" / "anna" / "a.mp4", frames=3)
+        cli("ingest", "v")
+        before = identities(tmp_path)
+        columns = ("study", "patient", "source_patient", "source_path")
+        rows = [columns, *([row[name] for name in columns] for row in before)]
+        text = "\n".join(",".join(row) for row in rows) + "\n"
+        (tmp_path / "identities.csv").write_text(text)
+        write_film(tmp_path / "v" / "bert" / "a.mp4", frames=4)
+        assert cli("ingest", "v").exit_code == 0
+        assert len(identities(tmp_path)) == 2 and before[0] in identities(tmp_path)
+
+
+class TestLeaks:
+    def test_clean_splits_are_read_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        workspace = small_world(tmp_path)
+        refuse_leaks(workspace)
+        monkeypatch.setattr(Study, "read_frame", lambda *_: pytest.fail("read again"))
+        refuse_leaks(workspace)
+        write_splits(workspace, train=["pa", "pb"], val=["pd", "pc"], test=["pe"])
+        with pytest.raises(pytest.fail.Exception):
+            refuse_leaks(workspace)
+
+    def test_frames_of_one_part_in_another(self, cli: Cli, tmp_path: Path) -> None:
+        workspace = small_world(tmp_path)
+        studies = {study.patient: study for study in list_studies(workspace)}
+        copied = studies["pa"].read_frame(2).astype(np.float32) * 0.8 + 10
+        write_png(studies["pe"].folder / "frames" / "000004.png", copied.astype(np.uint8))
+        with pytest.raises(DataError, match="1 frames are nearly frames of pe-"):
+            refuse_leaks(workspace)
+        outcome = cli("labels", "check", "--json")
+        assert outcome.exit_code == 4 and "nearly frames of pe-" in outcome.stdout
+        refused = cli("distill", "--teachers", "none", "--device", "cpu")
+        assert refused.exit_code == 4 and "the splits leak" in refused.stderr
+        assert "Put both patients into one list" in refused.stderr
+        assert not list(tmp_path.glob("runs/*"))
+        write_splits(workspace, train=["pa", "pb", "pc", "pe"], val=["pd"])
+        refuse_leaks(workspace)
+
+    def test_one_recording_of_two_patients(self, tmp_path: Path) -> None:
+        workspace = small_world(tmp_path)
+        one, other = list_studies(workspace)[:2]
+        twin = replace(other.record, source_sha256=one.record.source_sha256)
+        write_record(other.folder, twin)
+        with pytest.raises(DataError, match="the same recording as pa-"):
+            refuse_leaks(workspace)
+
+    def test_a_locked_study_that_is_gone(self, tmp_path: Path) -> None:
+        workspace = small_world(tmp_path)
+        records = [study.record for study in list_studies(workspace)]
+        lock_test(workspace, records)
+        refuse_leaks(workspace)
+        gone = next(study for study in list_studies(workspace) if study.patient == "pe")
+        shutil.rmtree(gone.folder)
+        with pytest.raises(DataError, match="studies of pe are not those it had"):
+            refuse_leaks(workspace)
+
+
+def identities(root: Path) -> list[dict[str, str]]:
+    with (root / "identities.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))

@@ -39,6 +39,7 @@ _CORE_TOO = (
     "pylibjpeg-openjpeg",
     "python-gdcm",
     "pyjpegls",
+    "dicom-anonymizer",
 )
 _DISTILL = (
     "torch",

@@ -212,7 +212,7 @@ def own_text(patients: int, seed: int) -> None:
             for text in simulator.furniture.texts:
                 mask = np.zeros(film.shape[1:], np.uint8)
                 for index in range(len(film)) if text.counting else (0,):
-                    words = f"{text.words} {index:04d}" if text.counting else text.words
+                    words = text.said(index)
                     font = cv2.FONT_HERSHEY_SIMPLEX
                     cv2.putText(mask, words, (text.x, text.y), font, text.scale, 255, 1)
                 behind = film.mean(axis=0)[cv2.dilate(mask, np.ones((7, 7))) > 0].min()

@@ -61,8 +61,10 @@ class Case:
     def labelled(self) -> bool:
         """Is there truth for at least one frame of one task of the model?"""
         study = self.study
-        return study is not None and any(
-            study.labelled_frames(task) for task in self.result.tasks.ids
+        return (
+            study is not None
+            and study.record.view == "lateral"
+            and any(study.labelled_frames(task) for task in self.result.tasks.ids)
         )
 
 
@@ -100,7 +102,7 @@ def gather(
         own = [result for result in results if result.model_sha256 == digest]
         cases = _cases(own, studies, splits)
         scored, basis = _choose([case for case in cases if case.labelled], split)
-        notes = _unsegmented(cases, studies, splits)
+        notes = (*_unsegmented(cases, studies, splits), *_frontal(cases))
         tasks = own[0].tasks
         groups.append(Group(name, digest, tasks, tuple(cases), tuple(scored), basis, notes))
     if split is not None and groups and not any(group.scored for group in groups):
@@ -142,6 +144,13 @@ def _choose(labelled: Sequence[Case], split: Split | None) -> tuple[list[Case], 
     return (unseen, "unseen") if unseen else (list(labelled), "seen")
 
 
+def _frontal(cases: Sequence[Case]) -> tuple[str, ...]:
+    """A hint when labels are not counted because of the view."""
+    studies = [case.study for case in cases if case.study and case.study.record.labelled]
+    left = [study.id for study in studies if study.record.view != "lateral"]
+    return (f"{len(left)} labelled studies are frontal and were left out",) if left else ()
+
+
 def _unsegmented(
     cases: Sequence[Case], studies: Sequence[Study], splits: Splits
 ) -> tuple[str, ...]:
@@ -150,7 +159,10 @@ def _unsegmented(
     left = [
         study.id
         for study in studies
-        if splits.of(study.patient) == "test" and study.record.labelled and study.id not in done
+        if splits.of(study.patient) == "test"
+        and study.record.labelled
+        and study.record.view == "lateral"
+        and study.id not in done
     ]
     if not left:
         return ()

@@ -114,6 +114,11 @@ def score_case(case: Case) -> Iterator[Row]:
             f"the result has {result.frames} frames, the study {study.record.frames}",
             remedy="Segment the study again with --force.",
         )
+    if study.record.mirrored and result.run.get("mirrored"):
+        raise DataError(
+            "the film was segmented as it is, the study is mirrored",
+            remedy="Segment the study: `vfss segment` with its id.",
+        )
 
     def score_one(job: tuple[str, int]) -> Row | None:
         truth = study.read_mask(*job)

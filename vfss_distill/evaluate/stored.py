@@ -87,9 +87,9 @@ def _measure(workspace: Workspace, result: Result, study: Study | None, *, force
     record = study.record if study else None
     measures = measure_result(
         result,
-        facing=record.facing if record else str(result.run.get("facing", "left")),
+        facing=str(result.run.get("facing", "left")),  # of its own frames; studies are mirrored
         view=record.view if record else str(result.run.get("view", "lateral")),
-        unique_fps=record.unique_fps if record else None,
+        unique_fps=record.unique_fps if record else result.run.get("unique_fps"),
     )
     target = result.folder / "measures.csv"
     text = measures.to_csv()

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import InputError, UsageError, VfssError, WorkspaceError
+from ..intake.blanked import BlankedSource
 from ..intake.source import FrameSource, content_sha256, find_sources, open_source
 from ..intake.splits import load_splits
 from ..intake.study import RECORD_FILE, Study, list_studies
+from ..intake.view import FRONTAL, decide_source, notice
 from ..workspace import Workspace
 from .record import Subject
 
 SPLITS = ("train", "val", "test", "all")
+
+_NOT_DEFAULT = ("fields", "kept")  # interlaced films that a plain reading would deinterlace
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,9 @@ class Identifier:
     """Tells of each input whose recording it is. A raw film that has been ingested, whatever its
     name, is that study; any other is a stranger, known by its digest."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, *, blank: bool = True) -> None:
+        """`blank`: text burned into films that are not read from the store is made black."""
+        self._blank = blank
         self._by_digest = {study.record.source_sha256: study for study in list_studies(workspace)}
 
     def subject(self, item: Input) -> Subject:
@@ -82,17 +88,35 @@ class Identifier:
         study = self._by_digest.get(digest)
         return Subject(f"s-{digest[:10]}", None, digest) if study is None else _subject(study)
 
+    def viewed(self, subject: Subject, source: FrameSource) -> Subject:
+        """`subject` with view and side. Ingest has decided them for every study; of a stranger's
+        film they are found in its first frames. Raises InputError."""
+        if subject.patient is not None:
+            return subject
+        found = decide_source(source)
+        return replace(
+            subject,
+            view=found.view,
+            facing=found.facing,
+            notice=notice(found.view, found.mirrored, found.by),
+        )
+
     def open(self, item: Input, subject: Subject) -> FrameSource:
-        """The film itself, unless the store holds it turned round: masks must lie on its frames.
+        """The film itself, unless the store holds other frames of it (turned round, or fields of
+        an interlaced film): masks must lie on the study's frames.
 
         Raises InputError.
         """
         if item.study is not None:
             return open_source(item.study.folder)
         study = self._by_digest.get(subject.source_sha256)
-        if study is not None and study.record.mirrored:
+        if study is not None and (study.record.mirrored or study.record.interlaced in _NOT_DEFAULT):
             return open_source(study.folder)
-        return open_source(item.path)
+        source = open_source(item.path)
+        if not self._blank:
+            return source
+        known = study is not None and study.record.burned_in == "blanked"
+        return BlankedSource(source, study.record.blanked if study and known else None)
 
 
 def shown(path: Path) -> str:
@@ -115,9 +139,7 @@ def _meant_by(word: str, workspace: Workspace) -> list[Input]:
 
 
 def _at(path: Path) -> list[Input]:
-    if path.is_file():
-        return [Input(shown(path), path)]
-    found = find_sources([path])
+    found = find_sources([path])  # a DICOMDIR, or one file of a series, stands for more than itself
     if not found:
         raise InputError(
             "no film, cine DICOM or image frames in it",
@@ -135,7 +157,14 @@ def _of_store(study: Study) -> Input:
 
 def _subject(study: Study) -> Subject:
     record = study.record
-    return Subject(record.study, record.patient, record.source_sha256, record.simulated)
+    return Subject(
+        record.study,
+        record.patient,
+        record.source_sha256,
+        record.simulated,
+        view=record.view,
+        notice=FRONTAL if record.view == "frontal" else "",
+    )
 
 
 def _digest(path: Path) -> str:

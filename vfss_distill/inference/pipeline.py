@@ -75,6 +75,9 @@ def segment_source(
         seconds = time.perf_counter() - started
         frames = len(writer.frame_times_s)
         seen = segmenter.seen_in_training(options.subject.source_sha256)
+        # A study's own warnings name its repeats already.
+        repeats = None if source.info.kind == "study" else writer.repeats_warning
+        said = [*source.info.warnings, options.subject.notice, repeats]
         outcome = SegmentOutcome(
             study=options.subject.study,
             frames=frames,
@@ -88,7 +91,7 @@ def segment_source(
             masks=target / MASKS if options.masks else None,
             frames_csv=target / FRAMES_CSV,
             seen_in_training=seen,
-            warnings=source.info.warnings,
+            warnings=tuple(line for line in said if line),
         )
         write_run(folder, outcome, writer, segmenter, options.subject)
     return outcome
@@ -98,34 +101,39 @@ def _stream(
     source: FrameSource, segmenter: Segmenter, folder: Path, options: SegmentOptions
 ) -> ResultWriter:
     batch = _CPU_BATCH if segmenter.provider.startswith("CPU") else _GPU_BATCH
-    ahead = work_ahead(_inputs(source, segmenter), _AHEAD * batch)
+    mirror = options.subject.facing == "right"
+    ahead = work_ahead(_inputs(source, segmenter, mirror), _AHEAD * batch)
     total = source.info.declared_frames or 0
     with closing(work_ahead(_predictions(ahead, segmenter, batch), _AHEAD * batch)) as results:
         first = next(results, None)
         if first is None:
             raise InputError("holds no frames", file=source.path.name)
         height, width = first[0].grey.shape
+        box = Letterbox.fit(height, width, segmenter.image_size)
         writer = ResultWriter(
             folder,
-            Letterbox.fit(height, width, segmenter.image_size),
+            box,
             segmenter,
             options.subject,
             overlay=options.overlay,
             masks=options.masks,
         )
         with writer:
-            writer.add(*first)
+            frame, maps = first
             del first
+            writer.add(frame, _turned(maps, box) if mirror else maps)
             for frame, maps in results:
-                writer.add(frame, maps)
+                writer.add(frame, _turned(maps, box) if mirror else maps)
                 options.tick(len(writer.frame_times_s), total, "")
     return writer
 
 
-def _inputs(source: FrameSource, segmenter: Segmenter) -> Iterator[tuple[Frame, Channels]]:
+def _inputs(
+    source: FrameSource, segmenter: Segmenter, mirror: bool
+) -> Iterator[tuple[Frame, Channels]]:
     """Frames in order, each with its input to the network: itself, between its neighbours if the
     model has context."""
-    squares = _squares(source, segmenter.image_size)
+    squares = _squares(source, segmenter.image_size, mirror)
     if not segmenter.context:
         for frame, square in squares:
             yield frame, square[None]
@@ -134,7 +142,7 @@ def _inputs(source: FrameSource, segmenter: Segmenter) -> Iterator[tuple[Frame, 
         yield frame, np.stack([before[1], square, after[1]])
 
 
-def _squares(source: FrameSource, size: int) -> Iterator[tuple[Frame, Square]]:
+def _squares(source: FrameSource, size: int, mirror: bool) -> Iterator[tuple[Frame, Square]]:
     box: Letterbox | None = None
     for frame in source.frames():
         height, width = frame.grey.shape
@@ -146,7 +154,17 @@ def _squares(source: FrameSource, size: int) -> Iterator[tuple[Frame, Square]]:
                 file=source.path.name,
                 remedy="Split the recording where its size changes.",
             )
-        yield frame, box.frame(frame.grey)
+        # Mirrored before it is scaled: then a film and its mirror image give the same square.
+        grey = np.ascontiguousarray(frame.grey[:, ::-1]) if mirror else frame.grey
+        yield frame, box.frame(grey)
+
+
+def _turned(maps: NDArray[np.float32], box: Letterbox) -> NDArray[np.float32]:
+    """Maps (T, S, S) of a mirrored frame as those of the frame itself; its border stays put."""
+    turned = maps.copy()
+    inner = slice(box.left, box.left + box.scaled_width)
+    turned[:, :, inner] = maps[:, :, inner][:, :, ::-1]
+    return turned
 
 
 def _with_neighbours(items: Iterable[Item]) -> Iterator[tuple[Item, Item, Item]]:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..intake.repeats import RepeatCounter, duration_s
 from ..letterbox import Letterbox
 from ..provenance import document
 from ..workspace import read_json, write_json
@@ -46,12 +47,20 @@ _PNG = (
 
 @dataclass(frozen=True)
 class Subject:
-    """Which recording this is. Pseudonyms only: all of it is written."""
+    """Which recording this is. Pseudonyms only: all of it is written.
+
+    `facing`: where the patient looks in the frames that are read. Networks know patients who face
+    left: others are mirrored for the network, and its masks mirrored back. `notice`: a line on
+    how view and side were decided.
+    """
 
     study: str
     patient: str | None
     source_sha256: str
     simulated: bool = False
+    view: str = "lateral"
+    facing: str = "left"
+    notice: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,7 @@ class ResultWriter:
     ) -> None:
         self.size = (letterbox.height, letterbox.width)
         self.frame_times_s: list[float] = []
+        self._repeats = RepeatCounter()
         self._masks = folder / MASKS if masks else None
         ids = segmenter.tasks.ids
         self._make = MaskMaker(letterbox, ids, [segmenter.thresholds[task] for task in ids])
@@ -125,6 +135,7 @@ class ResultWriter:
         number = len(self.frame_times_s)
         found = self._make(maps)
         self.frame_times_s.append(frame.time_s)
+        self._repeats.add(frame.grey)
         self._table.writerow(_row(number, frame.time_s, found))
         if self._masks is not None:
             for mask in found:
@@ -132,6 +143,16 @@ class ResultWriter:
                 (self._masks / mask.task / f"{number:06d}.png").write_bytes(data)
         if self._overlay is not None:
             self._overlay.add(frame.grey, number, frame.time_s, found)
+
+    @property
+    def unique_fps(self) -> float | None:
+        """Rate of the frames that do not repeat the one before: no time is finer than that."""
+        rate = self._repeats.unique_fps(duration_s(self.frame_times_s))
+        return None if rate is None else round(rate, 3)
+
+    @property
+    def repeats_warning(self) -> str | None:
+        return self._repeats.warning(duration_s(self.frame_times_s))
 
 
 def csv_columns(tasks: Sequence[str]) -> list[str]:
@@ -172,6 +193,7 @@ def write_run(
         "frames": outcome.frames,
         "seconds": round(outcome.seconds, 3),
         "fps": round(outcome.fps, 2),
+        "unique_fps": writer.unique_fps,
         "frame_times_s": [round(time_s, 6) for time_s in writer.frame_times_s],
         "width": width,
         "height": height,
@@ -186,6 +208,9 @@ def write_run(
         },
         "source_sha256": who.source_sha256,
         "simulated": who.simulated,
+        "view": who.view,
+        "facing": who.facing,
+        "mirrored": who.facing == "right",
         "seen_in_training": outcome.seen_in_training,
         "outputs": {
             "overlay": OVERLAY if outcome.overlay else None,

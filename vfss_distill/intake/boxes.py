@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,10 @@ class Box:
     @property
     def area(self) -> int:
         return self.width * self.height
+
+    def mirrored(self, width: int) -> Box:
+        """Where the box lies when the frame, `width` pixels wide, is mirrored."""
+        return replace(self, x=width - self.x - self.width)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Box:

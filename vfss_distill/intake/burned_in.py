@@ -32,6 +32,7 @@ _BORDER = 0.15  # of the side
 _CONTRAST = 32  # grey levels between a stroke and what is behind it
 _MOST_STROKES = 1500
 _EMPTY = 0.85  # share of a line's surroundings
+_BLACK = 14
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,12 @@ class BurnedIn:
 
     blank: tuple[Box, ...] = ()
     suspect: tuple[Box, ...] = ()
+
+    def mirrored(self, width: int) -> BurnedIn:
+        """The same of mirrored frames, `width` pixels wide."""
+        return BurnedIn(
+            *(tuple(box.mirrored(width) for box in some) for some in (self.blank, self.suspect))
+        )
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,7 @@ class Line:
     behind: float  # and of what is around them
     sharpness: float  # of the strokes' edges, as a share of the contrast; 1: within two pixels
     flat: float  # share of what is around that is empty
+    black: float  # share of what is around that is never brighter than black: a box drawn for text
     uniform: float  # height of the typical piece, as a share of the line's
     aligned: float  # share of the pieces that stand on one line, or hang from one
     rim: bool  # touches the picture's edge
@@ -212,6 +220,7 @@ def _measure(picture: _Picture, place: tuple[int, int, int, int], marks: NDArray
         behind=float(np.median(picture.film.spread[wider][around])) if around.any() else 0.0,
         sharpness=float(np.percentile(steps, 50)) / max(contrast, 1.0),
         flat=float(picture.empty[wider][around].mean()) if around.any() else 0.0,
+        black=float((picture.film.top[wider][around] <= _BLACK).mean()) if around.any() else 0.0,
         uniform=float(np.median(np.repeat(marks[:, 3], marks[:, 2]))) / height,
         aligned=_aligned(marks),
         rim=x <= 1 or y <= 1 or x + width >= grey_width - 1 or y + height >= grey_height - 1,
@@ -300,6 +309,9 @@ def _verdict(line: Line, where: str, frames: int) -> Literal["text", "perhaps", 
     least = 90 if few else 64 if not alone else 40 if frames >= _MANY_FRAMES else 72
     still = line.steady <= max(3.0, 0.5 * line.behind, 0.05 * line.contrast)
     sure = still and frames >= FEW_FRAMES and line.contrast >= least
+    boxed = line.black >= 0.8 and line.contrast >= 150 and line.evenness <= 8
+    if sure and boxed and line.strokes >= 2 and long >= 2:
+        return "text"
     if where == "border":
         enough = not few or (line.strokes == 2 and long >= 1.2) or long >= 2
         if sure and enough and line.sharpness >= (0.5 if few or not alone else 0.4):

@@ -1,80 +1,70 @@
-"""Cine DICOM: XA, RF, Enhanced, multi-frame Secondary Capture, and films inside DICOM.
+"""Cine DICOM: XA, RF, Enhanced, multi-frame Secondary Capture, films inside DICOM, and series of
+single-frame files.
 
-Frames are streamed from the file. How stored values become 8 bits is decided once per recording,
-never per frame, so that a frame's grey means the same throughout. Times come from FrameTimeVector
-(0018,1065), FrameTime (0018,1063), the frame contents of enhanced objects, CineRate (0018,0040) or
-RecommendedDisplayFrameRate (0008,2144), in this order.
+Frames are read and decoded one at a time. What their values mean is decided by `dicom_tone`, when
+they were taken by `dicom_times`, which files make up a series by `dicom_series`.
 """
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
-from pydicom.encaps import generate_frames
-from pydicom.pixels import iter_pixels
 from pydicom.uid import MPEGTransferSyntaxes
 
-from ..errors import InputError, VfssError
-from .dicom_times import FrameTimes, frame_times
-from .dicom_tone import Tone, functional
+from ..errors import InputError
+from .dicom_acquisition import ALLOWED, acquisition_of
+from .dicom_file import (
+    GROUPS,
+    NEEDED,
+    damage_as_input_error,
+    open_dicom,
+    read_header,
+    syntax_name,
+)
+from .dicom_pixels import PixelData, declared_frames
+from .dicom_times import FrameTimes, frame_times, series_times
+from .dicom_tone import Rule, Tone, functional, rules_of
 from .source import ASSUMED_FPS, Frame, SourceInfo, check_size, make_square, usable_aspect
 from .video import VideoSource
+from .view import header_view
 
-_SAMPLED = 9  # frames looked at to scale pixels of more than 8 bits
+_SAMPLED = 9  # frames looked at to judge windows, and to scale pixels of more than 8 bits
 _MPEG = frozenset(map(str, MPEGTransferSyntaxes))
-
-# What pydicom has to say about bent headers goes to our own warnings or is of no use to a reader.
-logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
-warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom")
+_READ = tuple(dict.fromkeys((*NEEDED, *GROUPS, *ALLOWED)))
 
 
 @dataclass
 class DicomSource:
-    """One DICOM file; `fps` is used only when its header gives no time.
+    """One DICOM file, or (`files`) a series of single-frame ones in the order of their frames.
 
-    Raises InputError at once: no DICOM, no pixel data, too large; on reading: not one frame can be
-    decoded, or the plug-in for its transfer syntax is missing. `info.patient_hint` is PatientID.
+    `fps` is used only when the header gives no time. Raises InputError at once: no DICOM, no pixel
+    data, too large, no decoder for its transfer syntax; on reading: not one frame can be decoded.
+    `info.patient_hint` is PatientID.
     """
 
     path: Path
     fps: float | None = None
-    _header: Any = field(init=False, repr=False)
+    files: tuple[Path, ...] = ()
+    _parts: list[PixelData] = field(init=False, repr=False)
     _times: FrameTimes = field(init=False)
+    _rules: tuple[Rule, ...] = field(init=False)
+    _declared: int = field(init=False)
     _film: VideoSource | None = field(init=False, default=None)
     _info: SourceInfo = field(init=False)
 
     def __post_init__(self) -> None:
-        with _damage_as_input_error(self.path):
-            self._open()
-
-    def _open(self) -> None:
-        self._header = _read_header(self.path)
-        rows, columns = int(self._header.Rows), int(self._header.Columns)
-        check_size(rows, columns, self.path)
-        count = int(self._header.get("NumberOfFrames") or 1)
-        self._times = frame_times(self._header, count, self.fps or ASSUMED_FPS, self.fps is None)
-        self._info = SourceInfo(
-            kind="dicom",
-            codec=_syntax(self._header),
-            declared_frames=count,
-            nominal_fps=self._times.fps,
-            pixel_aspect=_pixel_aspect(self._header),
-            pixel_spacing_mm=_square_spacing(self._header),
-            patient_hint=str(self._header.get("PatientID") or "").strip() or None,
-            warnings=self._times.warnings,
-            stored_size=(rows, columns),
-        )
-        if self._header.file_meta.TransferSyntaxUID in _MPEG:
-            self._film = VideoSource(self.path, kind="dicom", data=self._film_bytes())
+        self._parts = []
+        for part in self.files or (self.path,):
+            with damage_as_input_error(part):
+                self._parts.append(_open_part(part))
+        with damage_as_input_error(self.path):
+            self._describe()
 
     @property
     def info(self) -> SourceInfo:
@@ -83,16 +73,51 @@ class DicomSource:
     def frames(self) -> Iterator[Frame]:
         return self._film_frames(self._film) if self._film else self._picture_frames()
 
+    def _describe(self) -> None:
+        headers = [part.header for part in self._parts]
+        header = headers[0]
+        assumed, say = self.fps or ASSUMED_FPS, self.fps is None
+        if len(headers) > 1:
+            self._declared = len(headers)
+            self._times = series_times(headers, assumed, say)
+            self._rules = tuple(Rule.of(item) for item in headers)
+        else:
+            self._declared = declared_frames(header)
+            found = self._declared if _is_film(header) else len(self._parts[0].frames)
+            self._times = frame_times(header, max(self._declared, found), assumed, say)
+            self._rules = rules_of(header, found)
+        self._info = SourceInfo(
+            kind="dicom",
+            codec=syntax_name(header),
+            declared_frames=self._declared,
+            nominal_fps=self._times.fps,
+            pixel_aspect=_pixel_aspect(header),
+            pixel_spacing_mm=_square_spacing(header),
+            patient_hint=str(header.get("PatientID") or "").strip() or None,
+            exam_hint=str(header.get("StudyInstanceUID") or "").strip() or None,
+            acquisition=acquisition_of(header) | self._times_from(),
+            warnings=self._times.warnings,
+            stored_size=(int(header.Rows), int(header.Columns)),
+            view_hint=header_view(header),
+        )
+        if _is_film(header):
+            self._film = VideoSource(self.path, kind="dicom", data=self._parts[0].stream)
+
+    def _times_from(self) -> dict[str, str]:
+        return {"times_from": self._times.origin} if self._declared > 1 else {}
+
     def _picture_frames(self) -> Iterator[Frame]:
-        with _damage_as_input_error(self.path):
-            tone = Tone.decide(self._header, self._sample)
-        index = 0
-        for stored in self._decoded():
-            with _damage_as_input_error(self.path):
-                grey = make_square(tone.apply(stored), self._info.pixel_aspect)
-            yield Frame(index, self._times.of(index), grey)
-            index += 1
-        self._conclude(index)
+        with damage_as_input_error(self.path):
+            tone = Tone(self._parts[0].header, self._rules, self._sample)
+        count, first_s = 0, 0.0
+        for stored_index, stored in self._decoded():
+            with damage_as_input_error(self.path):
+                grey = make_square(tone.apply(stored, stored_index), self._info.pixel_aspect)
+            time_s = self._times.of(stored_index)
+            first_s = time_s if count == 0 else first_s
+            yield Frame(count, time_s - first_s, grey)
+            count += 1
+        self._conclude(count)
 
     def _film_frames(self, film: VideoSource) -> Iterator[Frame]:
         index = 0
@@ -101,134 +126,92 @@ class DicomSource:
             yield replace(frame, time_s=time_s)
             index += 1
         self._conclude(index)
+        # What a bare stream lacks of times is of no matter where the header gives them.
+        timed = not self._times.assumed
+        of_film = [x for x in film.info.warnings if not (timed and "usable time" in x)]
+        said = dict.fromkeys((*self._info.warnings, *of_film))
+        self._info = replace(self._info, interlaced=film.info.interlaced, warnings=tuple(said))
 
-    def _decoded(self) -> Iterator[NDArray[Any]]:
-        """Stored pixels frame by frame; ends early, with a warning, where the file breaks off."""
-        declared = self._info.declared_frames or 1
-        done = 0
-        with _damage_as_input_error(self.path):
-            counts = _counts_to_try(declared, self._complete_frames())
-        for count in counts:
-            try:
-                for pixels in iter_pixels(
-                    self.path, **({"number_of_frames": count} if count else {})
-                ):
-                    yield pixels
-                    done += 1
-            # Decoder plug-ins raise whatever they like on damaged data.
-            except Exception as error:
-                failure = error
-            else:
-                return
-            if done:
-                return
-        raise _cannot_decode(self.path, self._header, failure) from failure
+    def _places(self) -> list[tuple[int, PixelData, int]]:
+        """(place in the recording, file, frame in it) of all frames that are there."""
+        if len(self._parts) > 1:
+            return [(place, part, 0) for place, part in enumerate(self._parts) if part.frames]
+        part = self._parts[0]
+        return [(index, part, index) for index in range(len(part.frames))]
 
-    def _complete_frames(self) -> int | None:
-        """Frames that can lie in an uncompressed file as long as this one; None if compressed."""
-        if self._header.file_meta.TransferSyntaxUID.is_compressed:
-            return None
-        header = self._header
-        samples = int(header.get("SamplesPerPixel") or 1)
-        frame = int(header.Rows) * int(header.Columns) * samples * int(header.BitsAllocated) // 8
-        return int(self.path.stat().st_size // max(frame, 1))
-
-    def _sample(self) -> NDArray[Any]:
-        """Stored values of a few frames over the recording."""
-        count = self._info.declared_frames or 1
-        chosen = np.unique(np.linspace(0, count - 1, min(_SAMPLED, count)).astype(int))
-        values = []
-        try:
-            for pixels in iter_pixels(self.path, indices=chosen.tolist()):
-                values.append(pixels[::3, ::3].ravel())
-        except Exception:  # a file cut off: the first frames must do
-            for pixels in self._decoded():
-                values.append(pixels[::3, ::3].ravel())
-                break
-        return np.concatenate(values)
-
-    def _film_bytes(self) -> bytes:
-        try:
-            data = pydicom.dcmread(self.path).PixelData
-            return b"".join(generate_frames(data, number_of_frames=1))
-        except Exception as error:  # pydicom's parsers raise many kinds on damaged data
+    def _decoded(self, only: Collection[int] | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
+        """(place in the recording, stored pixels) of every frame that can be decoded, or of the
+        places `only`. Raises InputError when there is not one."""
+        good, failure = 0, None
+        for path, places in groupby(self._places(), key=lambda item: item[1].path):
+            with open_dicom(path) as stream:
+                for place, part, index in places:
+                    if only is not None and place not in only:
+                        continue
+                    try:
+                        pixels = part.decode(stream, index)
+                    except (InputError, MemoryError):
+                        raise
+                    except Exception as error:  # decoders raise whatever they like on damage
+                        failure = error
+                        continue
+                    yield place, pixels
+                    good += 1
+        if not good:
             raise InputError(
-                "the film inside is damaged", file=self.path, remedy="Export it again."
-            ) from error
+                f"not one frame can be decoded ({self._info.codec})",
+                file=self.path,
+                remedy="The file is damaged or cut off: export it again.",
+            ) from failure
+
+    def _sample(self) -> list[tuple[int, NDArray[Any]]]:
+        """(place, stored values) of a few frames over the recording, thinned out."""
+        places = [place for place, _, _ in self._places()]
+        chosen = np.linspace(0, len(places) - 1, min(_SAMPLED, len(places))).astype(int)
+        only = {places[index] for index in chosen}
+        try:
+            return [(place, pixels[::3, ::3].ravel()) for place, pixels in self._decoded(only)]
+        except InputError:  # those chosen are damaged: the first that is not must do
+            place, pixels = next(self._decoded())
+            return [(place, pixels[::3, ::3].ravel())]
 
     def _conclude(self, decoded: int) -> None:
         said = list(self._times.warnings)
-        if self._info.declared_frames != decoded:
-            said.append(f"decoded {decoded} of {self._info.declared_frames} declared frames")
+        if self._declared != decoded:
+            said.append(f"decoded {decoded} of {self._declared} declared frames")
         self._info = replace(self._info, warnings=tuple(said))
 
 
-@contextmanager
-def _damage_as_input_error(path: Path) -> Iterator[None]:
-    """pydicom reads values when they are asked for, and raises many kinds on damaged ones."""
-    try:
-        yield
-    except (VfssError, MemoryError):
-        raise
-    except Exception as error:
-        raise InputError(
-            "its DICOM header is damaged", file=path, remedy="Export it again."
-        ) from error
+def _open_part(path: Path) -> PixelData:
+    with open_dicom(path) as stream:
+        header = read_header(stream, _READ)
+        needed = ("Rows", "Columns", "BitsAllocated")
+        if any(not header.get(name) for name in needed) or "TransferSyntaxUID" not in (
+            header.file_meta
+        ):
+            raise InputError(
+                "is DICOM without pictures",
+                file=path,
+                remedy="Choose the cine runs of the export (XA, RF, secondary capture).",
+            )
+        check_size(int(header.Rows), int(header.Columns), path)
+        pixels = PixelData.find(path, header, stream)
+    if not _is_film(header):
+        pixels.check_decoder()
+    return pixels
 
 
-def _read_header(path: Path) -> Any:
-    try:
-        header = pydicom.dcmread(path, stop_before_pixels=True)
-    except pydicom.errors.InvalidDicomError as error:
-        raise InputError("is no DICOM file", file=path, remedy="Export it again.") from error
-    except OSError as error:
-        raise InputError("cannot be read", file=path, remedy="Check permissions.") from error
-    needed = ("Rows", "Columns", "BitsAllocated")
-    if any(not header.get(name) for name in needed) or "TransferSyntaxUID" not in header.file_meta:
-        raise InputError(
-            "is DICOM without pictures",
-            file=path,
-            remedy="Choose the cine runs of the export (XA, RF, secondary capture).",
-        )
-    return header
-
-
-def _counts_to_try(declared: int, complete: int | None) -> Iterable[int | None]:
-    """Frame counts to decode with: the header's, then what a file cut off can hold."""
-    yield None
-    if complete is not None and complete <= declared:
-        # The header's bytes may have passed for one frame more.
-        yield from (count for count in (complete, complete - 1) if count > 0)
-
-
-def _cannot_decode(path: Path, header: Any, error: Exception) -> InputError:
-    text = str(error)
-    if isinstance(error, AttributeError) and ("7FE0" in text or "Pixel Data" in text):
-        return InputError(
-            "is DICOM without pixel data", file=path, remedy="Export it with its pictures."
-        )
-    if isinstance(error, NotImplementedError) or "missing dependencies" in text:
-        return InputError(
-            f"no decoder for {_syntax(header)}",
-            file=path,
-            remedy="Run `vfss doctor`; it names the plug-in.",
-        )
-    return InputError(
-        f"not one frame can be decoded ({_syntax(header)})",
-        file=path,
-        remedy="The file is damaged or cut off: export it again.",
-    )
-
-
-def _syntax(header: Any) -> str:
-    return str(header.file_meta.TransferSyntaxUID.name)
+def _is_film(header: Any) -> bool:
+    return str(header.file_meta.TransferSyntaxUID) in _MPEG
 
 
 def _spacing(header: Any) -> tuple[float, float] | None:
     """(row, column) in mm of stored pixels; at the detector where the object gives that."""
+    detector = functional(header, "FramePixelDataPropertiesSequence")
     measures = functional(header, "PixelMeasuresSequence")
     for item, name in (
         (header, "ImagerPixelSpacing"),
+        (detector, "ImagerPixelSpacing"),
         (measures, "PixelSpacing"),
         (header, "NominalScannedPixelSpacing"),
     ):

@@ -1,8 +1,13 @@
-"""How the stored values of a DICOM recording become 8-bit grey: one table for all its frames."""
+"""How the stored values of a DICOM recording become 8-bit grey.
+
+What a frame's grey means is the same throughout a recording unless the header itself says
+otherwise frame by frame, as enhanced objects and series of single images may.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -13,104 +18,190 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi
 
 from ..errors import InputError
 
+_LEAST_SHOWN = 16  # grey levels a window must spread a recording over to be believed
+
+Sample = Callable[[], Sequence[tuple[int, NDArray[Any]]]]
+
 
 @dataclass(frozen=True)
-class Tone:
-    """How stored values become 8-bit grey: a table from value - `lowest`, or a colour rule."""
+class Rule:
+    """Rescale and window of one frame; no window: the whole range, or that of a sample."""
 
-    table: NDArray[np.uint8]
-    lowest: int
-    header: Any
-    palette: bool
+    slope: float = 1.0
+    intercept: float = 0.0
+    centre: float | None = None
+    width: float | None = None
+    function: str = "LINEAR"
 
     @classmethod
-    def decide(cls, header: Any, sample: Any) -> Tone:
-        """`sample()` gives stored values; asked only when the header gives no range."""
-        bits = int(header.get("BitsStored") or header.BitsAllocated)
-        signed = bool(header.get("PixelRepresentation"))
-        if bits > 16:
+    def of(cls, header: Any, index: int = 0) -> Rule:
+        """From the functional groups of frame `index` of an enhanced object, else the header."""
+        transform = functional(header, "PixelValueTransformationSequence", index)
+        voi = functional(header, "FrameVOILUTSequence", index)
+        centre, width = _first(voi.get("WindowCenter")), _first(voi.get("WindowWidth"))
+        if centre is None or width is None or not (np.isfinite(centre) and 1 <= width < np.inf):
+            centre = width = None
+        slope, intercept = (_first(transform.get(f"Rescale{x}")) for x in ("Slope", "Intercept"))
+        function = str(voi.get("VOILUTFunction") or "LINEAR")
+        return cls(slope or 1.0, intercept or 0.0, centre, width, function)
+
+
+def rules_of(header: Any, count: int) -> tuple[Rule, ...]:
+    """The rules of all `count` frames of one file; a single one when they are all alike."""
+    rules = tuple(Rule.of(header, index) for index in range(count if _per_frame(header) else 1))
+    return rules[:1] if len(set(rules)) == 1 else rules
+
+
+@dataclass
+class Tone:
+    """`apply` turns stored values into grey by tables made once for each rule.
+
+    `rules`: one for all frames, or one a frame. `sample()` gives (frame, stored values) of a few
+    frames; asked only when the range or a window has to be judged by the pixels.
+    """
+
+    header: Any
+    rules: tuple[Rule, ...]
+    sample: Sample
+    _bits: int = field(init=False)
+    _shift: int = field(init=False)
+    _lowest: int = field(init=False)
+    _colour: bool = field(init=False)
+    _palette: bool = field(init=False)
+    _tables: dict[Rule, NDArray[np.uint8]] = field(init=False, default_factory=dict)
+    _range: tuple[float, float] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        header = self.header
+        self._bits = int(header.get("BitsStored") or header.BitsAllocated)
+        if not 8 <= int(header.BitsAllocated) <= 16 or not 1 < self._bits <= 16:
             raise InputError(
-                f"pixels of {bits} bits cannot be read",
+                f"pixels of {header.BitsAllocated} bits cannot be read",
                 file=header.filename,
                 remedy="Export it with 8 to 16 bits.",
             )
-        lowest = -(1 << (bits - 1)) if signed else 0
-        stored = np.arange(lowest, lowest + (1 << bits))
-        colour = str(header.get("PhotometricInterpretation", "")).startswith(
-            ("RGB", "YBR", "PALETTE")
-        )
-        palette = str(header.get("PhotometricInterpretation", "")).startswith("PALETTE")
-        if colour:
-            grey = stored * (255.0 / ((1 << bits) - 1))
-        else:
-            grey = _presented(header, stored, bits, sample)
-        if header.get("PhotometricInterpretation") == "MONOCHROME1":
-            grey = 255.0 - grey
-        table = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
-        return cls(table, lowest, header, palette)
+        high = header.get("HighBit")
+        self._shift = max(0, int(self._bits - 1 if high is None else high) + 1 - self._bits)
+        signed = bool(header.get("PixelRepresentation"))
+        self._lowest = -(1 << (self._bits - 1)) if signed else 0
+        kind = str(header.get("PhotometricInterpretation", ""))
+        self._palette = kind.startswith("PALETTE")
+        self._colour = self._palette or kind.startswith(("RGB", "YBR"))
+        if not self._colour:
+            self._judge_windows()
 
-    def apply(self, stored: NDArray[Any]) -> NDArray[np.uint8]:
+    def apply(self, stored: NDArray[Any], index: int) -> NDArray[np.uint8]:
         """Stored pixels (H, W) or (H, W, 3) → grey uint8 (H, W), 0-255."""
-        if self.palette:
-            stored = apply_color_lut(stored, self.header)
+        if self._palette:
+            stored = apply_color_lut(self._values(stored).astype(stored.dtype), self.header)
             stored = stored if stored.dtype == np.uint8 else (stored >> 8).astype(np.uint8)
-        elif not (stored.dtype == np.uint8 and len(self.table) == 256 and self.lowest == 0):
-            # Bits above BitsStored may hold overlays: fold signed and unsigned values back.
-            stored = self.table[(stored.astype(np.int32) - self.lowest) & (len(self.table) - 1)]
         else:
-            stored = cv2.LUT(np.ascontiguousarray(stored), self.table)
+            table = self._table(self._rule(index))
+            if stored.dtype == np.uint8 and len(table) == 256 and self._lowest == 0:
+                stored = cv2.LUT(np.ascontiguousarray(stored), table)
+            else:
+                stored = table[self._values(stored) - self._lowest]
         if stored.ndim == 3:
             stored = cv2.cvtColor(np.ascontiguousarray(stored), cv2.COLOR_RGB2GRAY)
         return np.asarray(stored, np.uint8)
 
+    def _rule(self, index: int) -> Rule:
+        return self.rules[min(index, len(self.rules) - 1)]
 
-def functional(header: Any, macro: str) -> Any:
-    """The functional group `macro` of an enhanced object (shared, else of frame 0), or `header`."""
-    for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        groups = header.get(name)
-        if groups and groups[0].get(macro):
-            return groups[0].get(macro)[0]
+    def _values(self, stored: NDArray[Any]) -> NDArray[np.int32]:
+        """Pixel values without what lies in the bits around them: overlays, or what is left."""
+        values: NDArray[np.int32] = stored.astype(np.int32) >> self._shift
+        return ((values - self._lowest) & ((1 << self._bits) - 1)) + self._lowest
+
+    def _table(self, rule: Rule) -> NDArray[np.uint8]:
+        """Grey of every value from the lowest up."""
+        if rule not in self._tables:
+            stored = np.arange(self._lowest, self._lowest + (1 << self._bits))
+            grey = self._presented(stored, rule)
+            if self.header.get("PhotometricInterpretation") == "MONOCHROME1":
+                grey = 255.0 - grey
+            self._tables[rule] = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+        return self._tables[rule]
+
+    def _presented(self, stored: NDArray[Any], rule: Rule) -> NDArray[Any]:
+        """Grey 0-255 (float): modality LUT or rescale, then VOI LUT, window, or range."""
+        if self._colour:
+            return (stored - self._lowest) * (255.0 / ((1 << self._bits) - 1))
+        values = self._physical(stored, rule)
+        if self.header.get("VOILUTSequence"):
+            shown = np.asarray(apply_voi(np.rint(values).astype(np.int64), self.header), float)
+            depth = int(self.header.VOILUTSequence[0].LUTDescriptor[2])
+            return shown * (255.0 / ((1 << depth) - 1))
+        if rule.centre is not None and rule.width is not None:
+            return _window(values, rule)
+        if self._bits <= 8 and len(self.rules) == 1:
+            return (stored - self._lowest) * (255.0 / ((1 << self._bits) - 1))
+        low, high = self._sampled_range()
+        return (values - low) * (255.0 / max(high - low, 1e-6))
+
+    def _physical(self, stored: NDArray[Any], rule: Rule) -> NDArray[Any]:
+        if "ModalityLUTSequence" in self.header:
+            return np.asarray(apply_modality_lut(stored, self.header), float)
+        return stored * rule.slope + rule.intercept
+
+    def _judge_windows(self) -> None:
+        """A window that shows next to nothing of the film is a leftover of another image."""
+        if all(rule.centre is None for rule in self.rules) or "VOILUTSequence" in self.header:
+            return
+        shown = []
+        for index, stored in self.sample():
+            rule = self._rule(index)
+            values = self._physical(self._values(stored), rule)
+            if rule.centre is not None:
+                shown.append(_window(values, rule))
+        if not shown or np.ptp(np.percentile(np.concatenate(shown), (1, 99))) >= _LEAST_SHOWN:
+            return
+        plain = [Rule(rule.slope, rule.intercept) for rule in self.rules]
+        self.rules = tuple(plain[:1] if len(set(plain)) == 1 else plain)
+
+    def _sampled_range(self) -> tuple[float, float]:
+        """The range of values over the recording, without padding and the outermost 0.5 %."""
+        if self._range is None:
+            padding = self.header.get("PixelPaddingValue")
+            seen = []
+            for index, stored in self.sample():
+                values = self._values(stored)
+                kept = values[values != padding] if isinstance(padding, int) else values
+                seen.append(self._physical(kept if kept.size else values, self._rule(index)))
+            low, high = np.percentile(np.concatenate(seen), (0.5, 99.5))
+            self._range = float(low), float(max(high, low + self._least_step()))
+        return self._range
+
+    def _least_step(self) -> float:
+        return abs(self.rules[0].slope)
+
+
+def functional(header: Any, macro: str, index: int = 0) -> Any:
+    """The functional group `macro` of an enhanced object (of frame `index`, else shared), or
+    `header` itself."""
+    groups = header.get("PerFrameFunctionalGroupsSequence")
+    if groups and index < len(groups) and groups[index].get(macro):
+        return groups[index].get(macro)[0]
+    groups = header.get("SharedFunctionalGroupsSequence")
+    if groups and groups[0].get(macro):
+        return groups[0].get(macro)[0]
     return header
 
 
-def _presented(header: Any, stored: NDArray[Any], bits: int, sample: Any) -> NDArray[Any]:
-    """Grey 0-255 (float) of every stored value: modality LUT, then VOI LUT, window or range."""
-    transform = functional(header, "PixelValueTransformationSequence")
-    if "ModalityLUTSequence" in header:
-        values = np.asarray(apply_modality_lut(stored, header), float)
-    else:
-        slope = float(transform.get("RescaleSlope") or 1)
-        values = stored * slope + float(transform.get("RescaleIntercept") or 0)
-    if header.get("VOILUTSequence"):
-        shown = np.asarray(apply_voi(values.astype(np.int64), header), float)
-        depth = int(header.VOILUTSequence[0].LUTDescriptor[2])
-        return shown * (255.0 / ((1 << depth) - 1))
-    voi = functional(header, "FrameVOILUTSequence")
-    centre, width = _first(voi.get("WindowCenter")), _first(voi.get("WindowWidth"))
-    windowed = None
-    if centre is not None and width is not None and width >= 1:
-        function = str(voi.get("VOILUTFunction") or "LINEAR")
-        windowed = _window(values, centre, width, function)
-    if bits <= 8:
-        return stored * (255.0 / ((1 << bits) - 1)) if windowed is None else windowed
-    taken = (sample().astype(np.int32) - stored[0]) & (len(stored) - 1)
-    # A window that shows next to nothing of the film is a leftover of another image.
-    if windowed is not None and np.ptp(np.percentile(windowed[taken], (1, 99))) >= 16:
-        return windowed
-    padding = header.get("PixelPaddingValue")
-    seen = values[taken]
-    if isinstance(padding, int) and np.any(kept := stored[taken] != padding):
-        seen = seen[kept]
-    low, high = np.percentile(seen, (0.5, 99.5))
-    return (values - low) * (255.0 / max(high - low, 1.0))
+def _per_frame(header: Any) -> bool:
+    groups = header.get("PerFrameFunctionalGroupsSequence")
+    wanted = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
+    return bool(groups) and any(groups[0].get(macro) for macro in wanted)
 
 
-def _window(values: NDArray[Any], centre: float, width: float, function: str) -> NDArray[Any]:
+def _window(values: NDArray[Any], rule: Rule) -> NDArray[Any]:
     """Window to 0-255 by DICOM PS3.3 C.11.2.1.2 (LINEAR) and C.11.2.1.3."""
-    if function == "SIGMOID":
-        sigmoid: NDArray[Any] = 255.0 / (1.0 + np.exp(-4.0 * (values - centre) / width))
+    centre, width = rule.centre or 0.0, rule.width or 1.0
+    if rule.function == "SIGMOID":
+        with np.errstate(over="ignore"):
+            sigmoid: NDArray[Any] = 255.0 / (1.0 + np.exp(-4.0 * (values - centre) / width))
         return sigmoid
-    if function == "LINEAR_EXACT":
+    if rule.function == "LINEAR_EXACT":
         ramp = (values - centre) / width + 0.5
     else:
         ramp = (values - (centre - 0.5)) / max(width - 1.0, 1e-6) + 0.5

@@ -19,19 +19,22 @@ from pathlib import Path
 from ..errors import WorkspaceError
 from ..workspace import Workspace, atomic_path, spreadsheet_cell, write_text
 
-_COLUMNS = ("study", "patient", "source_patient", "source_path")
+_COLUMNS = ("study", "patient", "source_patient", "source_path", "site", "source_site")
+_COLUMNS_BEFORE = _COLUMNS[:4]  # of versions that knew no sites
 _IGNORED = "identities.*"
 _PRIVATE = 0o600
 
 
 @dataclass(frozen=True)
 class Identity:
-    """One row: a study, its patient's pseudonym, and what the source called them."""
+    """One row: a study, the pseudonyms of its patient and site, and what the source called them."""
 
     study: str
     patient: str
     source_patient: str
     source_path: str
+    site: str = ""
+    source_site: str = ""
 
 
 class Identities:
@@ -53,8 +56,19 @@ class Identities:
 
     def pseudonym(self, source_patient: str) -> str:
         """The pseudonym of a patient as the source names him."""
-        digest = hmac.new(self._key.encode(), source_patient.encode(), hashlib.sha256).digest()
-        return "p" + base64.b32encode(digest)[:8].decode("ascii").lower()
+        return "p" + self._keyed(source_patient)[:8]
+
+    def site_pseudonym(self, source_site: str) -> str:
+        """The pseudonym of a clinic; empty for none."""
+        return "c" + self._keyed(f"site\0{source_site}")[:6] if source_site else ""
+
+    def exam_pseudonym(self, source_exam: str | None) -> str:
+        """The pseudonym of an examination; empty for none."""
+        return "e" + self._keyed(f"exam\0{source_exam}")[:8] if source_exam else ""
+
+    def _keyed(self, text: str) -> str:
+        digest = hmac.new(self._key.encode(), text.encode(), hashlib.sha256).digest()
+        return base64.b32encode(digest).decode("ascii").lower()
 
     def record(self, identity: Identity) -> None:
         """Write one row, in place of an older one of the same study. Raises StorageError."""
@@ -76,13 +90,15 @@ def _read(path: Path) -> dict[str, tuple[str, ...]]:
         return {}
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
         rows = list(csv.reader(stream))
-    if not rows or tuple(rows[0]) != _COLUMNS:
+    if not rows or tuple(rows[0]) not in (_COLUMNS, _COLUMNS_BEFORE):
         raise WorkspaceError(
             "has other columns than ours",
             file=path.name,
             remedy=f"Its first line must be {','.join(_COLUMNS)}.",
         )
-    return {row[0]: tuple(row) for row in rows[1:] if len(row) == len(_COLUMNS)}
+    width = len(rows[0])
+    missing = ("",) * (len(_COLUMNS) - width)
+    return {row[0]: (*row, *missing) for row in rows[1:] if len(row) == width}
 
 
 def _cells(identity: Identity) -> tuple[str, ...]:

@@ -6,24 +6,35 @@ blanked before the study appears; that makes names fewer, and a person has to lo
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
 
 from ..config import load_lab
 from ..errors import InputError, StorageError, VfssError
-from ..workspace import Workspace, atomic_folder, read_json
-from .burned_in import BurnedIn, find_text
-from .film_sample import FrameSample
+from ..workspace import Workspace, read_json
+from .engines import Done, Engine, OneProcess, Processes, WorkerDied
+from .fill import Job, Words, attempt, sweep, unforeseen
 from .identities import Identities, Identity
+from .interlace import HANDLING
 from .lab import decide_tasks, prepare_workspace
-from .labels import Labels, LabelSearch, check_frames, read_mask
+from .labels import Labels, LabelSearch
 from .patients import Owner, PatientTable, display, owner_of
-from .repeats import RepeatCounter
-from .source import Found, FrameSource, content_sha256, open_source, recording_name, walk
-from .splits import PatientFacts, Splits, load_splits, update_splits
-from .study import StudyRecord, blank_frames, list_studies, write_frames, write_mask, write_record
+from .source import Found, Interlaced, SourceInfo, content_sha256, open_source, recording_name, walk
+from .splits import PatientFacts, Splits, load_splits, lock_test, update_splits
+from .study import StudyRecord, list_studies
+from .view import ViewTable, means, notice
+
+if TYPE_CHECKING:
+    from .dicom_series import LeftOut
+
+EngineName = Literal["processes", "ray"]
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 
 Tick = Callable[[int, int, str], None]
 Say = Callable[[str], None]
@@ -36,15 +47,14 @@ KEPT = (
     "TEXT BURNED INTO THE PICTURES WAS KEPT (--no-blank): names and dates that are visible in a "
     "film are visible in its frames. Do not share this workspace."
 )
-_TASK_FILE = "task_set.yaml"
 
 
 @dataclass(frozen=True)
 class IngestOptions:
-    """`labels`: folder of masks. `patients`: CSV. `tasks`: built-in name or YAML file.
+    """`labels`: folder of masks. `patients`, `views`: CSV. `tasks`: built-in name or YAML file.
 
     `fps`: frames per second of recordings without time. `force`: ingest again what is there.
-    `blank`: make text found in the pictures black.
+    `blank`: make text found in the pictures black. `interlaced`: what becomes of interlaced films.
     """
 
     labels: Path | None = None
@@ -53,6 +63,10 @@ class IngestOptions:
     fps: float | None = None
     force: bool = False
     blank: bool = True
+    interlaced: Interlaced = "deinterlace"
+    workers: int = 1
+    engine: EngineName = "processes"
+    views: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +79,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Skipped:
-    """An input that was ingested before, as `study`."""
+    """An input that was not taken: ingested before as `study`, or left out; `why` says which."""
 
     input: str
     study: str
@@ -102,7 +116,7 @@ def ingest(
     """
     report = IngestReport()
     found = _discover(inputs, options, report)
-    if not found and not report.failed:
+    if not found and not report.failed and not report.skipped:
         raise InputError(
             "no recordings found",
             file=", ".join(path.name or str(path) for path in inputs),
@@ -110,18 +124,24 @@ def ingest(
         )
     job = _Ingest(workspace, options, found, report, say)
     try:
-        for done, item in enumerate(found):
-            tick(done, len(found), display(item))
-            job.one(item, functools.partial(tick, done, len(found)))
-            if report.stopped:
-                break
+        with ExitStack() as stack:
+            job.run(found, stack, tick)
     finally:
         job.settle()
     return report
 
 
+def lock(workspace: Workspace) -> Splits:
+    """Lock the test set of `workspace` as it is. Raises DataError, ConfigError, StorageError."""
+    return lock_test(workspace, [study.record for study in list_studies(workspace)])
+
+
 class _Ingest:
-    """The state of one ingest: what is stored already, who is who, where labels are."""
+    """The state of one ingest: what is stored already, who is who, where labels are.
+
+    Whether a recording is taken is decided here, one after the other in the order of the inputs;
+    the engine only makes the studies, several at a time. So the same comes out of any engine.
+    """
 
     def __init__(
         self,
@@ -137,41 +157,71 @@ class _Ingest:
         self._say = say
         self._tasks = decide_tasks(workspace, options.tasks)
         self._splits_config = load_lab(workspace).splits
-        load_splits(workspace)  # a broken splits.yaml is said now, not after an hour
+        self._splits = load_splits(workspace)  # broken or changed is said now, not after an hour
         self._patients = PatientTable(options.patients)
+        self._views = ViewTable(options.views)
+        if unused := self._views.unused(found):
+            more = f" and {len(unused) - 1} more" if len(unused) > 1 else ""
+            self._say(f"--views names what is none of these recordings: {unused[0]}{more}")
         self._identities = Identities(workspace)
         names = [recording_name(item.path) for item in found]
-        counts = {name: names.count(name) for name in names}
+        counts: dict[str, int] = {}
+        for name in names:
+            counts[name] = counts.get(name, 0) + 1
         self._labels = LabelSearch(options.labels, self._tasks, counts)
         self._records = {study.id: study.record for study in list_studies(workspace)}
+        self._by_digest = {record.source_sha256: record for record in self._records.values()}
         self._shown: dict[str, str] = {}
+        self._exams: dict[str, Owner] = {}
         self._folders: dict[str, Path] = {}
-        self._warned: dict[str, list[str]] = {}
         self._guessed = 0
+        self._under_way: dict[int, _UnderWay] = {}
+        self._ended: dict[int, StudyRecord | Failure | Skipped] = {}
+        self._inputs: dict[int, str] = {}
+        self._words: Words = lambda _: None
         _check_option_folder(options.labels)
 
-    def one(self, found: Found, words: Callable[[str], None]) -> None:
-        """Ingest one recording; whatever is wrong with it ends in the report."""
-        try:
-            self._one(found, words)
-        except StorageError as error:
-            self._report.stopped = error
-        except VfssError as error:
-            self._fail(found, _line(error, found))
-        except MemoryError:
-            self._fail(found, "is too large for this machine's memory.")
-        except OSError as error:
-            self._fail(found, f"cannot be read ({error.strerror}). Check the file and its disk.")
+    def run(self, found: Sequence[Found], stack: ExitStack, tick: Tick) -> None:
+        """Ingest every recording; whatever is wrong with one ends in the report.
+
+        What the engine and its threads leave behind is put on `stack`.
+        """
+        sweep(self._workspace.studies)
+        engine = stack.enter_context(_engine(self._options, lambda line: self._words(line)))
+        for number, (item, digest) in enumerate(_digests(found, engine.slots, stack)):
+            while len(self._under_way) >= engine.slots:
+                self._take(engine.wait())
+            if self._report.stopped:
+                break
+            done, shown = number - len(self._under_way), display(item)
+            self._words = lambda line, done=done: tick(done, len(found), line)  # type: ignore[misc]
+            tick(done, len(found), shown)
+            self._begin(number, item, digest, engine)
+        while self._under_way:
+            tick(len(found) - len(self._under_way), len(found), "")
+            self._take(engine.wait())
 
     def settle(self) -> None:
-        """Bring `splits.yaml` up to date with the studies that are there; say what was noticed."""
+        """Bring report and `splits.yaml` up to date with what is there; say what was noticed."""
+        warned: dict[str, list[str]] = {}
+        for number in sorted(self._ended):
+            match self._ended[number]:
+                case StudyRecord() as record:
+                    self._report.studies.append(record)
+                    told = notice(record.view, record.mirrored, record.view_by)
+                    for line in (*record.warnings, *([told] if told else [])):
+                        warned.setdefault(line, []).append(self._inputs[number])
+                case Failure() as failure:
+                    self._report.failed.append(failure)
+                case Skipped() as skipped:
+                    self._report.skipped.append(skipped)
         try:
             self._report.splits = update_splits(
                 self._workspace, _facts(self._records.values()), self._splits_config
             )
         except StorageError as error:
             self._report.stopped = self._report.stopped or error
-        for line, inputs in self._warned.items():
+        for line, inputs in warned.items():
             who = inputs[0] if len(inputs) == 1 else f"{len(inputs)} recordings"
             self._say(f"{who}: {line}")
         if self._guessed:
@@ -180,23 +230,76 @@ class _Ingest:
                 "each counts as a patient. If some are of one person, use --patients."
             )
 
-    def _one(self, found: Found, words: Callable[[str], None]) -> None:
-        source = open_source(found.path, images_fps=self._options.fps)
+    def _begin(self, number: int, found: Found, digest: Future[str], engine: Engine) -> None:
+        """Decide what becomes of a recording, and hand it to the engine if it is to be ingested."""
+        self._inputs[number] = display(found)
+        try:
+            job = self._decide(number, found, digest, engine)
+        except StorageError as error:
+            self._report.stopped = error
+        except VfssError as error:
+            self._fail(number, _line(error, found))
+        except OSError as error:
+            line = f"cannot be read ({error.strerror}). Check the file and its disk."
+            self._fail(number, line)
+        except Exception as error:  # a header's surprise must not stop the other recordings
+            self._fail(number, str(unforeseen(error)))
+        else:
+            if job is not None:
+                draft = job.draft
+                self._under_way[number] = _UnderWay(found, draft.study, draft.source_sha256)
+                engine.submit(number, job)
+                if engine.slots == 1:
+                    self._take(engine.wait())
+
+    def _take(self, done: Done) -> None:
+        """Note how a job ended."""
+        job = self._under_way.pop(done.number)
+        value = done.value
+        if isinstance(value, StudyRecord):
+            self._records[value.study] = self._by_digest[value.source_sha256] = value
+            self._shown[value.study] = self._inputs[done.number]
+            self._ended[done.number] = value
+            return
+        if isinstance(value, WorkerDied):
+            sweep(self._workspace.studies, job.study)
+        if isinstance(value, StorageError):
+            self._report.stopped = self._report.stopped or value
+        else:
+            self._fail(done.number, _line(value, job.found))
+
+    def _decide(
+        self, number: int, found: Found, digest_to_come: Future[str], engine: Engine
+    ) -> Job | None:
+        """The job that makes the study, or None when the recording is not taken."""
+        options = self._options
+        source = open_source(found.path, images_fps=options.fps, interlaced=options.interlaced)
         if source.info.kind == "study":
             raise InputError("is a study already", remedy="Give the recording it was made from.")
-        digest = content_sha256(found.path)
-        owner = owner_of(found, self._patients, source.info.patient_hint, digest)
+        digest = digest_to_come.result()
+        owner = self._owner(found, source.info, digest)
         patient = self._identities.pseudonym(owner.source_patient)
+        site = self._identities.site_pseudonym(owner.site)
         labels = self._labels.find(found, source)
-        known = next((r for r in self._records.values() if r.source_sha256 == digest), None)
+        study = f"{patient}-{digest[:6]}"
+        while any(digest == job.digest or study == job.study for job in self._under_way.values()):
+            self._take(
+                engine.wait()
+            )  # a copy of one that is being made: see first what comes of it
+        known = self._by_digest.get(digest)
         if known is not None:
             self._refuse_second_patient(known, patient, owner)
-            patient = known.patient
-            if not self._options.force or known.study in self._shown:
-                self._skip(found, known, labels)
-                return
+            patient, study = known.patient, known.study
+            if not options.force or study in self._shown:
+                self._skip(number, known, labels, self._views.find(found))
+                return None
+        elif study in self._records:
+            study = f"{patient}-{digest[:12]}"
+        if self._splits.closed_to(patient, digest):
+            why = f"left out: its patient, {patient}, is in the locked test set"
+            self._leave_out(number, study, why)
+            return None
         self._notice(found, owner)
-        study = known.study if known else self._new_id(patient, digest)
         draft = StudyRecord(
             study=study,
             patient=patient,
@@ -206,22 +309,34 @@ class _Ingest:
             width=0,
             height=0,
             simulated=_is_simulated(found.path),
+            site=site or (known.site if known else ""),
+            exam=self._identities.exam_pseudonym(source.info.exam_hint),
             labelled={task: tuple(sorted(masks)) for task, masks in labels.files.items()},
             task_set=self._tasks.to_dict(),
             labels_sha256=labels.sha256,
-            burned_in="blanked" if self._options.blank else "kept",
+            burned_in="blanked" if options.blank else "kept",
+            **self._views.draft(found, known),
         )
         prepare_workspace(self._workspace, self._tasks)
+        where = _from(self._workspace, found.path)
         self._identities.record(
-            Identity(study, patient, owner.source_patient, _from(self._workspace, found.path))
+            Identity(study, patient, owner.source_patient, where, draft.site, owner.site)
         )
-        with atomic_folder(self._workspace.studies / study) as folder:
-            record = _fill(folder, source, labels, draft, words)
-        self._records[study] = record
-        self._shown[study] = display(found)
-        self._report.studies.append(record)
-        for line in record.warnings:
-            self._warned.setdefault(line, []).append(display(found))
+        return Job(
+            path=found.path.absolute(),
+            target=self._workspace.studies.absolute() / study,
+            labels=labels.absolute(),
+            draft=draft,
+            images_fps=options.fps,
+            interlaced=options.interlaced,
+        )
+
+    def _owner(self, found: Found, info: SourceInfo, digest: str) -> Owner:
+        """The recordings of one DICOM study that name no patient all have the first one's."""
+        owner = owner_of(found, self._patients, info.patient_hint, digest, info.exam_hint)
+        if info.exam_hint is None or info.patient_hint or self._patients.find(found):
+            return owner
+        return self._exams.setdefault(info.exam_hint, owner)
 
     def _refuse_second_patient(self, known: StudyRecord, patient: str, owner: Owner) -> None:
         if owner.guessed or patient == known.patient:
@@ -234,7 +349,7 @@ class _Ingest:
             "identities.csv says who is who.",
         )
 
-    def _skip(self, found: Found, known: StudyRecord, labels: Labels) -> None:
+    def _skip(self, number: int, known: StudyRecord, labels: Labels, view: str) -> None:
         why = "already ingested"
         if known.study in self._shown:
             why = f"same recording as {self._shown[known.study]}"
@@ -242,9 +357,17 @@ class _Ingest:
             why = "already ingested, but its labels have changed since: use --force to take them"
         elif self._options.blank and known.burned_in != "blanked":
             why = "already ingested, with the text burned into it: use --force to blank that"
-        self._report.skipped.append(Skipped(display(found), known.study, why))
-        if "--force" in why:
-            self._say(f"{display(found)}: {why}")
+        elif known.interlaced not in ("", HANDLING[self._options.interlaced]):
+            why = f"already ingested, interlaced ({known.interlaced}): use --force to change that"
+        elif not means(view, known.view, known.facing):
+            why = "already ingested, but --views names another view: use --force to take it"
+        self._leave_out(number, known.study, why, aloud="--force" in why)
+
+    def _leave_out(self, number: int, study: str, why: str, *, aloud: bool = True) -> None:
+        shown = self._inputs[number]
+        self._ended[number] = Skipped(shown, study, why)
+        if aloud:
+            self._say(f"{shown}: {why}")
 
     def _notice(self, found: Found, owner: Owner) -> None:
         self._guessed += owner.guessed
@@ -259,12 +382,46 @@ class _Ingest:
                 "If they are two, use --patients."
             )
 
-    def _new_id(self, patient: str, digest: str) -> str:
-        study = f"{patient}-{digest[:6]}"
-        return f"{patient}-{digest[:12]}" if study in self._records else study
+    def _fail(self, number: int, line: str) -> None:
+        self._ended[number] = Failure(self._inputs[number], line)
 
-    def _fail(self, found: Found, line: str) -> None:
-        self._report.failed.append(Failure(display(found), line))
+
+@dataclass(frozen=True)
+class _UnderWay:
+    found: Found
+    study: str
+    digest: str
+
+
+def _engine(options: IngestOptions, words: Words) -> Engine:
+    """Raises UsageError when Ray is asked for and not installed."""
+    if options.engine == "ray":
+        from .ray_engine import RayCluster
+
+        return RayCluster(attempt, options.workers)
+    workers = options.workers or usable_cores()
+    if workers == 1:
+        return OneProcess(lambda job: attempt(job, words))
+    return Processes(attempt, workers)
+
+
+def usable_cores() -> int:
+    """Cores this process may use, which on a shared machine are fewer than it has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _digests(
+    found: Sequence[Found], slots: int, stack: ExitStack
+) -> Iterator[tuple[Found, Future[str]]]:
+    """Each recording with the digest of its content, read ahead so that no worker waits for it."""
+    threads = stack.enter_context(ThreadPoolExecutor(min(slots, 8), "vfss-digest"))
+    stack.callback(threads.shutdown, wait=False, cancel_futures=True)
+    ahead: deque[tuple[Found, Future[str]]] = deque()
+    for item in found:
+        ahead.append((item, threads.submit(content_sha256, item.path)))
+        if len(ahead) > slots:
+            yield ahead.popleft()
+    yield from ahead
 
 
 def _discover(inputs: Sequence[Path], options: IngestOptions, report: IngestReport) -> list[Found]:
@@ -279,70 +436,29 @@ def _discover(inputs: Sequence[Path], options: IngestOptions, report: IngestRepo
     apart = labels is not None and not any(
         path.resolve().is_relative_to(labels.resolve()) for path in there
     )
-    return walk(there, exclude=[labels] if labels is not None and apart else [])
-
-
-def _fill(
-    folder: Path,
-    source: FrameSource,
-    labels: Labels,
-    draft: StudyRecord,
-    words: Callable[[str], None],
-) -> StudyRecord:
-    """Decode `source` once into the study folder being made, then its masks, then the record."""
-    times = []
-    repeats, sample = RepeatCounter(), FrameSample()
-    height = width = 0
-    for frame in write_frames(folder, source.frames()):
-        times.append(frame.time_s)
-        repeats.add(frame.grey)
-        sample.add(frame.grey)
-        height, width = frame.grey.shape
-        if frame.index % 50 == 0:
-            words(f"frame {frame.index}")
-    check_frames(labels, len(times))
-    text = find_text(sample.frames)
-    if draft.burned_in == "blanked":
-        blank_frames(folder, len(times), text.blank)
-    else:
-        text = BurnedIn(suspect=(*text.blank, *text.suspect))
-    for task, index, path in labels:
-        write_mask(folder, task, index, read_mask(path, (height, width)))
-    info = source.info  # read after the frames: only then are its warnings complete
-    record = replace(
-        draft,
-        frames=len(times),
-        frame_times_s=tuple(round(time, 9) for time in times),
-        width=width,
-        height=height,
-        pixel_aspect=info.pixel_aspect,
-        pixel_spacing_mm=info.pixel_spacing_mm,
-        kind=info.kind,
-        codec=info.codec,
-        repeated_frames=repeats.repeated,
-        blanked=text.blank,
-        suspect=text.suspect,
-    )
-    rate = repeats.unique_fps(record.duration_s)
-    said = [*info.warnings, repeats.warning(record.duration_s)]
-    if labels.files and any(line.startswith("decoded") for line in info.warnings):
-        said.append("frames are missing: labels behind the gap may lie on the wrong frames")
-    record = replace(
-        record,
-        unique_fps=None if rate is None else round(rate, 3),
-        warnings=tuple(line for line in said if line),
-    )
-    write_record(folder, record)
-    return record
+    exclude = [labels] if labels is not None and apart else []
+    left_out: list[LeftOut] = []
+    found = walk(there, exclude=exclude, left_out=left_out)
+    report.skipped += [Skipped(display(item.found), "", item.why) for item in left_out]
+    return found
 
 
 def _facts(records: Iterable[StudyRecord]) -> dict[str, PatientFacts]:
     facts: dict[str, PatientFacts] = {}
-    for record in records:
-        before = facts.get(record.patient, PatientFacts(record.source_sha256, False))
-        facts[record.patient] = PatientFacts(
-            min(before.digest, record.source_sha256), before.labelled or bool(record.labelled)
-        )
+    for record in sorted(records, key=lambda record: record.source_sha256):
+        labelled = record.labelled if record.view == "lateral" else {}  # others are of no use
+        tasks = frozenset(task for task, frames in labelled.items() if frames)
+        before = facts.get(record.patient)
+        if before is None:
+            digest, site = record.source_sha256, record.site
+            facts[record.patient] = PatientFacts(digest, bool(labelled), tasks, site)
+        else:
+            facts[record.patient] = PatientFacts(
+                before.digest,
+                before.labelled or bool(labelled),
+                before.tasks | tasks,
+                before.site or record.site,
+            )
     return facts
 
 
@@ -350,7 +466,7 @@ def _is_simulated(path: Path) -> bool:
     truth = path.with_name(f"{path.name if path.is_dir() else path.stem}_truth.json")
     try:
         return truth.is_file() and read_json(truth).get("simulated") is True
-    except VfssError:
+    except (VfssError, OSError):  # OSError: the name with `_truth` behind it is too long
         return False
 
 
@@ -361,7 +477,7 @@ def _check_option_folder(labels: Path | None) -> None:
 
 def _line(error: VfssError, found: Found) -> str:
     """The error without the recording's own name, which stands beside it; a mask is named."""
-    if error.file is None or Path(error.file) == found.path:
+    if error.file is None or Path(error.file).absolute() == found.path.absolute():
         return error.without_file
     path = Path(error.file)
     return f"{'/'.join(path.parts[-3:]).lstrip('/')}: {error.without_file}"

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..tasks import Task, TaskSet
 from ..workspace import Workspace
-from .splits import Splits, load_splits
+from .leaks import find_leaks
+from .splits import load_splits
 from .study import Study, frame_name, list_studies
 
 Tick = Callable[[int, int, str], None]
@@ -40,10 +41,6 @@ _NEAR_S = 0.25  # frames farther apart are no neighbours
 _JUMP = 2.0  # times; what comes and goes (a bolus) may change faster
 _JUMP_ABSENT = 5.0
 _LEAST_AREA_PX = 40
-_THUMB = 16
-_ALIKE = 0.998  # correlation of thumbnails: coders, noise and tone keep 0.9985 and more
-_FLAT = 6.0  # grey levels; an empty or black frame is like any other
-_MOST_FRAMES = 256  # compared per study
 
 
 @dataclass(frozen=True)
@@ -122,9 +119,9 @@ def check_labels(
             findings += _blanks(study, task, table, task_or_none)
             findings += _jumps(study, task, table, task_or_none)
     wanted = {study.id for study in chosen}
-    for finding in _leaks(studies, load_splits(workspace)):
-        if finding.study in wanted or finding.other in wanted:
-            findings.append(finding)
+    for leak in find_leaks(studies, load_splits(workspace)):
+        if leak.study in wanted or leak.other in wanted:
+            findings.append(Finding("leak", **asdict(leak)))
     tick(len(chosen), len(chosen), "")
     order = list(KINDS)
     findings.sort(key=lambda f: (order.index(f.kind), f.study, f.frame or 0, f.task or ""))
@@ -259,69 +256,3 @@ def _near(study: Study, one: int, other: int) -> bool:
     if max(one, other) >= len(times):
         return False
     return abs(times[one] - times[other]) <= _NEAR_S or abs(one - other) == 1
-
-
-def _leaks(studies: Sequence[Study], splits: Splits) -> Iterator[Finding]:
-    """Frames of one split that are all but frames of another, and recordings given twice."""
-    parts = {study.id: splits.of(study.patient) for study in studies}
-    owners: dict[str, Study] = {}
-    for study in studies:
-        first = owners.setdefault(study.record.source_sha256, study)
-        if first.patient != study.patient:
-            what = f"the same recording as {first.id}, under another patient"
-            yield Finding("leak", study.id, what, other=first.id)
-    if len({part for part in parts.values() if part}) < 2:
-        return
-    thumbs = {study.id: _thumbs(study) for study in studies if parts[study.id]}
-    names = list(thumbs)
-    for number, one in enumerate(names):
-        for other in names[number + 1 :]:
-            if parts[one] == parts[other]:
-                continue
-            finding = _alike(one, thumbs[one], other, thumbs[other])
-            if finding is not None:
-                yield finding
-
-
-def _alike(
-    one: str,
-    first: tuple[list[int], NDArray[np.float32]],
-    other: str,
-    second: tuple[list[int], NDArray[np.float32]],
-) -> Finding | None:
-    if not first[0] or not second[0]:
-        return None
-    alike = first[1] @ second[1].T
-    best = np.unravel_index(int(alike.argmax()), alike.shape)
-    if alike[best] < _ALIKE:
-        return None
-    count = int((alike.max(1) >= _ALIKE).sum())
-    what = f"{count} frames are nearly frames of {other}, which is in another split"
-    return Finding(
-        "leak",
-        one,
-        what,
-        frame=first[0][int(best[0])],
-        other=other,
-        other_frame=second[0][int(best[1])],
-    )
-
-
-def _thumbs(study: Study) -> tuple[list[int], NDArray[np.float32]]:
-    """Frame numbers and unit-length thumbnails (n, 256); flat and damaged frames are left out."""
-    step = 1
-    while study.record.frames > step * _MOST_FRAMES:
-        step *= 2  # powers of two: copies of unlike length still meet in common frames
-    frames, rows = [], []
-    for frame in range(0, study.record.frames, step):
-        try:
-            grey = study.read_frame(frame)
-        except DataError:
-            continue
-        small = cv2.resize(grey, (_THUMB, _THUMB), interpolation=cv2.INTER_AREA)
-        row = small.astype(np.float32).ravel()
-        row -= row.mean()
-        if row.std() >= _FLAT:
-            frames.append(frame)
-            rows.append(row / np.linalg.norm(row))
-    return frames, np.array(rows, np.float32).reshape(-1, _THUMB * _THUMB)

@@ -50,6 +50,15 @@ class Labels:
             digest.update(f"{task}/{frame}/{sha256_file(path)}\n".encode())
         return digest.hexdigest() if self.files else ""
 
+    def absolute(self) -> Labels:
+        """The same files, for a process that stands elsewhere."""
+        return Labels(
+            {
+                task: {frame: path.absolute() for frame, path in masks.items()}
+                for task, masks in self.files.items()
+            }
+        )
+
 
 @dataclass(frozen=True)
 class LabelSearch:
@@ -82,7 +91,7 @@ class LabelSearch:
             given = self._in_given_folder(self.folder, found)
             if given is not None:
                 return given
-        return next((path for path in _beside(found.path) if path.is_dir()), None)
+        return next((path for path in _beside(found.path) if _is_folder(path)), None)
 
     def _in_given_folder(self, labels: Path, found: Found) -> Path | None:
         name = recording_name(found.path)
@@ -92,7 +101,7 @@ class LabelSearch:
             candidates = [place.with_name(f"{name}_masks"), place]
             if _is_generic(found.path):
                 candidates.insert(0, place / "masks")
-            folder = next((path for path in candidates if path.is_dir()), None)
+            folder = next((path for path in candidates if _is_folder(path)), None)
             if folder is None:
                 continue
             if place != labels / inside / name and self.names.get(name, 0) > 1:
@@ -226,6 +235,14 @@ def _beside(path: Path) -> list[Path]:
     if _is_generic(path):
         folders += [path.parent / "masks", path.parent / f"{name}_masks"]
     return folders
+
+
+def _is_folder(path: Path) -> bool:
+    """False for a name that is too long to exist: that of a recording with `_masks` behind it."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _home(path: Path) -> Path:

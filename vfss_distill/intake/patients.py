@@ -3,81 +3,109 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError
 from .source import GENERIC_FOLDERS, Found, recording_name
 
-_REMEDY = "Give a CSV with the columns file,patient."
+_REMEDY = "Give a CSV with the columns file,patient and, if you like, site."
 
 
 @dataclass(frozen=True)
 class Owner:
-    """`source_patient` as the source names him, never written but to identities.csv.
+    """`source_patient` and `site` as the source names them, never written but to identities.csv.
 
     `guessed`: nothing said who it is, so the recording counts as a patient of its own.
     """
 
     source_patient: str
     guessed: bool = False
+    site: str = ""
 
 
 class PatientTable:
-    """`--patients CSV`: patients by file, matched by relative path, else by name, else by stem."""
+    """`--patients CSV`: patients by file, matched by relative path, else by name, else by stem.
+
+    A column `site` (clinic) is optional: the splits then give each part its share of each site.
+    """
 
     def __init__(self, path: Path | None) -> None:
         """Raises ConfigError, naming the lines, when the table cannot be used."""
-        self._by_file: dict[str, str] = {}
+        self._by_file: dict[str, tuple[str, str]] = {}
         self.given = path is not None
         if path is not None:
             self._read(path)
 
-    def find(self, found: Found) -> str | None:
-        """The patient the table names for a recording, or None."""
-        for name in _names_of(found):
+    def find(self, found: Found) -> tuple[str, str] | None:
+        """Patient and site (may be empty) that the table names for a recording, or None."""
+        for name in names_of(found):
             if name.casefold() in self._by_file:
                 return self._by_file[name.casefold()]
         return None
 
     def _read(self, path: Path) -> None:
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError("cannot be read as UTF-8", file=path, remedy=_REMEDY) from error
-        first = text.split("\n", 1)[0]
-        delimiter = ";" if first.count(";") > first.count(",") else ","
-        reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
-        columns = [str(name).strip().lower() for name in reader.fieldnames or ()]
-        if "file" not in columns or "patient" not in columns:
-            raise ConfigError("lacks the columns file and patient", file=path, remedy=_REMEDY)
-        reader.fieldnames = columns
         faults = []
-        for row in reader:
-            file, patient = (row["file"] or "").strip(), (row["patient"] or "").strip()
-            key = file.replace("\\", "/").removeprefix("./").rstrip("/").casefold()
-            if not file or not patient:
-                faults.append(f"line {reader.line_num}: file or patient is empty")
-            elif self._by_file.setdefault(key, patient) != patient:
-                faults.append(f"line {reader.line_num}: this file has another patient above")
+        for line, key, row in read_table(path, ("file", "patient"), _REMEDY):
+            patient, site = row["patient"], row.get("site", "")
+            if not key or not patient:
+                faults.append(f"line {line}: file or patient is empty")
+            elif self._by_file.setdefault(key, (patient, site)) != (patient, site):
+                faults.append(f"line {line}: this file has another patient above")
         if faults:
             raise ConfigError("; ".join(faults), file=path, remedy="Mend these lines.")
 
 
-def owner_of(found: Found, table: PatientTable, hint: str | None, source_sha256: str) -> Owner:
+def read_table(
+    path: Path, columns: Sequence[str], remedy: str
+) -> Iterator[tuple[int, str, dict[str, str]]]:
+    """The lines of a table of recordings: line number, key of its `file`, and the cells by column.
+
+    Keys are what `names_of` gives, in lower case. CSV as spreadsheets save it: comma or semicolon,
+    columns in any order and case. Raises ConfigError: unreadable, or `columns` are not all there.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("cannot be read as UTF-8", file=path, remedy=remedy) from error
+    first = text.split("\n", 1)[0]
+    delimiter = ";" if first.count(";") > first.count(",") else ","
+    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
+    found = [str(name).strip().lower() for name in reader.fieldnames or ()]
+    if not set(columns) <= set(found):
+        names = f"{', '.join(columns[:-1])} and {columns[-1]}"
+        raise ConfigError(f"lacks the columns {names}", file=path, remedy=remedy)
+    reader.fieldnames = found
+    for row in reader:
+        cells = {name: (row[name] or "").strip() for name in found}
+        file = cells["file"].replace("\\", "/").removeprefix("./").rstrip("/")
+        yield reader.line_num, file.casefold(), cells
+
+
+def owner_of(
+    found: Found,
+    table: PatientTable,
+    hint: str | None,
+    source_sha256: str,
+    exam: str | None = None,
+) -> Owner:
     """The patient of a recording: the table, else PatientID (`hint`), else the parent folder.
 
     A recording without a folder of its own below the input is its own patient, known by content,
-    so that two films of one name in two folders are not taken for one patient.
+    so that two films of one name in two folders are not taken for one patient; those of one DICOM
+    study (`exam`) are of one patient all the same.
     """
     listed = table.find(found)
     if listed is not None:
-        return Owner(listed)
+        return Owner(listed[0], site=listed[1])
     if hint:
         return Owner(hint)
     parent = found.path.resolve().parent
     if parent != found.root.resolve() or _is_generic(found.path):
         return Owner(parent.name)
+    if exam:
+        return Owner(f"exam {exam}", guessed=True)
     return Owner(f"{recording_name(found.path)} {source_sha256[:16]}", guessed=True)
 
 
@@ -93,7 +121,8 @@ def display(found: Found) -> str:
     return (Path(root.name) / inside).as_posix()
 
 
-def _names_of(found: Found) -> list[str]:
+def names_of(found: Found) -> list[str]:
+    """What a table may call a recording, the surest first."""
     real, root = found.path.resolve(), found.root.resolve()
     names = [found.path.as_posix(), display(found)]
     if real.is_relative_to(root) and real != root:

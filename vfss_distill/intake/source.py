@@ -9,10 +9,10 @@ the only kind that is exact in every format.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import cv2
 import numpy as np
@@ -20,6 +20,11 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..provenance import sha256_file, sha256_files
+
+if TYPE_CHECKING:
+    from .dicom_series import LeftOut
+
+Interlaced = Literal["deinterlace", "fields", "keep"]
 
 ASSUMED_FPS = 30.0  # for recordings that carry no time; always said in a warning
 MAX_PIXELS = 64_000_000  # per frame; a fluoroscope gives at most 4 million
@@ -57,7 +62,11 @@ class SourceInfo:
     has none. `stored_size`: (height, width) as stored, before pixels are made square: the size of
     its masks. `pixel_aspect`: width:height of a stored pixel. `pixel_spacing_mm`: (row, column) of
     the square pixels we yield, at the detector. `patient_hint` is never written to any file but
-    identities.csv. `warnings` may grow once all frames have been read.
+    identities.csv. Once all frames have been read, `warnings` may have grown, and `interlaced`
+    tells what was done with interlaced pictures ("deinterlaced", "fields", "kept"; "": none were).
+    `view_hint`: the header's word on view and side, see view.py; "" where it has none.
+    `exam_hint`: what recordings of one examination share; like `patient_hint`, never written.
+    `acquisition`: technical facts of a DICOM header that name nobody, see dicom_acquisition.py.
     """
 
     kind: str
@@ -69,6 +78,10 @@ class SourceInfo:
     patient_hint: str | None = None
     warnings: tuple[str, ...] = ()
     stored_size: tuple[int, int] = (0, 0)
+    interlaced: str = ""
+    view_hint: str = ""
+    exam_hint: str | None = None
+    acquisition: Mapping[str, Any] = field(default_factory=dict)
 
 
 class FrameSource(Protocol):
@@ -93,10 +106,13 @@ class Found:
     root: Path
 
 
-def open_source(path: Path, *, images_fps: float | None = None) -> FrameSource:
+def open_source(
+    path: Path, *, images_fps: float | None = None, interlaced: Interlaced = "deinterlace"
+) -> FrameSource:
     """Open a film, DICOM file, GIF, folder of image frames, or study. Raises InputError.
 
-    `images_fps` is the rate of recordings that carry no time of their own.
+    `images_fps` is the rate of recordings that carry no time of their own. `interlaced` says what
+    becomes of interlaced films (see interlace.py).
     """
     if path.is_dir():
         if (path / "study.json").is_file():
@@ -110,23 +126,25 @@ def open_source(path: Path, *, images_fps: float | None = None) -> FrameSource:
     if kind == "dicom":
         from .dicom import DicomSource
 
-        return DicomSource(path, fps=images_fps)
+        return DicomSource(path, fps=images_fps, files=_frame_files(path))
     if kind == "image":
         raise InputError(
             "is a single image", file=path, remedy="Give the folder that holds its frames."
         )
     from .video import VideoSource
 
-    return VideoSource(path, kind="gif" if kind == "gif" else "video")
+    return VideoSource(path, kind="gif" if kind == "gif" else "video", interlaced=interlaced)
 
 
 def content_sha256(path: Path) -> str:
     """Digest of a recording: the file's bytes, or of an image folder its images in natural order.
 
-    A study answers with the digest of the recording it came from.
+    Single-frame DICOM files of one run are digested together, in the order of their frames. A study
+    answers with the digest of the recording it came from.
     """
     if not path.is_dir():
-        return sha256_file(path)
+        files = _frame_files(path)
+        return sha256_files(files) if len(files) > 1 else sha256_file(path)
     if (path / "study.json").is_file():
         from .study import Study
 
@@ -139,14 +157,20 @@ def find_sources(inputs: Sequence[Path], *, exclude: Sequence[Path] = ()) -> lis
     return [found.path for found in walk(inputs, exclude=exclude)]
 
 
-def walk(inputs: Sequence[Path], *, exclude: Sequence[Path] = ()) -> list[Found]:
+def walk(
+    inputs: Sequence[Path],
+    *,
+    exclude: Sequence[Path] = (),
+    left_out: list[LeftOut] | None = None,
+) -> list[Found]:
     """Recordings under `inputs`, each with the input it was found under.
 
     A file given by name is always returned, so that opening it can say what is wrong with it.
     Inside folders: films and DICOM by extension or content; folders that hold images and no film.
     Skipped: hidden names, `masks`, `labels`, `*_masks`, a workspace's own folders, `exclude`,
-    links that leave the input, what was seen already. Raises InputError for an input that does
-    not exist.
+    links that leave the input, what was seen already. A DICOMDIR stands for the files it names.
+    Of DICOM files only cine runs are found (see dicom_series.py); what else there is goes to
+    `left_out`. Raises InputError for an input that does not exist.
     """
     files = [path.parent for path in inputs if not path.is_dir()]
     common = _common_folder(files)
@@ -157,10 +181,32 @@ def walk(inputs: Sequence[Path], *, exclude: Sequence[Path] = ()) -> list[Found]
             raise InputError("no such file or folder", file=path, remedy="Check the path.")
         if path.is_dir():
             found += [Found(item, path) for item in _walk_folder(path, path.resolve(), seen)]
+        elif path.name.upper() == "DICOMDIR":
+            from .dicom_series import listed_files
+
+            listed = [file for file in listed_files(path) if file.resolve() not in seen]
+            seen.update(file.resolve() for file in listed)
+            found += [Found(file, path.parent) for file in listed]
         elif path.resolve() not in seen:
             seen.add(path.resolve())
             found.append(Found(path, common))
+    if not any(is_dicom(item.path) for item in found):  # pydicom takes a while to import
+        return found
+    from .dicom_series import sort_out
+
+    found, others = sort_out(found, named=[path for path in inputs if path.is_file()])
+    if left_out is not None:
+        left_out += others
     return found
+
+
+def _frame_files(path: Path) -> tuple[Path, ...]:
+    """The DICOM files that hold the frames of the recording `path`: itself, or all of its run."""
+    if sniff(path) != "dicom":
+        return (path,)
+    from .dicom_series import run_of
+
+    return run_of(path)
 
 
 def recording_name(path: Path) -> str:
@@ -203,6 +249,15 @@ def sniff(path: Path) -> str:
     if head[:2] == b"BM" or head[:4] in (b"II*\0", b"MM\0*"):
         return "image"
     return "video"
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file bears the mark of DICOM; False for folders and what cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def square_size(height: int, width: int, aspect: tuple[int, int]) -> tuple[int, int]:
@@ -281,11 +336,7 @@ def _is_film(path: Path) -> bool:
         return True
     if suffix and not suffix[1:].isdecimal():  # DICOM names often end in a bare number
         return False
-    try:
-        with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
+    return is_dicom(path)
 
 
 def _common_folder(folders: Sequence[Path]) -> Path:

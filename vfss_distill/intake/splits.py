@@ -2,45 +2,67 @@
 
 `splits.yaml` is written once per patient and kept: a patient stays where he is for good, and
 newcomers are dealt out by the content of their recordings, so that neither their names, nor their
-pseudonyms, nor the order of files decides.
+pseudonyms, nor the order of files decides. A test set can be locked: then nothing is added to it
+and nothing taken from it, by us or by hand.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 
 import yaml
 
 from ..config import SplitConfig, read_yaml
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
+from ..provenance import digest_json
 from ..workspace import Workspace, write_text
 
 Part = Literal["train", "val", "test"]
 _PARTS: tuple[Part, ...] = ("train", "val", "test")
+_SITE = "site "
 _NOTE = (
     "# Patients by part. Kept as it is: newcomers are added, nobody is moved. You may move a\n"
     "# patient by hand before the first training; each must stand in exactly one list.\n"
+)
+_LOCK_NOTE = (
+    "# The test set is locked: nobody joins or leaves it. To unlock it, delete `locked` and its\n"
+    "# lines; figures from before and after are then of different test sets.\n"
 )
 
 
 @dataclass(frozen=True)
 class PatientFacts:
-    """What a split may depend on: the smallest digest of the patient's recordings, and labels."""
+    """What a split may depend on.
+
+    `digest`: the smallest digest of the patient's recordings. `tasks`: those with labels. `site`:
+    pseudonym of the clinic, or empty.
+    """
 
     digest: str
     labelled: bool
+    tasks: frozenset[str] = frozenset()
+    site: str = ""
+
+    def traits(self) -> frozenset[str]:
+        """What each part should get its share of."""
+        site = {_SITE + self.site} if self.site else set()
+        return frozenset({*self.tasks, *site, "labelled" if self.labelled else "unlabelled"})
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Pseudonyms of patients by part; each in one part only."""
+    """Pseudonyms of patients by part; each in one part only.
+
+    `locked`: of a locked test set, the digests of each patient's recordings; else None.
+    """
 
     train: tuple[str, ...] = ()
     val: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
+    locked: Mapping[str, tuple[str, ...]] | None = field(default=None, hash=False)
 
     def of(self, patient: str) -> Part | None:
         """The part `patient` is in; None for a stranger."""
@@ -49,17 +71,34 @@ class Splits:
                 return part
         return None
 
+    def closed_to(self, patient: str, source_sha256: str) -> bool:
+        """True for a recording of a patient of a locked test set that is not one of the set's."""
+        if self.locked is None or patient not in self.locked:
+            return False
+        return source_sha256 not in self.locked[patient]
+
+
+class Recorded(Protocol):
+    """What a lock needs to know of a study; `StudyRecord` has it."""
+
+    @property
+    def patient(self) -> str: ...
+
+    @property
+    def source_sha256(self) -> str: ...
+
 
 def load_splits(workspace: Workspace) -> Splits:
     """`splits.yaml`, or empty splits where there is none.
 
-    Raises ConfigError when a patient is in two parts or the file is not lists of pseudonyms.
+    Raises ConfigError when a patient is in two parts, when the file is not lists of pseudonyms, or
+    when a locked test set was changed.
     """
     path = workspace.splits_file
     if not path.exists():
         return Splits()
     data = read_yaml(path) or {}
-    if not isinstance(data, dict) or not set(data) <= {"schema_version", *_PARTS}:
+    if not isinstance(data, dict) or not set(data) <= {"schema_version", "locked", *_PARTS}:
         raise ConfigError(
             "must hold the lists train, val and test and nothing else", file=path.name
         )
@@ -75,7 +114,8 @@ def load_splits(workspace: Workspace) -> Splits:
             file=path.name,
             remedy="Leave each patient in one list only.",
         )
-    return Splits(*(tuple(lists[part]) for part in _PARTS))
+    locked = None if "locked" not in data else _lock(data["locked"], lists["test"], path.name)
+    return Splits(*(tuple(lists[part]) for part in _PARTS), locked)
 
 
 def update_splits(
@@ -84,7 +124,8 @@ def update_splits(
     """Add newcomers among `patients` (all of the workspace) to `splits.yaml` and return it.
 
     Patients with labels and patients without are dealt out separately, so that each part gets its
-    share of both. Writes only when something changed. Raises ConfigError, StorageError.
+    share of both; within these, each task and each site is shared out as evenly as may be. Writes
+    only when something changed. Raises ConfigError, StorageError.
     """
     before = load_splits(workspace)
     parts: dict[Part, list[str]] = {part: list(getattr(before, part)) for part in _PARTS}
@@ -93,12 +134,73 @@ def update_splits(
         _deal(stratum, before, parts, config)
     if all(len(parts[part]) == len(getattr(before, part)) for part in _PARTS):
         return before
-    after = Splits(*(tuple(sorted(parts[part])) for part in _PARTS))
+    return _write(
+        workspace, Splits(*(tuple(sorted(parts[part])) for part in _PARTS), before.locked)
+    )
+
+
+def lock_test(workspace: Workspace, studies: Iterable[Recorded]) -> Splits:
+    """Lock the test set as it is: its patients, and which recordings each has.
+
+    A set that is locked stays as it was locked. Raises ConfigError, StorageError, and DataError
+    when there is no patient in the test set.
+    """
+    splits = load_splits(workspace)
+    if splits.locked is not None:
+        return splits
+    if not splits.test:
+        raise DataError(
+            "there is no patient in the test set to lock",
+            file=workspace.splits_file.name,
+            remedy="Ingest the recordings of more patients, or move one to `test`.",
+        )
+    digests: dict[str, list[str]] = {patient: [] for patient in splits.test}
+    for study in studies:
+        if study.patient in digests:
+            digests[study.patient].append(study.source_sha256)
+    locked = {patient: tuple(sorted(some)) for patient, some in digests.items()}
+    return _write(workspace, replace(splits, locked=locked))
+
+
+def missing_from_lock(splits: Splits, studies: Iterable[Recorded]) -> list[str]:
+    """Patients of a locked test set of whom a recording is gone, or one is there that was not."""
+    there: dict[str, set[str]] = {}
+    for study in studies:
+        there.setdefault(study.patient, set()).add(study.source_sha256)
+    locked = splits.locked or {}
+    return [name for name, digests in locked.items() if there.get(name, set()) != set(digests)]
+
+
+def _write(workspace: Workspace, splits: Splits) -> Splits:
     body: dict[str, Any] = {"schema_version": 1}
-    body |= {part: list(getattr(after, part)) for part in _PARTS}
-    text = yaml.safe_dump(body, sort_keys=False, allow_unicode=True)
-    write_text(workspace.splits_file, _NOTE + text)
-    return after
+    body |= {part: list(getattr(splits, part)) for part in _PARTS}
+    text = _NOTE + yaml.safe_dump(body, sort_keys=False, allow_unicode=True)
+    if splits.locked is not None:
+        test = {patient: list(digests) for patient, digests in sorted(splits.locked.items())}
+        lock = {"locked": {"test": test, "sha256": digest_json(test)}}
+        text += _LOCK_NOTE + yaml.safe_dump(lock, sort_keys=False)
+    write_text(workspace.splits_file, text)
+    return splits
+
+
+def _lock(data: Any, test: list[str], file: str) -> dict[str, tuple[str, ...]]:
+    """The lock, once it is sure that neither it nor the test set was changed."""
+    remedy = "Put the file back as it was, or delete `locked` and its lines to unlock the test set."
+    try:
+        locked = {str(name): tuple(map(str, some)) for name, some in data["test"].items()}
+        true = data["sha256"] == digest_json({name: list(some) for name, some in locked.items()})
+    except (KeyError, TypeError, AttributeError):
+        raise ConfigError("`locked` is not as we wrote it", file=file, remedy=remedy) from None
+    joined, left = sorted(set(test) - set(locked)), sorted(set(locked) - set(test))
+    changes = [
+        f"{what} {' '.join(names)}"
+        for what, names in (("added:", joined), ("taken away:", left))
+        if names
+    ]
+    if changes or not true:
+        what = "; ".join(changes) or "the lock itself was changed"
+        raise ConfigError(f"the test set is locked, but {what}", file=file, remedy=remedy)
+    return locked
 
 
 def _deal(
@@ -107,13 +209,53 @@ def _deal(
     parts: dict[Part, list[str]],
     config: SplitConfig,
 ) -> None:
+    """Deal out the newcomers of a stratum: those with the rarest trait first, each to the part that
+    most lacks that trait, while there is room in it.
+
+    Iterative stratification: Sechidis, Tsoumakas, Vlahavas, ECML PKDD 2011, algorithm 1.
+    """
+    order = sorted(stratum, key=lambda name: _draw(config.seed, stratum[name].digest))
+    traits = {name: stratum[name].traits() for name in order}
+    members: dict[str, list[str]] = {}
+    for name in order:
+        for trait in traits[name]:
+            members.setdefault(trait, []).append(name)
     quotas = _quotas(len(stratum), config)
-    counts = {part: sum(before.of(name) == part for name in stratum) for part in _PARTS}
-    newcomers = [name for name in stratum if before.of(name) is None]
-    for name in sorted(newcomers, key=lambda name: _draw(config.seed, stratum[name].digest)):
-        part = max(_PARTS, key=lambda part: quotas[part] - counts[part])
-        counts[part] += 1
+    lacks = {
+        trait: {part: quotas[part] * len(some) / len(stratum) for part in _PARTS}
+        for trait, some in members.items()
+    }
+    room: dict[Part, float] = dict(quotas)
+    open_parts = [part for part in _PARTS if part != "test" or before.locked is None]
+    waiting = {trait: [n for n in some if before.of(n) is None] for trait, some in members.items()}
+
+    def settle(name: str, part: Part) -> None:
+        room[part] -= 1
+        for trait in traits[name]:
+            lacks[trait][part] -= 1
+            if name in waiting[trait]:
+                waiting[trait].remove(name)
+
+    for name in order:
+        known = before.of(name)
+        if known is not None:
+            settle(name, known)
+    places = {name: place for place, name in enumerate(order)}
+    while left := [trait for trait in waiting if waiting[trait]]:
+        trait = min(left, key=lambda trait: _rarity(trait, waiting[trait], places))
+        name = waiting[trait][0]
+        free = [part for part in open_parts if room[part] > 0] or open_parts
+        part = max(free, key=lambda part: (lacks[trait][part], room[part]))
         parts[part].append(name)
+        settle(name, part)
+
+
+def _rarity(trait: str, waiting: list[str], places: Mapping[str, int]) -> tuple[object, ...]:
+    """Sorts by how many wait. A tie is broken by whose turn it is, then by the task's name: the
+    pseudonym of a site is of this workspace, and must not decide.
+    """
+    is_site = trait.startswith(_SITE)
+    return len(waiting), places[waiting[0]], is_site, "" if is_site else trait
 
 
 def _quotas(patients: int, config: SplitConfig) -> dict[Part, int]:

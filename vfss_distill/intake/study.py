@@ -10,10 +10,13 @@ A study folder appears only when it is complete.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -23,9 +26,13 @@ from ..errors import DataError, StorageError
 from ..provenance import document
 from ..workspace import Workspace, is_temporary, read_json
 from .boxes import Box, blank_boxes
+from .repeats import duration_s
 from .source import Frame, SourceInfo
 
 RECORD_FILE = "study.json"
+
+_Item = TypeVar("_Item")
+_WRITERS = min(4, os.cpu_count() or 1)
 
 # Radiographs are noise to a matching compressor: Huffman coding of averaged differences is faster
 # (2.2 ms for 640x480) and no larger than any other setting. Masks are runs: the default suits them.
@@ -40,13 +47,24 @@ _PNG_FRAME = (
 class StudyRecord:
     """`study.json`. Sizes in pixels of the stored (square-pixel) frames, times in seconds.
 
-    `frame_times_s` start at 0 and increase strictly. `labelled` maps a task id to the frames that
-    have a mask, blank ones included. `pixel_aspect` is the recording's, before squaring.
-    `repeated_frames` counts frames that repeat the one before them, `unique_fps` is the rate of
-    those that do not: the true resolution of every time measured on this study. `labels_sha256`
-    tells whether the masks beside the recording have changed since. `burned_in`: what was done with
-    text found in the pictures: "blanked", "kept", or "" in records of a version that did not look.
+    `frame_times_s` start at 0 and increase strictly; the recording's own clock is not kept, for it
+    can tell the date. `labelled` maps a task id to the frames that have a mask, blank ones
+    included. `pixel_aspect` is the recording's, before squaring. `declared_frames` is the header's
+    word, None where it has none. `interlaced`: what was done with interlaced pictures:
+    "deinterlaced", "fields" (two frames of each), "kept", or "" where there were none.
+    `repeats` are the frames that repeat the one before them, `repeated_frames` is their number,
+    `unique_fps` the rate of those that do not: the true resolution of every time measured on this
+    study. `frame_digests`: 16 letters a frame, one after another (see `frame_digest`), of frames
+    as decoded, before text is blanked. `labels_sha256` tells whether the masks beside the
+    recording have changed since. `site`: pseudonym of the clinic, where `--patients` names one.
+    `exam`: pseudonym shared by the recordings of one DICOM study. `acquisition`: technical facts of
+    a DICOM header that name nobody, see dicom_acquisition.py.
+    `burned_in`: what was done with text found in the pictures: "blanked", "kept", or "" in records
+    of a version that did not look.
     `blanked` boxes are black on all frames; `suspect` ones are untouched and may hold text.
+    `view`: lateral or frontal. `facing`: where the patient looks in the recording, left or right;
+    `mirrored`: frames, masks and boxes here are mirrored, so that the patient faces left. `view_by`
+    and `view_confidence`: see `Decision` in view.py; "" in records of a version that did not look.
     """
 
     study: str
@@ -61,12 +79,21 @@ class StudyRecord:
     view: str = "lateral"
     facing: str = "left"
     mirrored: bool = False
+    view_by: str = ""
+    view_confidence: float | None = None
     simulated: bool = False
+    site: str = ""
+    exam: str = ""
+    acquisition: dict[str, Any] = field(default_factory=dict)
     labelled: dict[str, tuple[int, ...]] = field(default_factory=dict)
     task_set: dict[str, Any] = field(default_factory=dict)
     kind: str = "video"
     codec: str = ""
+    declared_frames: int | None = None
+    interlaced: str = ""
+    repeats: tuple[int, ...] = ()
     repeated_frames: int = 0
+    frame_digests: str = ""
     unique_fps: float | None = None
     labels_sha256: str = ""
     burned_in: str = ""
@@ -77,10 +104,7 @@ class StudyRecord:
     @property
     def duration_s(self) -> float:
         """From the first frame to the end of the last, which lasts as long as the median one."""
-        times = self.frame_times_s
-        if len(times) < 2:
-            return 0.0
-        return float(times[-1] + np.median(np.diff(times)))
+        return duration_s(self.frame_times_s)
 
     @property
     def labelled_frames(self) -> tuple[int, ...]:
@@ -103,7 +127,8 @@ class StudyRecord:
             values["pixel_spacing_mm"] = None if spacing is None else tuple(spacing)
             labelled = values.get("labelled", {})
             values["labelled"] = {task: tuple(some) for task, some in labelled.items()}
-            values["warnings"] = tuple(values.get("warnings", ()))
+            for name in ("warnings", "repeats"):
+                values[name] = tuple(values.get(name, ()))
             for name in ("blanked", "suspect"):
                 values[name] = tuple(Box.from_dict(box) for box in values.get(name, ()))
             return cls(**values)
@@ -211,21 +236,48 @@ def frame_name(index: int) -> str:
     return f"{index:06d}.png"
 
 
-def write_frames(folder: Path, frames: Iterable[Frame]) -> Iterator[Frame]:
-    """Write each frame into `folder`/frames and hand it on."""
+def write_frames(folder: Path, frames: Iterable[Frame]) -> Generator[Frame]:
+    """Write each frame into `folder`/frames and hand it on.
+
+    All are there when the iterator is exhausted; close it before `folder` is taken away.
+    """
     (folder / "frames").mkdir(parents=True)
-    for frame in frames:
+
+    def write(frame: Frame) -> None:
         write_png(folder / "frames" / frame_name(frame.index), frame.grey, _PNG_FRAME)
-        yield frame
+
+    return _meanwhile(write, frames)
 
 
-def blank_frames(folder: Path, frames: int, boxes: Sequence[Box]) -> None:
-    """Make `boxes` black on all frames of the study folder being made."""
-    for index in range(frames if boxes else 0):
+def blank_frames(folder: Path, frames: int, boxes: Sequence[Box], *, mirror: bool = False) -> None:
+    """Make `boxes` black on all frames of the study folder being made, then mirror them."""
+
+    def rewrite(index: int) -> None:
         path = folder / "frames" / frame_name(index)
         grey = _read_png(path)
         blank_boxes(grey, boxes)
+        if mirror:
+            grey = np.ascontiguousarray(grey[:, ::-1])
         write_png(path, grey, _PNG_FRAME)
+
+    for _ in _meanwhile(rewrite, range(frames if boxes or mirror else 0)):
+        pass
+
+
+def _meanwhile(work: Callable[[_Item], None], items: Iterable[_Item]) -> Generator[_Item]:
+    """Hand on `items`, while threads do `work` on the last few of them. Raises what `work` raises.
+
+    Compressing a frame takes longer than decoding it, and both let other threads run.
+    """
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        ahead: deque[Future[None]] = deque()
+        for item in items:
+            ahead.append(pool.submit(work, item))
+            if len(ahead) > 2 * _WRITERS:
+                ahead.popleft().result()
+            yield item
+        for done in ahead:
+            done.result()
 
 
 def write_mask(folder: Path, task: str, index: int, mask: NDArray[np.bool_]) -> None:

@@ -7,14 +7,13 @@ says that it is full range, as MJPEG is.
 
 from __future__ import annotations
 
-import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import av
 import cv2
@@ -22,17 +21,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .source import ASSUMED_FPS, Frame, SourceInfo, check_size, make_square, usable_aspect
+from .interlace import Picture, Untangler
+from .source import (
+    ASSUMED_FPS,
+    MAX_PIXELS,
+    Frame,
+    Interlaced,
+    SourceInfo,
+    check_size,
+    make_square,
+    usable_aspect,
+)
 
+# A decoder refuses larger pictures before it takes memory for them.
+_LIMITS = {"max_pixels": str(MAX_PIXELS)}
 # Only containers that hold pictures themselves: a text file named .mp4 must not be read as a
 # playlist that makes FFmpeg open other files or addresses.
 _OPTIONS = {
     "format_whitelist": "mov,mp4,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,gif,ogg,dv,"
     "h264,hevc,m4v,mjpeg",
     "protocol_whitelist": "file",
+    **_LIMITS,
 }
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 _DISCONTINUITY_S = 1.0
+_REORDERED = ("h264", "hevc")
 _LUMA_FIRST = ("yuv", "gray", "nv12", "nv16", "nv21", "nv24", "p010", "p016")
 
 av.logging.set_level(None)
@@ -41,7 +54,7 @@ logging.getLogger("libav").setLevel(logging.CRITICAL + 1)
 
 @dataclass
 class VideoSource:
-    """A film file, or a film's bytes taken out of a DICOM file (`data`).
+    """A film file, or the film inside a DICOM file (`data` opens it anew).
 
     Raises InputError at once for what is no film, holds sound only, or is too large; on reading,
     for a film of which not one frame can be decoded. A film that breaks off gives the frames it
@@ -50,12 +63,15 @@ class VideoSource:
 
     path: Path
     kind: str = "video"
-    data: bytes | None = None
+    data: Callable[[], IO[bytes]] | None = None
+    interlaced: Interlaced = "deinterlace"
     _info: SourceInfo = field(init=False)
+    _said: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         with self._open() as container:
             self._info = _describe(container, self.kind, self.path)
+        self._said = self._info.warnings
 
     @property
     def info(self) -> SourceInfo:
@@ -66,48 +82,63 @@ class VideoSource:
         with self._open() as container:
             stream = _pictures(container, self.path)
             stream.thread_type = "AUTO"
-            clock = _Clock(_rate(stream))
+            stream.codec_context.options = _LIMITS
+            clock = _Clock.of(container, stream)
             damage = _Damage()
-            index = 0
-            for picture in _decode(container, stream, damage):
-                check_size(picture.height, picture.width, self.path)
-                grey = make_square(_fit(_luma(picture), self._info.stored_size), aspect)
-                damage.corrupt += bool(picture.is_corrupt)
-                yield Frame(index, clock.time_of(picture), grey)
-                index += 1
-        if not index:
+            untangler = Untangler(self.interlaced, stream.codec_context.field_order)
+            pictures = self._pictures(_decode(container, stream, damage), clock, damage)
+            for index, picture in enumerate(untangler.run(pictures)):
+                yield Frame(index, picture.time_s, make_square(picture.grey, aspect))
+        if not damage.decoded:
             raise InputError(
                 "not one frame can be decoded",
                 file=self.path,
                 remedy="The file is damaged or cut off: export it again.",
             )
-        self._conclude(index, clock, damage)
+        self._conclude(clock, damage, untangler)
+
+    def _pictures(
+        self, decoded: Iterator[Any], clock: _Clock, damage: _Damage
+    ) -> Iterator[Picture]:
+        """Grey pictures with their times, not yet square."""
+        for frame in decoded:
+            check_size(frame.height, frame.width, self.path)
+            damage.decoded += 1
+            damage.corrupt += bool(frame.is_corrupt)
+            grey = _fit(_luma(frame), self._info.stored_size)
+            yield Picture(clock.time_of(frame), grey, bool(frame.interlaced_frame))
 
     def _open(self) -> Any:
         # "file:" keeps FFmpeg from taking a colon in a name for a protocol.
-        where = io.BytesIO(self.data) if self.data is not None else f"file:{self.path}"
+        where = self.data() if self.data is not None else f"file:{self.path}"
         try:
             return av.open(where, options=_OPTIONS, metadata_errors="replace")
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise _cannot_open(self.path, error) from error
 
-    def _conclude(self, decoded: int, clock: _Clock, damage: _Damage) -> None:
-        """Add to the warnings what only a whole reading can tell."""
-        said = [line for line in self._info.warnings if not line.startswith("decoded")]
+    def _conclude(self, clock: _Clock, damage: _Damage, untangler: Untangler) -> None:
+        """Add to what is known of the film what only a whole reading can tell."""
+        said = list(self._said)
         declared = self._info.declared_frames
-        if declared is not None and declared != decoded:
-            said.append(f"decoded {decoded} of {declared} declared frames")
+        if declared is not None and declared != damage.decoded:
+            said.append(f"decoded {damage.decoded} of {declared} declared frames")
         elif damage.broke_off or damage.packets:
-            said.append(f"decoded {decoded} frames; damaged parts were left out")
+            said.append(f"decoded {damage.decoded} frames; damaged parts were left out")
         if damage.corrupt:
             said.append(f"decoded {damage.corrupt} frames with visible damage")
         if clock.made_up:
-            said.append(f"decoded {clock.made_up} frames without a usable time; times filled in")
-        self._info = replace(self._info, warnings=tuple(said))
+            rate = f"{clock.rate:.4g} frames/s" + (" (assumed)" if clock.rate_assumed else "")
+            said.append(
+                f"decoded {clock.made_up} frames without a usable time; filled in at {rate}"
+            )
+        if untangler.warning:
+            said.append(untangler.warning)
+        self._info = replace(self._info, warnings=tuple(said), interlaced=untangler.handling)
 
 
 @dataclass
 class _Damage:
+    decoded: int = 0
     packets: int = 0
     corrupt: int = 0
     broke_off: bool = False
@@ -118,15 +149,28 @@ class _Clock:
     """Times from the first frame, strictly increasing. Frames without a usable time get one."""
 
     rate: float
+    rate_assumed: bool = False
+    decoding: bool = False  # the film stamps packets in order of decoding, not of presentation
     first: float | None = None
     last: float | None = None
     shift: float = 0.0
     made_up: int = 0
 
+    @classmethod
+    def of(cls, container: Any, stream: Any) -> _Clock:
+        rate = stream.average_rate or stream.guessed_rate
+        # AVI has no times of presentation, and FFmpeg's guess for these codecs is wrong.
+        decoding = container.format.name == "avi" and stream.codec_context.name in _REORDERED
+        return cls(float(rate or ASSUMED_FPS), not rate, decoding)
+
     def time_of(self, picture: Any) -> float:
         step = 1.0 / self.rate
-        timed = picture.pts is not None and picture.time_base
-        stamp = float(picture.pts * picture.time_base) if timed else None
+        ticks = picture.dts if self.decoding else picture.pts
+        if self.decoding and ticks is None and self.last is not None:
+            self.last += step  # the last few frames, which no packet pushes out
+            return self.last
+        timed = ticks is not None and picture.time_base
+        stamp = float(ticks * picture.time_base) if timed else None
         if self.last is None:
             self.first = stamp
             self.last = 0.0
@@ -156,8 +200,6 @@ def _describe(container: Any, kind: str, path: Path) -> SourceInfo:
     said = []
     if aspect == (1, 1) and sample > 0 and sample != 1:
         said.append(f"pixel aspect {sample} is not credible and was ignored")
-    if not stream.average_rate:
-        said.append(f"no frame rate in the file; {ASSUMED_FPS:g} frames/s assumed where needed")
     return SourceInfo(
         kind=kind,
         codec=context.name,
@@ -177,7 +219,8 @@ def _pictures(container: Any, path: Path) -> Any:
         return streams[0]
     if streams:
         raise InputError(
-            "holds no readable picture, or a codec unknown here",
+            f"holds no picture that can be read: the codec is unknown here, or a frame has more "
+            f"than {MAX_PIXELS // 1_000_000} million pixels",
             file=path,
             remedy="Export it again, or as MP4 with H.264.",
         )
@@ -204,11 +247,6 @@ def _decode(container: Any, stream: Any, damage: _Damage) -> Iterator[Any]:
             damage.packets += 1
         if packet is None:
             return
-
-
-def _rate(stream: Any) -> float:
-    rate = stream.average_rate or stream.guessed_rate
-    return float(rate) if rate else ASSUMED_FPS
 
 
 def _luma(picture: Any) -> NDArray[np.uint8]:

@@ -189,6 +189,11 @@ class _Planner:
             self._report.notes.append(
                 f"{self._others} frames are of other studies and were left out"
             )
+        if turned := [study for study in plans if self._studies[study].record.mirrored]:
+            self._report.notes.append(
+                f"{', '.join(turned[:3])}{' …' if len(turned) > 3 else ''} was mirrored at ingest: "
+                "labels must be drawn on the study's frames, not on the film"
+            )
         if not any(plans.values()):
             raise LabelError("labels no frame", file=files[0].file, remedy="Check the export.")
         return {study: plan for study, plan in plans.items() if plan}

@@ -1,0 +1,460 @@
+"""View and side: found, mirrored, overridden, and undone where a raw film is segmented."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from conftest import Cli
+from intake_films import barcode, write_dicom
+from vfss_distill.errors import UsageError, WeightsMismatch, WeightsMissing
+from vfss_distill.inference.pipeline import SegmentOptions, segment_source
+from vfss_distill.inference.record import Subject
+from vfss_distill.inference.session import Segmenter, find_model
+from vfss_distill.intake import view as view_module
+from vfss_distill.intake.boxes import Box
+from vfss_distill.intake.source import Found, Frame, SourceInfo
+from vfss_distill.intake.study import Study, list_studies
+from vfss_distill.intake.view import (
+    CLASSES,
+    UNSURE,
+    ViewTable,
+    decide,
+    header_view,
+    mean_probabilities,
+    word_of,
+)
+from vfss_distill.intake.view_model import SIZE, load_model, packaged_model, prepare
+from vfss_distill.simulate import SimulateOptions, simulate_study
+from vfss_distill.simulate.population import SHIFTED, TRAIN
+from vfss_distill.workspace import Workspace
+
+Grey = NDArray[np.uint8]
+LEFT = replace(TRAIN, mirrored_share=0.0, text_share=0.0)
+RIGHT = replace(TRAIN, mirrored_share=1.0, text_share=0.0)
+FIRST_SEED = 40_000_000  # neither training nor the figures come near
+
+
+def swallow(seed: int = FIRST_SEED, ranges: Any = LEFT, frames: int = 6, size: int = 128) -> Any:
+    options = SimulateOptions(size=size, fps=2, pulses=2, frames=frames, ranges=ranges)
+    return simulate_study(seed, 0, options)
+
+
+@pytest.fixture(scope="module")
+def left() -> Any:
+    return swallow()
+
+
+@pytest.fixture(scope="module")
+def right() -> Any:
+    """Another patient, who really faces right."""
+    return swallow(FIRST_SEED + 1, RIGHT)
+
+
+def write_frames(folder: Path, frames: Grey) -> Path:
+    folder.mkdir(parents=True)
+    for index, grey in enumerate(frames):
+        cv2.imwrite(str(folder / f"{index:04d}.png"), grey)
+    return folder
+
+
+def write_masks(folder: Path, masks: NDArray[np.bool_], task: str) -> None:
+    write_frames(folder / task, masks.astype(np.uint8) * 255)
+
+
+def ingested(cli: Cli, *words: object, cwd: Path) -> tuple[list[Study], str]:
+    outcome = cli("ingest", *words, "--no-blank", "-w", "lab", cwd=cwd)
+    assert outcome.exit_code == 0, outcome.stderr
+    return list_studies(Workspace(cwd / "lab")), outcome.stderr
+
+
+class TestIngest:
+    def test_who_faces_left_is_left_alone(self, cli: Cli, tmp_path: Path, left: Any) -> None:
+        write_frames(tmp_path / "films" / "a", left.frames)
+        (study,), said = ingested(cli, "films", cwd=tmp_path)
+        record = study.record
+        assert (record.view, record.facing, record.mirrored) == ("lateral", "left", False)
+        assert record.view_by == "model" and record.view_confidence >= 0.9
+        assert np.array_equal(study.read_frame(2), left.frames[2])
+        assert "mirrored" not in said and UNSURE not in said
+
+    def test_who_faces_right_is_mirrored_with_labels(
+        self, cli: Cli, tmp_path: Path, right: Any
+    ) -> None:
+        write_frames(tmp_path / "films" / "a", right.frames)
+        write_masks(tmp_path / "films" / "a_masks", right.masks["c3"], "c3")
+        (study,), said = ingested(cli, "films", cwd=tmp_path)
+        record = study.record
+        assert (record.view, record.facing, record.mirrored) == ("lateral", "right", True)
+        for index in range(record.frames):
+            assert np.array_equal(study.read_frame(index), right.frames[index][:, ::-1])
+            assert np.array_equal(study.read_mask("c3", index), right.masks["c3"][index][:, ::-1])
+        assert "faces right: mirrored" in said
+
+    def test_imported_labels_and_the_review_are_reminded(
+        self, cli: Cli, tmp_path: Path, right: Any
+    ) -> None:
+        write_frames(tmp_path / "a", right.frames)
+        (study,), _ = ingested(cli, "a", cwd=tmp_path)
+        write_masks(tmp_path / "drawn" / study.id, right.masks["c3"][:, :, ::-1], "c3")
+        outcome = cli("labels", "import", "drawn", "-w", "lab", "--json", cwd=tmp_path)
+        assert outcome.exit_code == 0, outcome.stderr
+        assert "mirrored at ingest" in outcome.stdout + outcome.stderr
+        assert cli("ingest", "--review", "-w", "lab", cwd=tmp_path).exit_code == 0
+        page = tmp_path / "lab" / "reports" / "review-001" / "index.html"
+        assert "lateral, faced right, mirrored" in page.read_text()
+
+    def test_json_says_it(self, cli: Cli, tmp_path: Path, right: Any) -> None:
+        write_frames(tmp_path / "a", right.frames)
+        outcome = cli("ingest", "a", "--json", cwd=tmp_path)
+        (study,) = json.loads(outcome.stdout)["studies"]
+        assert (study["view"], study["facing"], study["mirrored"]) == ("lateral", "right", True)
+
+    def test_text_is_blanked_where_the_mirrored_frame_has_it(
+        self, cli: Cli, tmp_path: Path, right: Any
+    ) -> None:
+        frames = right.frames.copy()
+        frames[:, 4:18, 2:60] = 0
+        for grey in frames:
+            cv2.putText(grey, "ANNA K", (3, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.42, 255, 1)
+        write_frames(tmp_path / "a", np.concatenate([frames, frames]))
+        table = "file,view,facing\na,lateral,right\n"
+        (tmp_path / "views.csv").write_text(table)
+        assert cli("ingest", "a", "--views", "views.csv", cwd=tmp_path).exit_code == 0
+        (study,) = list_studies(Workspace(tmp_path))
+        assert study.record.blanked
+        assert all(box.x > 60 for box in study.record.blanked)
+        for box in study.record.blanked:
+            assert not study.read_frame(0)[box.window].any()
+        written = (frames[0] == 255)[4:18, 2:60][:, ::-1]
+        assert not study.read_frame(0)[4:18, 128 - 60 : 126][written].any()
+
+    def test_nothing_like_a_swallow_stays_and_is_said(self, cli: Cli, tmp_path: Path) -> None:
+        for name in "ab":
+            frames = np.stack([barcode(index + ord(name)) for index in range(8)])
+            write_frames(tmp_path / "films" / name, frames)
+        studies, said = ingested(cli, "films", cwd=tmp_path)
+        assert said.count(UNSURE) == 1 and "2 recordings: " in said and "--views" in said
+        for study in studies:
+            assert (study.record.view, study.record.mirrored) == ("lateral", False)
+            assert study.record.view_by == "assumed"
+            assert np.array_equal(study.read_frame(0).shape, barcode(0).shape)
+
+
+class TestTable:
+    def test_it_overrules_the_picture(self, cli: Cli, tmp_path: Path, left: Any) -> None:
+        for name in "abc":
+            frames = left.frames.copy()
+            frames[:, 0, 0] = ord(name)  # three recordings, not one in three copies
+            write_frames(tmp_path / "films" / name, frames)
+        (tmp_path / "views.csv").write_text(
+            "File;View;Facing\nfilms/a;Lateral;RIGHT\nb;frontal;\n", encoding="utf-8-sig"
+        )
+        studies, said = ingested(cli, "films", "--views", "views.csv", cwd=tmp_path)
+        found = {
+            (s.record.view, s.record.facing, s.record.mirrored, s.record.view_by) for s in studies
+        }
+        assert found == {
+            ("lateral", "right", True, "table"),
+            ("frontal", "left", False, "table"),
+            ("lateral", "left", False, "model"),
+        }
+        assert "frontal view: kept, but left out of training" in said
+
+    def test_force_takes_it_and_keeps_it(self, cli: Cli, tmp_path: Path, left: Any) -> None:
+        write_frames(tmp_path / "a", left.frames)
+        ingested(cli, "a", cwd=tmp_path)
+        (tmp_path / "v.csv").write_text("file,view,facing\na,frontal,\n")
+        (study,), said = ingested(cli, "a", "--views", "v.csv", cwd=tmp_path)
+        assert study.record.view == "lateral"
+        assert "--views names another view: use --force" in said
+        for more in (("--views", "v.csv"), ()):
+            (study,), said = ingested(cli, "a", "--force", *more, cwd=tmp_path)
+            assert (study.record.view, study.record.view_by) == ("frontal", "table")
+
+    @pytest.mark.parametrize(
+        ("text", "code", "named"),
+        [
+            ("file,view,facing\na.mp4,oblique,\n", 2, "line 2: view 'oblique'"),
+            ("file,view,facing\na.mp4,lateral,up\n", 2, "line 2: facing 'up'"),
+            ("file,view,facing\n,lateral,left\n", 2, "line 2: file is empty"),
+            ("file,view,facing\na.mp4,,left\na.mp4,,right\n", 2, "line 3"),
+            ("file,facing\na.mp4,left\n", 4, "lacks the columns file, view and facing"),
+        ],
+    )
+    def test_faults_stop_ingest_before_it_begins(
+        self, cli: Cli, tmp_path: Path, left: Any, text: str, code: int, named: str
+    ) -> None:
+        write_frames(tmp_path / "a", left.frames[:2])
+        (tmp_path / "v.csv").write_text(text)
+        outcome = cli("ingest", "a", "--views", "v.csv", cwd=tmp_path)
+        assert outcome.exit_code == code
+        assert named in outcome.stderr and "v.csv" in outcome.stderr
+        assert not (tmp_path / "studies").exists()
+
+    def test_files_are_matched_as_patients_are(self, tmp_path: Path) -> None:
+        path = tmp_path / "v.csv"
+        path.write_text("file,view,facing\nx\\A.MP4,,right\nb,lateral,\nc.mp4,,\n")
+        table = ViewTable(path)
+        root = tmp_path / "films"
+
+        def find(name: str) -> str:
+            return table.find(Found(root / name, root))
+
+        assert (find("x/a.mp4"), find("y/a.mp4")) == ("right", "")
+        assert (find("z/b.avi"), find("c.mp4"), find("d.mp4")) == ("lateral", "", "")
+
+    def test_a_misspelt_file_is_said(self, cli: Cli, tmp_path: Path, left: Any) -> None:
+        write_frames(tmp_path / "a", left.frames)
+        (tmp_path / "v.csv").write_text("file,view,facing\nA,,left\nb.mp4,,left\n")
+        _, said = ingested(cli, "a", "--views", "v.csv", cwd=tmp_path)
+        assert "--views names what is none of these recordings: b.mp4\n" in said
+
+    def test_unknown_values_are_all_named(self, tmp_path: Path) -> None:
+        path = tmp_path / "v.csv"
+        path.write_text("file,view,facing\na,x,\nb,,y\n")
+        with pytest.raises(UsageError, match=r"line 2.*line 3"):
+            ViewTable(path)
+
+
+class TestFrontal:
+    def test_it_is_not_trained_on_nor_scored(self, cli: Cli, tmp_path: Path, left: Any) -> None:
+        from vfss_distill.config import DistillConfig
+        from vfss_distill.distill.survey import survey
+        from vfss_distill.errors import WorkspaceError
+        from vfss_distill.evaluate.cases import gather
+        from vfss_distill.tasks import VFSS12
+
+        write_frames(tmp_path / "films" / "a", left.frames)
+        write_masks(tmp_path / "films" / "a_masks", left.masks["c3"], "c3")
+        (tmp_path / "v.csv").write_text("file,view,facing\na,frontal,\n")
+        (study,), _ = ingested(cli, "films", "--views", "v.csv", cwd=tmp_path)
+        assert study.labelled_frames("c3")
+        with pytest.raises(WorkspaceError, match="no lateral study"):
+            survey(Workspace(tmp_path / "lab"), VFSS12, DistillConfig(), lambda line: None)
+        done = cli("segment", study.id, "--no-overlay", "-w", "lab", cwd=tmp_path)
+        assert done.exit_code == 0 and "frontal" in done.stderr
+        ((group,), _) = gather(Workspace(tmp_path / "lab"))
+        assert group.cases[0].result.run["view"] == "frontal"
+        assert not group.scored and "1 labelled studies are frontal" in " ".join(group.notes)
+
+
+class TestSegment:
+    def test_a_raw_film_comes_back_in_its_own_orientation(
+        self, cli: Cli, tmp_path: Path, right: Any
+    ) -> None:
+        write_frames(tmp_path / "raw", right.frames)
+        outcome = cli("segment", "raw", cwd=tmp_path)
+        assert outcome.exit_code == 0, outcome.stderr
+        assert "faces right" in outcome.stderr
+        (run_file,) = (tmp_path / "results").glob("*/*/run.json")
+        run = json.loads(run_file.read_text())
+        assert (run["view"], run["facing"], run["mirrored"]) == ("lateral", "right", True)
+        truth, said = right.masks["mandible"], []
+        for index in range(len(truth)):
+            path = run_file.parent / "masks" / "mandible" / f"{index:06d}.png"
+            said.append(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 0)
+        dice = 2 * (np.stack(said) & truth).sum() / (np.stack(said).sum() + truth.sum())
+        assert dice > 0.6
+        with av.open(run_file.parent / "overlay.mp4") as film:
+            first = next(film.decode(video=0)).to_ndarray(format="gray")
+        near = cv2.resize(first, (128, 128)).astype(float)
+        same, turned = (np.corrcoef(near.ravel(), g.ravel())[0, 1]
+                        for g in (right.frames[0], right.frames[0][:, ::-1]))  # fmt: skip
+        assert same > turned
+
+    def test_a_study_already_mirrored_is_not_mirrored_again(
+        self, cli: Cli, tmp_path: Path, right: Any
+    ) -> None:
+        write_frames(tmp_path / "films" / "a", right.frames)
+        (study,), _ = ingested(cli, "films", cwd=tmp_path)
+        assert cli("segment", study.id, "-w", "lab", cwd=tmp_path).exit_code == 0
+        (run_file,) = (tmp_path / "lab" / "results").glob("*/*/run.json")
+        run = json.loads(run_file.read_text())
+        assert (run["facing"], run["mirrored"]) == ("left", False)
+
+    @pytest.mark.parametrize("size", [(60, 81), (81, 60), (64, 64), (97, 130)])
+    def test_mirrored_film_gives_mirrored_masks_to_the_pixel(
+        self, tmp_path: Path, segmenter: Segmenter, size: tuple[int, int]
+    ) -> None:
+        """Whatever the parity of the letterbox's borders."""
+        grey = np.asarray(cv2.resize(swallow(frames=1).frames[0], size[::-1]), np.uint8)
+        masks = {}
+        for facing, shown in (("left", grey), ("right", np.ascontiguousarray(grey[:, ::-1]))):
+            subject = Subject("s-0", None, "0" * 64, facing=facing)
+            options = SegmentOptions(subject, overlay=False)
+            segment_source(_One(shown), segmenter, tmp_path / facing, options)
+            masks[facing] = [
+                cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+                for path in sorted((tmp_path / facing / "masks").rglob("*.png"))
+            ]
+        assert any(mask.any() for mask in masks["left"])
+        for one, other in zip(masks["left"], masks["right"], strict=True):
+            assert np.array_equal(one, other[:, ::-1])
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
+    return Segmenter(find_model(Workspace(tmp_path_factory.mktemp("empty")), None))
+
+
+class _One:
+    """A recording of one frame."""
+
+    path = Path("one")
+    info = SourceInfo("images", "png", 1, None)
+
+    def __init__(self, grey: Grey) -> None:
+        self.grey = grey
+
+    def frames(self) -> Iterator[Frame]:
+        yield Frame(0, 0.0, self.grey)
+
+
+class TestDecision:
+    @pytest.fixture
+    def saying(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        def say(*means: float) -> None:
+            monkeypatch.setattr(view_module, "mean_probabilities", lambda frames: list(means))
+
+        return say
+
+    def test_the_picture_when_it_is_sure(self, saying: Any) -> None:
+        saying(0.02, 0.95, 0.02, 0.01)
+        decision = decide([])
+        assert (decision.facing, decision.by, decision.mirrored) == ("right", "model", True)
+        assert decision.confidence == 0.95 and not decision.warning
+        assert decide([], hint="right").by == "model"
+
+    def test_a_header_that_disagrees_with_a_sure_picture_is_told(self, saying: Any) -> None:
+        saying(0.95, 0.02, 0.02, 0.01)
+        for hint in ("right", "frontal"):
+            decision = decide([], hint=hint)
+            assert decision.facing == "left" and "header" in decision.warning
+        assert not decide([], hint="lateral").warning
+
+    def test_a_header_settles_only_what_the_picture_leans_to(self, saying: Any) -> None:
+        saying(0.2, 0.7, 0.05, 0.05)
+        assert (decide([], hint="right").facing, decide([], hint="right").by) == ("right", "header")
+        for hint in ("", "left", "frontal", "lateral"):
+            assert (decide([], hint=hint).by, decide([], hint=hint).mirrored) == ("assumed", False)
+        saying(0.02, 0.5, 0.45, 0.03)
+        assert decide([], hint="lateral").facing == "right"
+
+    def test_a_known_lateral_film_needs_only_its_side(self, saying: Any) -> None:
+        saying(0.02, 0.4, 0.5, 0.08)
+        assert decide([], listed="lateral").facing == "right"
+        saying(0.3, 0.4, 0.2, 0.1)
+        assert decide([], listed="lateral").by == "assumed"
+
+    def test_the_table_needs_no_picture(self) -> None:
+        assert decide([], listed="frontal").view == "frontal"
+        assert decide([], listed="right").mirrored
+        assert word_of("frontal", "left") == "frontal" and word_of("", "left") == "left"
+
+    def test_empty_frames_have_no_say(self, left: Any) -> None:
+        dark = [np.zeros((128, 128), np.uint8)] * 4
+        decision = decide([*dark, *left.frames])
+        assert (decision.facing, decision.by) == ("left", "model")
+        assert decide(dark).by == "assumed"
+
+    @pytest.mark.parametrize(
+        ("header", "word"),
+        [
+            ({"PatientOrientation": ["A", "F"]}, "right"),
+            ({"PatientOrientation": ["P", "F"]}, "left"),
+            ({"PatientOrientation": ["AR", "FP"]}, "right"),
+            ({"PatientOrientation": ["L", "F"]}, "frontal"),
+            ({"PatientOrientation": ["A", "H"]}, ""),
+            ({"PatientOrientation": "A"}, ""),
+            ({"PatientOrientation": None, "ViewPosition": "LL "}, "lateral"),
+            ({"ViewPosition": "PA"}, "frontal"),
+            ({"ViewPosition": "XX"}, ""),
+            ({}, ""),
+        ],
+    )
+    def test_headers(self, header: dict[str, Any], word: str) -> None:
+        assert header_view(header) == word
+
+    def test_a_dicom_file_hands_its_hint_on(self, tmp_path: Path) -> None:
+        from vfss_distill.intake.source import open_source
+
+        path = tmp_path / "a.dcm"
+        write_dicom(path, frames=3, PatientOrientation=["A", "F"])
+        assert open_source(path).info.view_hint == "right"
+
+    def test_boxes_mirror(self) -> None:
+        box = Box(3, 5, 10, 4, "border")
+        assert box.mirrored(100) == Box(87, 5, 10, 4, "border")
+        assert box.mirrored(100).mirrored(100) == box
+
+
+class TestModel:
+    def test_unseen_patients(self) -> None:
+        """A floor, not the figure: docs/view.md has that."""
+        right_answers = wrong = 0
+        for number in range(16):
+            ranges = replace((TRAIN, SHIFTED)[number % 2], mirrored_share=0.5)
+            study = swallow(FIRST_SEED + 100 + number, ranges, frames=4)
+            decision = decide(study.frames)
+            right_answers += decision.by == "model" and decision.facing == study.facing
+            wrong += decision.by == "model" and decision.facing != study.facing
+        assert right_answers >= 13 and wrong <= 1
+
+    @settings(max_examples=20, deadline=None)
+    @given(
+        st.integers(24, 200), st.integers(24, 200), st.integers(0, 2**31), st.sampled_from([0, 1])
+    )
+    def test_mirroring_swaps_the_sides_and_nothing_else(
+        self, height: int, width: int, seed: int, smooth: int
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        grey = rng.integers(0, 256, (height, width)).astype(np.uint8)
+        grey = cv2.GaussianBlur(grey, (0, 0), 4) if smooth else grey
+        one, other = packaged_model().probabilities([grey, np.ascontiguousarray(grey[:, ::-1])])
+        assert abs(one.sum() - 1) < 1e-5
+        assert np.allclose(one, other[[1, 0, 2, 3]], atol=1e-5)
+
+    @settings(max_examples=20, deadline=None)
+    @given(st.floats(0.2, 1.0), st.floats(0, 40))
+    def test_brightness_and_contrast_say_nothing(self, contrast: float, shift: float) -> None:
+        x = np.random.default_rng(0).random((90, 120)).astype(np.float32) * 200
+        assert np.allclose(prepare(x), prepare(x * contrast + shift), atol=1e-3)
+        assert prepare(x).shape == (SIZE, SIZE) and not prepare(x)[:8].any()
+
+    def test_one_flat_frame(self) -> None:
+        said = packaged_model().probabilities([np.full((5, 7), 9, np.uint8)])
+        assert said.shape == (1, len(CLASSES)) and np.isfinite(said).all()
+
+    def test_it_is_small_and_holds_no_pickle(self, tmp_path: Path) -> None:
+        path = Path(__file__).parents[1] / "models" / "weights" / "view-side.npz"
+        assert path.stat().st_size < 300_000
+        load_model(path)
+        with pytest.raises(WeightsMissing):
+            load_model(tmp_path / "none.npz")
+        for content in ({"conv0": np.zeros(3)}, {"conv0": np.array([{}], object)}):
+            np.savez(tmp_path / "bad.npz", **content)
+            with pytest.raises(WeightsMismatch):
+                load_model(tmp_path / "bad.npz")
+        (tmp_path / "torn.npz").write_bytes(path.read_bytes()[:5000])
+        with pytest.raises(WeightsMismatch):
+            load_model(tmp_path / "torn.npz")
+
+    def test_a_heart_is_no_swallow(self, shared_data: Path) -> None:
+        from vfss_distill.intake.source import open_source
+
+        cine = open_source(shared_data / "xa-coronary-cine" / "xa_96frames.dcm")
+        frames = [frame.grey for frame in cine.frames()]
+        means = mean_probabilities(frames)
+        assert decide(frames).by == "assumed", means

@@ -1,0 +1,54 @@
+"""A recording read with the text burned into it made black, without being ingested."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .boxes import Box, blank_boxes
+from .burned_in import find_text
+from .film_sample import FrameSample
+from .source import Frame, FrameSource, SourceInfo
+
+
+@dataclass
+class BlankedSource:
+    """`source` with `boxes` black on every frame.
+
+    `boxes` None: they are looked for the first time frames are asked for, in a pass of its own over
+    the recording, since text that shows late has to be gone from the start.
+    """
+
+    source: FrameSource
+    boxes: tuple[Box, ...] | None = None
+
+    @property
+    def path(self) -> Path:
+        return self.source.path
+
+    @property
+    def info(self) -> SourceInfo:
+        info = self.source.info
+        if not self.boxes:
+            return info
+        count = len(self.boxes)
+        line = (
+            f"text found in the picture was made black in {count} "
+            f"{'place' if count == 1 else 'places'}: reduced, never surely removed"
+        )
+        return replace(info, warnings=(*info.warnings, line))
+
+    def frames(self) -> Iterator[Frame]:
+        if self.boxes is None:
+            sample = FrameSample()
+            for frame in self.source.frames():
+                sample.add(frame.grey)
+            self.boxes = find_text(sample.frames).blank
+        for frame in self.source.frames():
+            if not self.boxes:
+                yield frame
+                continue
+            grey = frame.grey.copy()  # the decoder's own memory may be read-only
+            blank_boxes(grey, self.boxes)
+            yield replace(frame, grey=grey)

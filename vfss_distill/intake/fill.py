@@ -1,0 +1,165 @@
+"""One recording becomes one study folder: the part of ingest that takes time, and runs anywhere.
+
+A `Job` holds all that it needs and travels to other processes and machines; nothing here knows of
+other recordings, names of patients, or the tables of a workspace.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import traceback
+from array import array
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..errors import InputError, VfssError
+from ..workspace import atomic_folder, is_temporary
+from .burned_in import BurnedIn, find_text
+from .film_sample import FrameSample
+from .labels import Labels, check_frames, read_mask
+from .repeats import RepeatCounter, frame_digest
+from .source import FrameSource, Interlaced, open_source
+from .study import StudyRecord, blank_frames, write_frames, write_mask, write_record
+from .view import decide, word_of
+
+Words = Callable[[str], None]
+
+STALE_S = 3600.0  # a study being made gets a frame every few milliseconds
+
+
+@dataclass(frozen=True)
+class Job:
+    """`path` is absolute, and so is `target`, the study's folder. `draft`: what is known before."""
+
+    path: Path
+    target: Path
+    labels: Labels
+    draft: StudyRecord
+    images_fps: float | None = None
+    interlaced: Interlaced = "deinterlace"
+
+
+def attempt(job: Job, words: Words = lambda _: None) -> StudyRecord | VfssError:
+    """Make the study; whatever is wrong with the recording is returned, not raised.
+
+    `words` hears which frame it is at.
+    """
+    try:
+        return make_study(job, words)
+    except VfssError as error:
+        return error
+    except MemoryError:
+        return InputError("is too large for this machine's memory")
+    except OSError as error:
+        return InputError(
+            f"cannot be read ({error.strerror})", remedy="Check the file and its disk."
+        )
+    except Exception as error:  # a decoder's surprise must not stop the other recordings
+        if os.environ.get("VFSS_DEBUG", "") not in ("", "0"):
+            traceback.print_exc()
+        return unforeseen(error)
+
+
+def unforeseen(error: Exception) -> VfssError:
+    """Of an unforeseen error not even the message: it may hold a name."""
+    what = f"unexpected {type(error).__name__}"
+    return VfssError(what, remedy="This is our bug; `vfss --debug` shows where.")
+
+
+def make_study(job: Job, words: Words) -> StudyRecord:
+    """Decode the recording once into its study folder, then its masks, then the record."""
+    source = open_source(job.path, images_fps=job.images_fps, interlaced=job.interlaced)
+    with atomic_folder(job.target) as folder:
+        return _fill(folder, source, job.labels, job.draft, words)
+
+
+def sweep(studies: Path, study: str | None = None) -> None:
+    """Take away what a killed ingest left half done: its frames are perhaps not blanked yet.
+
+    Of `study`, whose maker is known to be dead; without it, whatever nobody has written to for an
+    hour.
+    """
+    for folder in studies.iterdir() if studies.is_dir() else ():
+        if not is_temporary(folder) or not folder.is_dir():
+            continue
+        ours = study is not None and folder.name.endswith(f"-{study}")
+        if ours or (study is None and time.time() - _last_written(folder) > STALE_S):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _last_written(folder: Path) -> float:
+    times = [0.0]
+    for place in (folder, folder / "frames", folder / "masks"):
+        if place.is_dir():
+            times.append(place.stat().st_mtime)
+    return max(times)
+
+
+def _fill(
+    folder: Path, source: FrameSource, labels: Labels, draft: StudyRecord, words: Words
+) -> StudyRecord:
+    times, digests = array("d"), bytearray()  # small for each frame: an hour has 108000
+    repeats, sample = RepeatCounter(), FrameSample()
+    height = width = 0
+    with closing(write_frames(folder, source.frames())) as frames:
+        for frame in frames:
+            times.append(frame.time_s)
+            repeats.add(frame.grey)
+            digests += frame_digest(frame.grey).encode()
+            sample.add(frame.grey)
+            height, width = frame.grey.shape
+            if frame.index % 50 == 0:
+                words(f"frame {frame.index}")
+    check_frames(labels, len(times))
+    text = find_text(sample.frames)
+    if draft.burned_in != "blanked":
+        text = BurnedIn(suspect=(*text.blank, *text.suspect))
+    listed = word_of(draft.view, draft.facing) if draft.view_by == "table" else ""
+    view = decide(sample.frames, listed=listed, hint=source.info.view_hint)
+    blank_frames(folder, len(times), text.blank, mirror=view.mirrored)
+    if view.mirrored:
+        text = text.mirrored(width)
+    for task, index, path in labels:
+        mask = read_mask(path, (height, width))
+        write_mask(folder, task, index, mask[:, ::-1] if view.mirrored else mask)
+    info = source.info  # read after the frames: only then are its warnings complete
+    record = replace(
+        draft,
+        frames=len(times),
+        frame_times_s=tuple(round(time_s, 9) for time_s in times),
+        width=width,
+        height=height,
+        pixel_aspect=info.pixel_aspect,
+        pixel_spacing_mm=info.pixel_spacing_mm,
+        kind=info.kind,
+        codec=info.codec,
+        declared_frames=info.declared_frames,
+        acquisition=dict(info.acquisition),
+        interlaced=info.interlaced,
+        repeats=repeats.repeats,
+        repeated_frames=repeats.repeated,
+        frame_digests=digests.decode(),
+        blanked=text.blank,
+        suspect=text.suspect,
+        view=view.view,
+        facing=view.facing,
+        mirrored=view.mirrored,
+        view_by=view.by,
+        view_confidence=view.confidence,
+    )
+    rate = repeats.unique_fps(record.duration_s)
+    said = [*info.warnings, repeats.warning(record.duration_s), view.warning]
+    if labels.files and any(line.startswith("decoded") for line in info.warnings):
+        said.append("frames are missing: labels behind the gap may lie on the wrong frames")
+    record = replace(
+        record,
+        unique_fps=None if rate is None else round(rate, 3),
+        warnings=tuple(line for line in said if line),
+    )
+    # Without the time of day: the same recordings give the same bytes, whoever ingests them when.
+    write_record(folder, record, created=False)
+    return record

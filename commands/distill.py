@@ -59,6 +59,13 @@ def distill(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the interrupted run (or --name RUN).")
     ] = False,
+    cache_only: Annotated[
+        bool,
+        typer.Option(
+            "--cache-only",
+            help="Compute the teachers' features and stop; machines on one shared disk share it.",
+        ),
+    ] = False,
     weights: Annotated[
         Path | None, typer.Option(help="A folder of teacher weights, searched first.")
     ] = None,
@@ -104,6 +111,11 @@ def distill(
     chosen = settings.resolve_config(place, config, flags, before)
     # Of several processes that a launcher started, the first one speaks.
     quiet = quiet or os.environ.get("RANK", "0") != "0"
+    if cache_only:
+        _fill_caches(place, chosen, weights, quiet)
+        if json:
+            console.print_json({"schema_version": SCHEMA_VERSION, "outputs": {"cache": "cache"}})
+        return
     with console.progress("distill", quiet=quiet) as tick:
         outcome = run.distill(
             place,
@@ -122,6 +134,21 @@ def distill(
     if not no_export:
         _export(place, outcome.folder)
     _print(place, outcome, json)
+
+
+def _fill_caches(place: Any, config: Any, weights: Path | None, quiet: bool) -> None:
+    from ..distill.run import fill_caches
+    from ..models.teachers.card import weights_folders
+
+    with console.progress("distill", quiet=quiet) as tick:
+        fill_caches(
+            place,
+            config,
+            weights_folders=[*([weights] if weights else []), *weights_folders(place.root)],
+            tick=tick,
+            say=lambda line: _say(line, quiet),
+        )
+    console.note("the teachers' part is in cache/; the same command without --cache-only trains")
 
 
 def _say(line: str, quiet: bool) -> None:

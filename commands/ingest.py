@@ -23,7 +23,7 @@ from .console import (
 )
 
 if TYPE_CHECKING:
-    from ..intake.ingest import IngestReport
+    from ..intake.ingest_report import IngestReport
 
 
 def ingest(
@@ -56,6 +56,12 @@ def ingest(
     no_blank: Annotated[
         bool, typer.Option("--no-blank", help="Keep text that is burned into the pictures.")
     ] = False,
+    blank_boxes: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV with the columns file,x,y,width,height: places to make black as well."
+        ),
+    ] = None,
     interlaced: Annotated[
         Literal["deinterlace", "fields", "keep"],
         typer.Option(help="Interlaced films: make whole frames, a frame of each field, or keep."),
@@ -91,10 +97,11 @@ def ingest(
 
     Text burned into the pictures is blanked on all frames where it is found: that reduces what
     identifies a patient, and does not surely remove it. Look with --review; it also works alone, as
-    does --lock-test.
+    does --lock-test. What is not found (a second camera's picture, a face), name in --blank-boxes.
     """
-    from ..intake.ingest import BURNED_IN, KEPT, IngestOptions, IngestReport, lock
     from ..intake.ingest import ingest as run
+    from ..intake.ingest import lock
+    from ..intake.ingest_report import BURNED_IN, KEPT, IngestOptions, IngestReport
     from ..intake.review import write_review
     from ..workspace import Workspace
 
@@ -102,7 +109,17 @@ def ingest(
         raise UsageError("nothing to ingest was given", remedy="Name films or their folders.")
     place = Workspace(workspace)
     options = IngestOptions(
-        labels, patients, tasks, fps, force, not no_blank, interlaced, workers, engine, views
+        labels=labels,
+        patients=patients,
+        tasks=tasks,
+        fps=fps,
+        force=force,
+        blank=not no_blank,
+        interlaced=interlaced,
+        workers=workers,
+        engine=engine,
+        views=views,
+        blank_boxes=blank_boxes,
     )
     if no_blank:
         warn(KEPT)

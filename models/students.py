@@ -37,6 +37,7 @@ PRESETS: Mapping[str, Preset] = {
     "base": Preset("tf_efficientnetv2_b0", 128, 6_000_000),
 }
 _CONFIG_KEY = "vfss.student"
+ANY, ABSENT = -30.0, -30.0  # logits: p < 1e-13
 
 # What a student is compared with: the image encoders of the teachers it was made for, at the size
 # they are published in (parameters without text towers and projections).
@@ -77,6 +78,7 @@ class Student(nn.Module):
 
     mean: Tensor
     std: Tensor
+    certain: Tensor
 
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
@@ -93,6 +95,9 @@ class Student(nn.Module):
         )
         self.register_buffer("mean", torch.tensor(114.0))
         self.register_buffer("std", torch.tensor(64.0))
+        # A task is shown in a frame only where some logit of it there is at least this high. Set
+        # once, after training: see vfss_distill/distill/certainty.py.
+        self.register_buffer("certain", torch.full((len(config.tasks),), ANY))
 
     @property
     def input_channels(self) -> int:
@@ -115,8 +120,10 @@ class Student(nn.Module):
         return sum(FULL_SIZE_TEACHERS.values()) / self.encoder_parameters()
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(B, C, S, S), 0..255 → logits (B, T, S, S)."""
-        return enlarge(self.decode(self.pyramid(frames)), self.config.image_size)
+        """(B, C, S, S), 0..255 → logits (B, T, S, S); all very low where a task is not certain."""
+        logits = self.decode(self.pyramid(frames))
+        shown = logits.amax((2, 3), keepdim=True) >= self.certain[:, None, None]
+        return enlarge(torch.where(shown, logits, ABSENT), self.config.image_size)
 
     def embed(self, frames: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(B, C, S, S) → the map for alignment (B, E, grid, grid), and the pyramid for `decode`."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +16,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from tiny_studies import write_study
+from vfss_distill.distill import claims
 from vfss_distill.distill.cache import Job, Recipe, TeacherFeatures, fill_cache
+from vfss_distill.distill.claims import Claims
 from vfss_distill.distill.forecast import Forecast, duration
 from vfss_distill.distill.packing import PackingLoss, checksum, pack, unpack
 from vfss_distill.intake.study import Study
@@ -172,3 +178,83 @@ def test_a_forecast_that_held_is_not_repeated() -> None:
 )
 def test_durations(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+# ---- several processes, one cache
+
+
+_HOLDER = """
+import sys
+from pathlib import Path
+from vfss_distill.distill.claims import Claims
+with Claims(Path(sys.argv[1])) as claims:
+    print(claims.take(sys.argv[2]), flush=True)
+    sys.stdin.read()
+"""
+
+
+def holder(folder: Path, study: str) -> subprocess.Popen[str]:
+    """Another process that has claimed a study and works on it until its input ends."""
+    words = [sys.executable, "-c", _HOLDER, str(folder), study]
+    other = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "True\n"
+    return other
+
+
+@pytest.mark.skipif(claims.fcntl is None, reason="no locks on this system")
+def test_a_study_another_process_computes_is_waited_for_and_not_done_twice(
+    studies: list[Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _, _ = fill(studies, tmp_path / "whole")
+    folder = tmp_path / "cache" / whole.name
+    other, teacher = holder(folder, studies[0].id), Teacher()
+
+    def meanwhile(_: float) -> None:
+        """The other one finishes its study while this one waits."""
+        shard = f"{studies[0].id}.safetensors"
+        (folder / shard).write_bytes((whole / shard).read_bytes())
+        other.communicate("")
+
+    monkeypatch.setattr(claims.time, "sleep", meanwhile)
+    filled, _, said = fill(studies, tmp_path / "cache", teacher=teacher)
+    assert teacher.frames == 6  # the second study's
+    assert "t: waiting for 1 studies that other processes compute" in said
+    for path in whole.glob("*.safetensors"):
+        one, two = load_file(path), load_file(filled / path.name)  # headers differ in their order
+        assert all(torch.equal(one[name], two[name]) for name in one)
+    index = json.loads((filled / "index.json").read_text())
+    assert set(index["shards_bytes"]) == {study.id for study in studies}
+
+
+@pytest.mark.skipif(claims.fcntl is None, reason="no locks on this system")
+def test_what_a_killed_process_had_claimed_is_computed_by_another(
+    studies: list[Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _, _ = fill(studies, tmp_path / "whole")
+    folder = tmp_path / "cache" / whole.name
+    other, teacher = holder(folder, studies[0].id), Teacher()
+    with Claims(folder) as here:
+        assert not here.take(studies[0].id)
+        assert here.take(studies[1].id)
+
+    def killed(_: float) -> None:
+        other.kill()
+        other.communicate()
+
+    monkeypatch.setattr(claims.time, "sleep", killed)
+    fill(studies, tmp_path / "cache", teacher=teacher)
+    assert teacher.frames == 12
+
+
+def test_a_disk_without_locks_is_filled_all_the_same(
+    studies: list[Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    if claims.fcntl is not None:
+        monkeypatch.setattr(claims.fcntl, "lockf", none)
+    teacher = Teacher()
+    fill(studies, tmp_path / "cache", teacher=teacher)
+    assert teacher.frames == 12

@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import DEFAULT, patch
 
 import numpy as np
 import pytest
@@ -26,9 +27,10 @@ from tiny_studies import TASKS, small_world, write_splits, write_study
 from tiny_teachers import dino_state, write_tiny_weights
 from vfss_distill.config import DistillConfig
 from vfss_distill.distill import balance, losses, standardise
+from vfss_distill.distill import run as runs
 from vfss_distill.distill.augment import geometric, photometric
 from vfss_distill.distill.data import Frames, LabelledFrames, Order, labelled_keys, unpack
-from vfss_distill.distill.journal import Metrics, read_metrics
+from vfss_distill.distill.journal import Metrics, draw_curves, read_metrics
 from vfss_distill.distill.packing import checksum
 from vfss_distill.distill.processes import Processes
 from vfss_distill.distill.run import RunOutcome, distill
@@ -78,7 +80,9 @@ def run(workspace: Workspace, *, teachers: tuple[str, ...] = (), **changes: Any)
     if not teachers:
         changes = {"align_steps": 0, **changes}
     config = DistillConfig(**{**TINY, "teachers": teachers, **changes})
-    return distill(workspace, config, weights_folders=[workspace.weights], **arguments)
+    # Pictures take longer than training here; the command line draws them, and test_pictures.
+    with patch.multiple(runs, draw_curves=DEFAULT, draw_features=DEFAULT):
+        return distill(workspace, config, weights_folders=[workspace.weights], **arguments)
 
 
 def weights(outcome: RunOutcome) -> dict[str, torch.Tensor]:
@@ -122,6 +126,18 @@ def test_three_teachers_make_a_student(cli: Cli, lab: Workspace) -> None:
     assert not list(folder.rglob("*.pt")) + list(folder.rglob("*.pkl"))
     kept = set(weights(RunOutcome("", folder, None, {}, 0, 0, False)))
     assert not [name for name in kept if "projector" in name or "balance" in name]
+
+
+def test_the_cache_alone_is_filled_for_a_run_to_come(cli: Cli, lab: Workspace) -> None:
+    words = ("distill", "--teachers", "raddino")
+    done = cli(*words, "--cache-only", "--json", cwd=lab.root)
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["outputs"] == {"cache": "cache"}
+    assert len(list(lab.cache.glob("raddino-*/*.safetensors"))) == 3
+    assert not list(lab.runs.glob("*"))
+    again = cli(*words, "--cache-only", cwd=lab.root)
+    assert "features of 3 studies are cached" in " ".join(again.stderr.split())
+    assert cli("distill", "--teachers", "none", "--cache-only", cwd=lab.root).exit_code == 2
 
 
 def test_teachers_must_be_named(cli: Cli, lab: Workspace) -> None:
@@ -227,22 +243,29 @@ def test_nothing_written_names_a_place(cli: Cli, lab: Workspace) -> None:
 # ---- resuming, bit for bit
 
 
-@pytest.mark.parametrize("balancing", ["attention", "mlp"])
-def test_resumed_equals_uninterrupted(lab: Workspace, balancing: str) -> None:
-    teachers = ("medsam", "raddino")
-    whole = run(lab, teachers=teachers, balancing=balancing)
+@pytest.mark.parametrize(
+    "changes",
+    [{"balancing": "attention"}, {"balancing": "mlp", "align_steps": 0, "task_steps": 8}],
+    ids=["alignment first", "all at once"],
+)
+def test_resumed_equals_uninterrupted(lab: Workspace, changes: dict[str, Any]) -> None:
+    plan: dict[str, Any] = {"teachers": ("medsam", "raddino"), **changes}
+    whole = run(lab, **plan)
+    lines = read_metrics(whole.folder / "metrics.jsonl")
+    assert ["task" in line for line in lines] == [n >= plan.get("align_steps", 3) for n in range(8)]
+    assert all("align" in line for line in lines)
 
     def stop_at(*steps: int) -> Any:
         def tick(done: int, total: int, words: str) -> None:
             if "loss" in words and done in steps:
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT if done == 2 else signal.SIGTERM)
 
         return tick
 
-    first = run(lab, teachers=teachers, balancing=balancing, tick=stop_at(2))
+    first = run(lab, **plan, tick=stop_at(2))
     assert first.interrupted
     assert first.steps == 2
-    again = {"teachers": teachers, "balancing": balancing, "resume": first.folder}
+    again = {**plan, "resume": first.folder}
     assert run(lab, **again, tick=stop_at(5)).steps == 5
     last = run(lab, **again)
     assert not last.interrupted
@@ -388,7 +411,7 @@ def test_a_full_disk_loses_nothing(lab: Workspace, monkeypatch: pytest.MonkeyPat
             run(lab, teachers=("raddino",))
     assert not list(lab.runs.iterdir())
     (folder,) = lab.cache.glob("raddino-*")
-    assert sorted(path.name[:2] for path in folder.iterdir()) == ["in", "pa"]
+    assert sorted(path.name[:2] for path in folder.iterdir()) == ["cl", "in", "pa"]
 
     said: list[str] = []
     whole = run(lab, teachers=("raddino",), run_name="whole", say=said.append)
@@ -563,6 +586,7 @@ def test_a_run_with_dropping_logs_its_weights(lab: Workspace) -> None:
     alphas = [json.loads(line)["alpha"] for line in text.splitlines()]
     assert all(sum(alpha.values()) == pytest.approx(1, abs=1e-4) for alpha in alphas)
     assert any(abs(alpha["medsam"] - 0.5) > 0.2 for alpha in alphas)
+    draw_curves(done.folder / "metrics.jsonl", done.folder / "curves.svg")
     curves = (done.folder / "curves.svg").read_text()
     assert "weight α of each teacher" in curves
     assert same(done, run(lab, teachers=("medsam", "raddino"), balancing="drop",

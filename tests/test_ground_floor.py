@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vfss_distill import errors
+from vfss_distill import workspace as workspace_module
 from vfss_distill.config import (
     DistillConfig,
     LabConfig,
@@ -149,6 +151,31 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
             (folder / content).write_text(content)
     assert [path.name for path in target.iterdir()] == ["2"]
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("swaps", [True, False])
+def test_a_folder_is_replaced_in_one_step(
+    swaps: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the system's swap there is no moment without a folder: nothing is renamed away."""
+    if not swaps:
+        monkeypatch.setattr(workspace_module, "_exchange", lambda *_: False)
+    elif sys.platform != "linux":
+        pytest.skip("only Linux swaps two folders in one step")
+    target, renamed, rename = tmp_path / "study", [], Path.rename
+
+    def noted(path: Path, new: Path) -> Path:
+        renamed.append(path)
+        return rename(path, new)
+
+    for content in ("1", "2"):
+        with atomic_folder(target) as folder:
+            (folder / content).write_text(content)
+        if content == "1":
+            monkeypatch.setattr(Path, "rename", noted)
+    assert [path.name for path in target.iterdir()] == ["2"]
+    assert list(tmp_path.iterdir()) == [target]
+    assert (target in renamed) is not swaps
 
 
 def test_a_full_disk_is_told_with_a_remedy(tmp_path: Path) -> None:

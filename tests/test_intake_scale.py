@@ -248,7 +248,8 @@ class TestAccidents:
 
 
 def _half_done(root: Path) -> list[Path]:
-    return list(root.glob("studies/.partial-*/frames/000010.png"))
+    begun = ("frames/000010.png", "frames.raw")  # compressed as they come, or waiting
+    return [path for name in begun for path in root.glob(f"studies/.partial-*/{name}")]
 
 
 def _children(process: int) -> list[int]:

@@ -28,11 +28,12 @@ from intake_films import (
     moving,
     read_barcode,
     woven,
+    write_dicom_film,
     write_film,
     write_image,
     write_talking_film,
 )
-from vfss_distill.intake.interlace import Picture, Untangler
+from vfss_distill.intake.interlace import HANDLING, Picture, Untangler
 from vfss_distill.intake.repeats import DIGEST_LETTERS, RepeatCounter, frame_digest
 from vfss_distill.intake.source import FrameSource, content_sha256, open_source
 from vfss_distill.intake.study import list_studies
@@ -208,6 +209,22 @@ class TestInterlaced:
         assert [frame.time_s for frame in frames] == pytest.approx([i / 50 for i in range(80)])
         assert [frame.index for frame in frames] == list(range(80))
         assert fields.info.interlaced == "fields"
+
+    def test_films_inside_dicom(self, tmp_path: Path) -> None:
+        film = woven_film(tmp_path, "mp4", marked=True, top_first=True)
+        path = tmp_path / "a.dcm"
+        write_dicom_film(path, film, 40, FrameTime="50")
+        for mode, count, step in (("deinterlace", 40, 0.05), ("fields", 80, 0.025)):
+            source = open_source(path, interlaced=mode)
+            frames = list(source.frames())
+            shown = [read_barcode(frame.grey) for frame in frames]
+            assert shown == list(range(0, 80, 80 // count))
+            times = [frame.time_s for frame in frames]
+            assert times == pytest.approx([step * index for index in range(count)])
+            assert source.info.interlaced == HANDLING[mode]
+            assert [line for line in source.info.warnings if "declared" in line] == []
+        kept = open_source(path, interlaced="keep")
+        assert len(list(kept.frames())) == 40 and kept.info.interlaced == "kept"
 
     def test_progressive_films_are_left_alone(self, tmp_path: Path) -> None:
         """Fast motion, and pulses stored twice, are not combed."""

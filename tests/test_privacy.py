@@ -210,10 +210,10 @@ class Clinic:
     films: dict[Path, list[Written]]
 
 
-def clinic(root: Path, studies: int, bases: int) -> Clinic:
+def clinic(root: Path, studies: int, bases: int, *, frames: int = FRAMES) -> Clinic:
     secret, films = Secrets(), {}
     for number in range(studies):
-        film, words = written(plain(number % bases), number)
+        film, words = written(plain(number % bases)[:frames], number)
         place = root / "exports" / f"{secret.word()}, {secret.word()} {secret.date()}"
         place.mkdir(parents=True)
         name, kind = f"{secret.word()}_{number}", KINDS[number % len(KINDS)]
@@ -364,21 +364,18 @@ needs_tesseract = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def six(tmp_path: Path) -> Clinic:
-    """One study of each kind."""
-    return clinic(tmp_path, 6, bases=1)
-
-
-def test_no_name_is_in_anything_we_write(cli: Cli, tmp_path: Path, six: Clinic) -> None:
-    assert len(six.secret.words) > 100
-    nothing_is_left(cli, tmp_path, six)
+def test_no_name_is_in_anything_we_write(cli: Cli, tmp_path: Path) -> None:
+    """One study of each kind; names in files do not depend on how many frames these have."""
+    made = clinic(tmp_path, len(KINDS), bases=1, frames=5)
+    assert len(made.secret.words) > 100
+    nothing_is_left(cli, tmp_path, made)
 
 
 @needs_tesseract
-def test_a_program_reads_no_name(cli: Cli, tmp_path: Path, six: Clinic) -> None:
-    reading = read_all(cli, tmp_path, six)
-    assert reading.strings >= 12
+def test_a_program_reads_no_name(cli: Cli, tmp_path: Path) -> None:
+    """Raw, H.264 twice, and JPEG: the others are decoded like these."""
+    reading = read_all(cli, tmp_path, clinic(tmp_path, 4, bases=1))
+    assert reading.strings >= 9
     assert reading.read >= 0.6 * reading.strings, "or this test could not fail"
     assert reading.read_in_studies == reading.read_in_overlays == []
 

@@ -34,7 +34,7 @@ from vfss_distill.inference.record import Subject
 from vfss_distill.inference.session import Segmenter, _cuda_works, find_model
 from vfss_distill.inference.stream import work_ahead
 from vfss_distill.intake.source import Frame, SourceInfo
-from vfss_distill.intake.study import StudyRecord, write_frames, write_record
+from vfss_distill.intake.study import StudyRecord, write_frame, write_record
 from vfss_distill.letterbox import RULE, Letterbox
 from vfss_distill.provenance import sha256_file
 from vfss_distill.tasks import VFSS12, Task, TaskSet
@@ -257,9 +257,9 @@ def make_study(place: Path, study: str, patient: str, sha256: str, frames: int =
     folder = place / "studies" / study
     folder.mkdir(parents=True)
     times = tuple(index / 25 for index in range(frames))
-    pictures = (Frame(index, time_s, picture(index)) for index, time_s in enumerate(times))
-    for _ in write_frames(folder, pictures):
-        pass
+    (folder / "frames").mkdir()
+    for index in range(frames):
+        write_frame(folder, index, picture(index))
     write_record(folder, StudyRecord(study, patient, sha256, frames, times, 128, 96))
 
 

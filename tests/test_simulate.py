@@ -85,6 +85,8 @@ def test_layout_is_ready_for_ingest(tmp_path: Path) -> None:
         truth = json.loads(film.with_name(film.stem + "_truth.json").read_text())
         assert truth["simulated"] is True and len(truth["frame_times_s"]) == 8
         assert set(truth["events"]) == set(EVENTS)
+        assert len(truth["swallows"]) == truth["findings"]["swallows"]
+        assert all(1 <= each["pas"] <= 8 for each in truth["swallows"])
         assert "created_utc" not in truth["provenance"]
 
 
@@ -200,7 +202,10 @@ def test_preview_is_a_picture(tmp_path: Path) -> None:
 
     assert vfss("simulate", tmp_path, "-n", 1, "--preview", *SMALL)[0] == 0
     sheet = cv2.imread(str(tmp_path / "contact-sheet.png"))
-    assert sheet.shape[2] == 3 and sheet.std() > 10
+    assert sheet.shape[2] == 3 and sheet.shape[0] > 2 * 240 and sheet.std() > 10
+    plain, masked = sheet[44:284], sheet[286:526]
+    assert np.ptp(plain.astype(int), axis=2).max() == 0  # frames are grey, masks are not
+    assert np.ptp(masked.astype(int), axis=2).max() > 30
 
 
 @pytest.mark.parametrize(
@@ -304,6 +309,25 @@ def test_landmarks_lie_on_their_bones(swallow: SimulatedStudy) -> None:
         x, y = np.round(swallow.landmarks[name][0]).astype(int)
         near = swallow.masks[task][0, y - 2 : y + 3, x - 2 : x + 3]
         assert near.any()
+
+
+def test_further_landmarks_lie_where_they_should(swallow: SimulatedStudy) -> None:
+    at = {name: points[0] for name, points in swallow.landmarks.items()}
+    assert at["A2"][0] < at["P2"][0] and at["A4"][0] < at["P4"][0]  # faces left
+    assert at["epiglottis"][1] < at["vocal_folds"][1] < at["ues"][1]
+    for name, structure in (("P4", "c4_body"), ("epiglottis", "epiglottis"), ("ues", "ues")):
+        x, y = np.round(at[name]).astype(int)
+        assert swallow.masks[structure][0, y - 3 : y + 4, x - 3 : x + 4].any()
+    tip = swallow.landmarks["epiglottis"] - swallow.landmarks["vocal_folds"]
+    inverted = swallow.events["MPC"]
+    assert tip[inverted][1] > tip[0][1]  # it folds down over the inlet
+
+
+def test_teeth_and_skull_are_labelled(swallow: SimulatedStudy) -> None:
+    at = {name: centre(swallow.masks[name][0]) for name in ("teeth", "maxilla", "mandible", "c1")}
+    skull = swallow.masks["skull_base"][0]
+    assert at["teeth"][0] < at["c1"][0] and at["maxilla"][1] < at["mandible"][1]
+    assert skull.any() and centre(skull)[1] < at["c1"][1]
 
 
 def test_bolus_goes_one_way(swallow: SimulatedStudy) -> None:

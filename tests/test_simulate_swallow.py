@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from vfss_distill.simulate import SimulateOptions, StudySimulator, simulate_study
 from vfss_distill.simulate.exposure import Pose
+from vfss_distill.simulate.plan import draw_plan
 from vfss_distill.simulate.population import TRAIN, draw_patient
-from vfss_distill.simulate.swallow import KINDS, Jerk, Kind, Plan, draw_plan
+from vfss_distill.simulate.swallow import KINDS, Jerk, Kind, Plan
 from vfss_distill.simulate.timeline import Timeline, play
 from vfss_distill.simulate.truth import EVENTS, VISIBLE, truth_of, visible
 
@@ -52,9 +53,8 @@ def played(seed: int, kind: Kind | None = None, *, impaired: bool | None = None)
     for i in range(len(TIMES)):
         pose = simulator.scene.pose(i)
         wet = barium_seen(simulator, pose)
-        masks = {"pharynx": pose.patches["pharynx"].mask(simulator.screen.picture)}
-        simulator._observe(pose.throat, pose.motion, masks)
-        simulator._observe_residue(pose.patches, wet)
+        pharynx = pose.patches["pharynx"].mask(simulator.screen.picture)
+        simulator._seen.see(pose, pharynx, wet)
     truth = simulator.truth()
     return Drawn(simulator.plan, simulator.timeline, truth.events, truth.measures, truth.findings)
 

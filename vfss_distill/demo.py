@@ -38,6 +38,7 @@ distill:
   validate_every: 650
   checkpoint_every: 650
   unlabelled_every: 10
+  mirrored: 0
 """
 
 

@@ -9,9 +9,11 @@
     │   └── WorkspaceError    something expected in the workspace is not there
     ├── ModelError            a model or its weights are wrong                    exit 5
     │   ├── WeightsMissing    the file is not where it should be
-    │   └── WeightsMismatch   the file is there but is not that network
+    │   ├── WeightsMismatch   the file is there but is not that network
+    │   └── NoTexts           a teacher whose text tower or words are not there
     └── DeviceError           this machine cannot do it                           exit 6
-        └── StorageError      the disk is full or cannot be written
+        ├── StorageError      the disk is full or cannot be written
+        └── WorkerDied        a process that worked on one recording was killed
 
 Exit 3 is no exception: a command that went through several inputs, of which some
 failed, finishes the others and exits 3. Exit 130 is Ctrl-C.

@@ -56,7 +56,14 @@ SHARED: dict[str, Any] = {
     "balancing": "uniform",
 }
 STEPS = SHARED["align_steps"] + SHARED["task_steps"]
-OUTPUTS = {"mask_weight": 0.3, "affinity_weight": 0.3, "embedding_weight": 0.1}
+# What each teacher says beyond its features. Proposals: masks it draws in unlabelled frames where
+# the student, half way through the task stage, is sure.
+OUTPUTS: Mapping[str, dict[str, Any]] = {
+    "small-sam": {"mask_weight": 0.3, "proposal_frames": 400},
+    "small-dino": {"affinity_weight": 0.3},
+    "small-clip": {"embedding_weight": 0.1},
+}
+EVERY_OUTPUT = {key: value for said in OUTPUTS.values() for key, value in said.items()}
 COLUMNS = (
     *("study", "patient", "frame", "task"),
     *(field.name for field in fields(Score)),
@@ -66,18 +73,20 @@ ALL = {"teachers": TEACHERS}
 ARMS: Mapping[str, dict[str, Any]] = {
     "supervised": {"align_steps": 0, "task_steps": STEPS},
     **{name: {"teachers": (name,)} for name in TEACHERS},
+    **{f"{name} and output": {"teachers": (name,), **OUTPUTS[name]} for name in TEACHERS},
     "uniform": ALL,
     "mlp": {**ALL, "balancing": "mlp"},
     "attention": {**ALL, "balancing": "attention"},
     "drop": {**ALL, "balancing": "drop"},
-    "outputs": {**ALL, **OUTPUTS},
+    "all and outputs": {**ALL, **EVERY_OUTPUT},
     **{
-        f"outputs without {name.removesuffix('_weight')}": {**ALL, **OUTPUTS, name: 0.0}
-        for name in OUTPUTS
+        f"outputs without {name}'s": {**ALL, **EVERY_OUTPUT, **dict.fromkeys(OUTPUTS[name], 0)}
+        for name in TEACHERS
     },
     "not standardised": {**ALL, "standardisation": "none"},
     "mean and deviation": {**ALL, "standardisation": "meanstd"},
 }
+SINGLE = [arm for arm in ARMS if arm.split(" ")[0] in TEACHERS]
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,11 @@ class Lab:
         return Workspace(self.root / "test")
 
     def scores(self, arm: str, seed: int) -> Path:
-        return self.root / "scores" / f"{arm.replace(' ', '-')}-{seed}.csv"
+        return self.root / "scores" / f"{slug(arm)}-{seed}.csv"
+
+
+def slug(arm: str) -> str:
+    return arm.replace(" ", "-").replace("'", "")
 
 
 def main() -> None:
@@ -142,7 +155,7 @@ def vfss(workspace: Workspace, words: str) -> None:
 
 def one_run(lab: Lab, arm: str, seed: int, threads: int) -> None:
     """Train, export, score on the test patients; the scores are what stays."""
-    name = f"{arm.replace(' ', '-')}-{seed}"
+    name = f"{slug(arm)}-{seed}"
     folder = lab.train.runs / name
     settings = {**SHARED, **ARMS[arm], "seed": seed, "threads": threads}
     config = parse(DistillConfig, {"task_set": load_lab(lab.train).task_set, **settings})
@@ -233,7 +246,7 @@ def table(lab: Lab, most: int) -> Iterator[str]:
         return
     rows = {arm: pooled(lab, arm, seeds) for arm in arms}
     figures = {arm: summarise(some, VFSS12.ids) for arm, some in rows.items()}
-    singles = [arm for arm in arms if arm in TEACHERS]
+    singles = [arm for arm in arms if arm in SINGLE]
     best = max(singles or arms, key=lambda arm: figures[arm].mean_dice or 0)
     yield f"{len(seeds)} seeds, {figures[best].n_patients} test patients; Δ against {best}."
     yield ""

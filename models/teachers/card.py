@@ -31,6 +31,7 @@ Family = Literal["sam", "dinov2", "medclip", "open_clip", "transformers", "timm"
 FAMILIES: tuple[str, ...] = get_args(Family)
 
 WEIGHTS_VARIABLE = "VFSS_WEIGHTS"
+VOCABULARY = "vocab.txt"
 
 _MODELS = Path(__file__).resolve().parents[1]
 PACKAGED_CARDS = _MODELS / "cards"
@@ -67,6 +68,7 @@ _FIELDS_OF: dict[str, tuple[Family, ...]] = {
     "architecture": ("timm", "open_clip"),
     "arguments": ("timm",),
     "config": ("transformers", "open_clip"),
+    "vocabulary": ("medclip", "open_clip"),
     "prefix": ("transformers", "timm", "open_clip"),
 }
 
@@ -91,6 +93,7 @@ class TeacherCard:
     it; `arguments` of timm's constructor; `config`, what transformers' config.json or open_clip's
     open_clip_config.json would say (none: that file beside the weights). `prefix`: the tensors to
     take bear it, all others are somebody else's (a training module's heads, its optimiser).
+    `vocabulary`: file of the text tower's words beside the weights, if not vocab.txt.
     `folder` is where the card was read; it is no part of the YAML.
     """
 
@@ -111,6 +114,7 @@ class TeacherCard:
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     config: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     prefix: str = ""
+    vocabulary: Annotated[str, AfterValidator(_inside)] | None = None
     packaged: bool = False
     notes: str = ""
     folder: Path | None = dataclasses.field(default=None, compare=False)

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config import DistillConfig
 from .augment import blanked, geometric, photometric
 from .cache import TeacherFeatures
-from .data import Frames, Key, LabelledBatch, LabelledFrames, Order, unpack
+from .data import Frames, Key, LabelledBatch, LabelledFrames, Order, shares
 from .outputs import Outputs
 from .processes import Processes
 from .prompts import PromptedMasks
@@ -138,9 +138,7 @@ class Batches:
             frames, planes = geometric(frames, planes, generator, self.config.mirrored)
             frames, planes = blanked(frames, planes, generator, self.config.blank)
             here = self.processes.part(len(frames))
-            masks = nn.functional.avg_pool2d(
-                unpack(planes[here], len(material.labelled.tasks)), self.stride
-            )
+            masks = shares(planes[here], len(material.labelled.tasks), self.stride)
             labelled = batch.labelled[here].to(device)
             parts.append(frames[here])
         if align_keys:

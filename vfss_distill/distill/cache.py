@@ -29,6 +29,7 @@ from ..letterbox import RULE, Letterbox
 from ..models.decoder import pool_to
 from ..provenance import digest_json, document
 from ..workspace import free_bytes, is_temporary, read_json, write_bytes, write_json
+from .claims import in_turn
 from .data import Key, Tick
 from .forecast import Forecast
 from .packing import BYTES, PackingLoss, checksum, pack, unpack
@@ -95,7 +96,8 @@ def fill_cache(
     say: Say,
     tick: Tick,
 ) -> Path:
-    """Compute what is missing; → the teacher's cache folder.
+    """Compute what is missing; → the teacher's cache folder. Others may do the same meanwhile:
+    no study is computed twice, and it returns when all are there.
 
     `teacher.features(uint8 (B, H, W)) → float32 (B, C, g, g)`. A shard that is damaged, of other
     weights or of other frames is recomputed, and that is said. Raises StorageError before the
@@ -125,7 +127,13 @@ def fill_cache(
         tick(done + more, frames, recipe.teacher)
         forecast.seen(done + more)
 
-    for job in todo:
+    def waiting(studies: int) -> None:
+        say(f"{recipe.teacher}: waiting for {studies} studies that other processes compute")
+
+    def is_done(job: Job) -> bool:
+        return _is_good(folder, recipe, job, lambda _: None)
+
+    for job in in_turn(folder, todo, lambda job: job.study.id, is_done, waiting):
         features = _compute(teacher, recipe, job, batch_size, seen)
         parts = pack(features, recipe.numbers)
         lost.add(features, parts)
@@ -133,7 +141,8 @@ def fill_cache(
         write_shard(folder, recipe, job, parts, header)
         done += len(job.frames)
         forecast.seen(done, whole_study=True)
-    if recipe.numbers != "float16":
+    write_index(folder, recipe)  # with what others wrote meanwhile
+    if recipe.numbers != "float16" and done:
         say(f"{recipe.teacher}: {recipe.numbers} costs {lost.share:.2%} of the features' spread")
     return folder
 

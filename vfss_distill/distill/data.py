@@ -178,6 +178,28 @@ def unpack(planes: Tensor, tasks: int) -> Tensor:
     return masks
 
 
+def shares(planes: Tensor, tasks: int, cell: int) -> Tensor:
+    """Bit planes (B, P, S, S) → share of each cell × cell square inside each mask, float32
+    (B, T, S/cell, S/cell): the mean of `unpack`, at a tenth of its cost.
+
+    Bits far enough apart are counted together, in one word: no count runs into the next.
+    """
+    bits = planes.to(torch.int32)
+    width = (cell * cell).bit_length()
+    corners = [bits[..., y::cell, x::cell] for y in range(cell) for x in range(cell)]
+    found = torch.empty(len(bits), tasks, *corners[0].shape[2:], device=bits.device)
+    for first in range(min(width, BITS)):
+        apart = sum(1 << bit for bit in range(first, BITS, width))
+        counts = corners[0] & apart
+        for corner in corners[1:]:
+            counts += corner & apart
+        for task in range(tasks):
+            if task % BITS % width == first:
+                one = (counts[:, task // BITS] >> task % BITS) & ((1 << width) - 1)
+                found[:, task] = one
+    return found.div_(cell * cell)
+
+
 class Order:
     """Endless shuffled passes over n rows, without state: which rows step k takes is computed.
 

@@ -18,9 +18,15 @@ from torch import Tensor
 from ..config import DistillConfig
 from ..errors import WeightsMissing
 from ..models.teachers.base import fixed_image
-from ..models.teachers.card import TeacherCard, find_weights, load_card, missing_weights
+from ..models.teachers.card import (
+    VOCABULARY,
+    TeacherCard,
+    find_weights,
+    load_card,
+    missing_weights,
+)
 from ..models.teachers.registry import load_teacher
-from ..models.teachers.text import embed_texts, vocabulary
+from ..models.teachers.text import NoTexts, embed_texts
 from ..workspace import Workspace, write_bytes
 from .batches import Material
 from .cache import Recipe, TeacherFeatures, fill_cache, jobs_from, write_index
@@ -82,14 +88,7 @@ def prepare(
     for teacher in teachers:
         with _loaded(teacher, place.device) as network:
             shas[teacher.card.name] = network.weights_sha256
-            recipe = Recipe(
-                teacher.card.name,
-                network.weights_sha256,
-                network.fingerprint(),
-                network.channels,
-                min(config.grid, network.grid),
-                config.cache_numbers,
-            )
+            recipe = _recipe(teacher, network, config)
             features.append(asked.features(network, recipe))
             outputs = asked.outputs(teacher, network, recipe, outputs)
             if place.processes.is_first:
@@ -111,6 +110,38 @@ def prepare(
     drawing = [teacher for teacher in teachers if teacher.card.name in outputs.masks]
     proposals = asked.proposals(drawing[0], frames) if drawing else None
     return Material(frames, align_keys, features, labelled, validation, outputs, proposals), shas
+
+
+def fill(
+    workspace: Workspace,
+    config: DistillConfig,
+    found: Survey,
+    teachers: Sequence[TeacherFile],
+    place: Place,
+) -> None:
+    """Compute all that a run with these settings would ask its teachers before its first step.
+
+    Started on several machines it is shared out among them.
+    """
+    labelled_keys = found.train_labelled if config.task_steps else []
+    asked = _Asked(workspace.cache, config, found, found.align_keys(config), labelled_keys, place)
+    outputs = Outputs()
+    for teacher in teachers:
+        with _loaded(teacher, place.device) as network:
+            recipe = _recipe(teacher, network, config)
+            asked.features(network, recipe)
+            outputs = asked.outputs(teacher, network, recipe, outputs)
+
+
+def _recipe(teacher: TeacherFile, network: Any, config: DistillConfig) -> Recipe:
+    return Recipe(
+        teacher.card.name,
+        network.weights_sha256,
+        network.fingerprint(),
+        network.channels,
+        min(config.grid, network.grid),
+        config.cache_numbers,
+    )
 
 
 @dataclass(frozen=True)
@@ -204,8 +235,13 @@ class _Asked:
         cached = self.features(whole, recipe)
         mean = torch.from_numpy(np.concatenate(list(cached.tokens())).mean(0))
         anchors, scale = None, 1.0
-        if self.config.anchor_weight and vocabulary(teacher.weights) is not None:
-            anchors, scale = embed_texts(teacher.weights, self.config.anchors)
+        if self.config.anchor_weight:
+            words = teacher.card.vocabulary or VOCABULARY
+            try:
+                anchors, scale = embed_texts(teacher.weights, self.config.anchors, words)
+            except NoTexts as lack:
+                why = f"{recipe.teacher}: anchors are off: {lack.without_file}"
+                self.place.say(f"warning: {why}")
         cached.hold(memory_budget(), self.place.tick)
         return FrameEmbeddings(cached, mean, anchors, scale)
 

@@ -25,7 +25,17 @@ from torch import Tensor
 from ..errors import ModelError
 from ..letterbox import Letterbox
 from ..provenance import digest_json
-from .cache import Job, Recipe, Say, frames_digest, full_square, shard_path, write_shard
+from .cache import (
+    Job,
+    Recipe,
+    Say,
+    frames_digest,
+    full_square,
+    shard_path,
+    write_index,
+    write_shard,
+)
+from .claims import in_turn
 from .data import Key, Tick
 from .packing import checksum
 
@@ -105,21 +115,29 @@ def fill_prompts(
     are not finite, StorageError.
     """
     folder = root / recipe.folder_name
-    todo = []
-    for job in jobs:
-        path, header = shard_path(folder, job.study.id), _header(recipe, job, tasks)
-        if not path.exists() or not _is_good(path, header):
-            todo.append((job, header))
-            if path.exists():
-                study = job.study.id
-                say(f"{recipe.teacher}: cached masks of {study} are damaged or of other labels")
-    if todo:
-        say(f"{recipe.teacher}: masks under boxes around the labels of {len(todo)} studies")
-    done, frames = 0, sum(len(job.frames) for job, _ in todo)
-    for job, header in todo:
+
+    def is_done(job: Job) -> bool:
+        path = shard_path(folder, job.study.id)
+        return path.exists() and _is_good(path, _header(recipe, job, tasks))
+
+    def waiting(studies: int) -> None:
+        say(f"{recipe.teacher}: waiting for masks of {studies} studies that others compute")
+
+    todo = [job for job in jobs if not is_done(job)]
+    if not todo:
+        return folder
+    for job in todo:
+        if shard_path(folder, job.study.id).exists():
+            study = job.study.id
+            say(f"{recipe.teacher}: cached masks of {study} are damaged or of other labels")
+    say(f"{recipe.teacher}: masks under boxes around the labels of {len(todo)} studies")
+    done, frames = 0, sum(len(job.frames) for job in todo)
+    for job in in_turn(folder, todo, lambda job: job.study.id, is_done, waiting):
+        header = _header(recipe, job, tasks)
         write_shard(folder, recipe, job, _draw(teacher, recipe, job, tasks), header)
         done += len(job.frames)
         tick(done, frames, f"{recipe.teacher}: masks")
+    write_index(folder, recipe)
     return folder
 
 

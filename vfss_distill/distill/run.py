@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from ..config import DistillConfig, dump_yaml
-from ..errors import DeviceError, VfssError
+from ..errors import DeviceError, UsageError, VfssError
 from ..intake.leaks import refuse_leaks
 from ..models.decoder import parameters_of
 from ..models.pretrained import initialise
@@ -34,6 +34,7 @@ from ..models.students import (
 from ..provenance import RESEARCH_USE_ONLY, SCHEMA_VERSION, digest_json
 from ..workspace import Workspace, read_json, storage_errors, write_json, write_text
 from .cache import Say
+from .certainty import set_certainty
 from .checkpoint import FOLDER
 from .data import Tick
 from .events import check_tensorboard
@@ -41,7 +42,7 @@ from .journal import draw_curves
 from .loop import Place, Trained, resume_from, start, train
 from .model_card import CardFacts, model_card
 from .pictures import draw_features, shown_in
-from .preparation import TeacherFile, find_teachers, prepare
+from .preparation import TeacherFile, fill, find_teachers, prepare
 from .processes import Processes, is_launched, joined, local_rank
 from .settings import MACHINE, check_unchanged, new_folder, read_run_config, task_set
 from .survey import Survey, survey
@@ -118,13 +119,39 @@ def distill(
                 return _outcome(place, {}, 0, started, interrupted=True)
             if processes.is_first:
                 if not trained.interrupted:
-                    student.load_state_dict(trained.weights)
                     draw_features(folder, student, shown_in(found))
                     _write_results(config, found, teachers, shas, trained, student, folder)
                     place.say(f"{folder.name}: done after {trained.step} steps")
                 draw_curves(folder / "metrics.jsonl", folder / "curves.svg")
         processes.wait()
     return _outcome(place, trained.val_dice, trained.step, started, trained.interrupted)
+
+
+def fill_caches(
+    workspace: Workspace,
+    config: DistillConfig,
+    *,
+    weights_folders: Sequence[Path] = (),
+    tick: Tick = lambda *_: None,
+    say: Say = lambda _: None,
+) -> None:
+    """Only the teachers' part of a run with these settings, kept in cache/ for it.
+
+    Several machines on one shared disk may do it at once. Raises UsageError without teachers, else
+    as `distill`.
+    """
+    teachers = find_teachers(workspace, config, weights_folders)
+    if not teachers:
+        raise UsageError(
+            "--cache-only without teachers has nothing to do", remedy="Name some: --teachers."
+        )
+    device = pick_device(config)
+    with joined(device) as processes:
+        if not processes.is_first:
+            tick, say = (lambda *_: None), (lambda _: None)
+        found = survey(workspace, task_set(workspace, config), config, say)
+        place = Place(workspace.cache, device, tick, say, processes)
+        fill(workspace, config, found, teachers, place)
 
 
 def _train(
@@ -134,7 +161,7 @@ def _train(
     teachers: Sequence[TeacherFile],
     place: Place,
 ) -> tuple[Trained, Student, dict[str, str]]:
-    """→ what came out, the student's shape to put it in, and the weights digest of each teacher."""
+    """→ what came out, the student with its weights, and the weights digest of each teacher."""
     material, shas = prepare(workspace, config, found, teachers, place)
     torch.manual_seed(config.seed)
     shape = StudentConfig(
@@ -162,7 +189,12 @@ def _train(
         f"{len(material.labelled)} labelled and {len(material.align_keys)} alignment frames, "
         f"{place.device.type} with {torch.get_num_threads()} thread(s){among}"
     )
-    return train(training, material, config, place), student.cpu(), shas
+    trained = train(training, material, config, place)
+    student.cpu().load_state_dict(trained.weights)
+    if material.validation is not None and not trained.interrupted:
+        for line in set_certainty(student, material.validation):
+            place.say(line)
+    return trained, student, shas
 
 
 def _initialise(

@@ -1,6 +1,6 @@
 """What lies in cache/: teachers' features by folder, what may go, and taking it away. No torch.
 
-    cache/<teacher>-<digest12>/<study>.safetensors, index.json        as `cache` writes them
+    cache/<teacher>-<digest12>/<study>.safetensors, index.json, claims   as `cache` writes them
 
 Only files of these shapes and interrupted writes of them are ever deleted; links are not followed.
 """
@@ -25,6 +25,7 @@ Weights = Literal["found", "changed", "missing", "unread", "unknown"]
 Reason = Literal["interrupted write", "damaged", "study is gone", "whole teacher"]
 
 INDEX = "index.json"
+CLAIMS = "claims"  # whose byte locks say which machine computes what
 # A write of one shard takes seconds: a younger temporary may belong to a run that is alive.
 STALE_S = 600.0
 _LARGEST_READ = 1 << 30
@@ -184,6 +185,7 @@ def prune(workspace: Workspace, removals: Iterable[Removal]) -> int:
 
 def _whole(folder: Folder) -> list[Removal]:
     index = [folder.path / INDEX] if (folder.path / INDEX).is_file() else []
+    index += [folder.path / CLAIMS] if (folder.path / CLAIMS).is_file() else []
     paths = [*(shard.path for shard in folder.shards), *folder.leftovers, *index]
     return _removals(paths, "whole teacher")
 
@@ -204,6 +206,7 @@ def _tidy(folder: Path) -> None:
     with storage_errors(folder):
         if not left:
             index.unlink(missing_ok=True)
+            (folder / CLAIMS).unlink(missing_ok=True)
             if not any(folder.iterdir()):
                 folder.rmdir()
             return

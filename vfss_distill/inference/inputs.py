@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import InputError, UsageError, VfssError, WorkspaceError
 from ..intake.blanked import BlankedSource
+from ..intake.box_table import given_boxes
 from ..intake.source import FrameSource, content_sha256, find_sources, open_source
 from ..intake.splits import load_splits
 from ..intake.study import RECORD_FILE, Study, list_studies
@@ -76,7 +77,8 @@ class Identifier:
     name, is that study; any other is a stranger, known by its digest."""
 
     def __init__(self, workspace: Workspace, *, blank: bool = True) -> None:
-        """`blank`: text burned into films that are not read from the store is made black."""
+        """`blank`: text burned into films that are not read from the store is made black. Boxes
+        that a person gave for a study are black in any case."""
         self._blank = blank
         self._by_digest = {study.record.source_sha256: study for study in list_studies(workspace)}
 
@@ -113,10 +115,11 @@ class Identifier:
         if study is not None and (study.record.mirrored or study.record.interlaced in _NOT_DEFAULT):
             return open_source(study.folder)
         source = open_source(item.path)
+        given = given_boxes(study.record) if study is not None else ()
         if not self._blank:
-            return source
+            return BlankedSource(source, given) if given else source
         known = study is not None and study.record.burned_in == "blanked"
-        return BlankedSource(source, study.record.blanked if study and known else None)
+        return BlankedSource(source, study.record.blanked if study and known else None, given)
 
 
 def shown(path: Path) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .boxes import Box, blank_boxes
+from .boxes import GIVEN, Box, blank_boxes
 from .burned_in import find_text
 from .film_sample import FrameSample
 from .source import Frame, FrameSource, SourceInfo
@@ -17,11 +17,13 @@ class BlankedSource:
     """`source` with `boxes` black on every frame.
 
     `boxes` None: they are looked for the first time frames are asked for, in a pass of its own over
-    the recording, since text that shows late has to be gone from the start.
+    the recording, since text that shows late has to be gone from the start. `given`: boxes that a
+    person gave, whatever is found.
     """
 
     source: FrameSource
     boxes: tuple[Box, ...] | None = None
+    given: tuple[Box, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -33,8 +35,9 @@ class BlankedSource:
         if not self.boxes:
             return info
         count = len(self.boxes)
+        found = any(box.reason != GIVEN for box in self.boxes)
         line = (
-            f"text found in the picture was made black in {count} "
+            f"{'text found in ' if found else ''}the picture was made black in {count} "
             f"{'place' if count == 1 else 'places'}: reduced, never surely removed"
         )
         return replace(info, warnings=(*info.warnings, line))
@@ -44,7 +47,7 @@ class BlankedSource:
             sample = FrameSample()
             for frame in self.source.frames():
                 sample.add(frame.grey)
-            self.boxes = find_text(sample.frames).blank
+            self.boxes = find_text(sample.frames).with_given(self.given).blank
         for frame in self.source.frames():
             if not self.boxes:
                 yield frame

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+GIVEN = "given"
 _REASONS = ("inside", "border", "empty")
 
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle in pixels of the stored frames. `reason`: empty, border, inside; see
-    `burned_in`."""
+    """A rectangle in pixels of the stored frames. `reason`: empty, border, inside (see
+    `burned_in`), or given: a person named it."""
 
     x: int
     y: int

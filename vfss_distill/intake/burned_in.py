@@ -42,6 +42,10 @@ class BurnedIn:
     blank: tuple[Box, ...] = ()
     suspect: tuple[Box, ...] = ()
 
+    def with_given(self, given: Sequence[Box]) -> BurnedIn:
+        """The same, with boxes that a person gave."""
+        return BurnedIn((*given, *self.blank), tuple(boxes_outside(self.suspect, given)))
+
     def mirrored(self, width: int) -> BurnedIn:
         """The same of mirrored frames, `width` pixels wide."""
         return BurnedIn(

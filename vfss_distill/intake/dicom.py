@@ -30,7 +30,15 @@ from .dicom_file import (
 from .dicom_pixels import PixelData, declared_frames
 from .dicom_times import FrameTimes, frame_times, series_times
 from .dicom_tone import Rule, Tone, functional, rules_of
-from .source import ASSUMED_FPS, Frame, SourceInfo, check_size, make_square, usable_aspect
+from .source import (
+    ASSUMED_FPS,
+    Frame,
+    Interlaced,
+    SourceInfo,
+    check_size,
+    make_square,
+    usable_aspect,
+)
 from .video import VideoSource
 from .view import header_view
 
@@ -43,14 +51,15 @@ _READ = tuple(dict.fromkeys((*NEEDED, *GROUPS, *ALLOWED)))
 class DicomSource:
     """One DICOM file, or (`files`) a series of single-frame ones in the order of their frames.
 
-    `fps` is used only when the header gives no time. Raises InputError at once: no DICOM, no pixel
-    data, too large, no decoder for its transfer syntax; on reading: not one frame can be decoded.
-    `info.patient_hint` is PatientID.
+    `fps` is used only when the header gives no time, `interlaced` only for a film inside. Raises
+    InputError at once: no DICOM, no pixel data, too large, no decoder for its transfer syntax; on
+    reading: not one frame can be decoded. `info.patient_hint` is PatientID.
     """
 
     path: Path
     fps: float | None = None
     files: tuple[Path, ...] = ()
+    interlaced: Interlaced = "deinterlace"
     _parts: list[PixelData] = field(init=False, repr=False)
     _times: FrameTimes = field(init=False)
     _rules: tuple[Rule, ...] = field(init=False)
@@ -101,7 +110,13 @@ class DicomSource:
             view_hint=header_view(header),
         )
         if _is_film(header):
-            self._film = VideoSource(self.path, kind="dicom", data=self._parts[0].stream)
+            self._film = VideoSource(
+                self.path,
+                kind="dicom",
+                data=self._parts[0].stream,
+                interlaced=self.interlaced,
+                times=None if self._times.assumed else self._times.of,
+            )
 
     def _times_from(self) -> dict[str, str]:
         return {"times_from": self._times.origin} if self._declared > 1 else {}
@@ -120,16 +135,9 @@ class DicomSource:
         self._conclude(count)
 
     def _film_frames(self, film: VideoSource) -> Iterator[Frame]:
-        index = 0
-        for frame in film.frames():
-            time_s = frame.time_s if self._times.assumed else self._times.of(index)
-            yield replace(frame, time_s=time_s)
-            index += 1
-        self._conclude(index)
-        # What a bare stream lacks of times is of no matter where the header gives them.
-        timed = not self._times.assumed
-        of_film = [x for x in film.info.warnings if not (timed and "usable time" in x)]
-        said = dict.fromkeys((*self._info.warnings, *of_film))
+        yield from film.frames()
+        self._conclude(film.decoded)
+        said = dict.fromkeys((*self._info.warnings, *film.info.warnings))
         self._info = replace(self._info, interlaced=film.info.interlaced, warnings=tuple(said))
 
     def _places(self) -> list[tuple[int, PixelData, int]]:

@@ -8,6 +8,7 @@ the inputs, so that the same files come out whatever the engine and the number o
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections import deque
 from collections.abc import Callable
@@ -20,6 +21,11 @@ from typing import Any, Protocol, Self
 from ..errors import DeviceError
 
 _PATIENCE_S = 10.0  # for a worker to take its half study away
+
+
+def usable_cores() -> int:
+    """Cores this process may use, which on a shared machine are fewer than it has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class WorkerDied(DeviceError):

@@ -11,19 +11,23 @@ import shutil
 import time
 import traceback
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import InputError, VfssError
 from ..workspace import atomic_folder, is_temporary
 from .burned_in import BurnedIn, find_text
 from .film_sample import FrameSample
+from .frame_store import WAITING_FILE, FrameStore
 from .labels import Labels, check_frames, read_mask
 from .repeats import RepeatCounter, frame_digest
 from .source import FrameSource, Interlaced, open_source
-from .study import StudyRecord, blank_frames, write_frames, write_mask, write_record
+from .study import StudyRecord, write_mask, write_record
 from .view import decide, word_of
 
 Words = Callable[[str], None]
@@ -33,7 +37,8 @@ STALE_S = 3600.0  # a study being made gets a frame every few milliseconds
 
 @dataclass(frozen=True)
 class Job:
-    """`path` is absolute, and so is `target`, the study's folder. `draft`: what is known before."""
+    """`path` is absolute, and so is `target`, the study's folder. `draft`: what is known before;
+    its `blanked` boxes are those that a person gave."""
 
     path: Path
     target: Path
@@ -93,8 +98,8 @@ def sweep(studies: Path, study: str | None = None) -> None:
 
 def _last_written(folder: Path) -> float:
     times = [0.0]
-    for place in (folder, folder / "frames", folder / "masks"):
-        if place.is_dir():
+    for place in (folder, folder / "frames", folder / "masks", folder / WAITING_FILE):
+        if place.exists():
             times.append(place.stat().st_mtime)
     return max(times)
 
@@ -105,7 +110,16 @@ def _fill(
     times, digests = array("d"), bytearray()  # small for each frame: an hour has 108000
     repeats, sample = RepeatCounter(), FrameSample()
     height = width = 0
-    with closing(write_frames(folder, source.frames())) as frames:
+    listed = word_of(draft.view, draft.facing) if draft.view_by == "table" else ""
+
+    def foresee(first: Sequence[NDArray[np.uint8]]) -> bool:
+        """Will the frames be blanked or mirrored, as far as the first of them tell?"""
+        if draft.blanked or (draft.burned_in == "blanked" and find_text(first).blank):
+            return True
+        return decide(first, listed=listed, hint=source.info.view_hint).mirrored
+
+    store = FrameStore(folder, foresee)
+    with closing(store.take(source.frames())) as frames:
         for frame in frames:
             times.append(frame.time_s)
             repeats.add(frame.grey)
@@ -118,9 +132,9 @@ def _fill(
     text = find_text(sample.frames)
     if draft.burned_in != "blanked":
         text = BurnedIn(suspect=(*text.blank, *text.suspect))
-    listed = word_of(draft.view, draft.facing) if draft.view_by == "table" else ""
+    text = text.with_given(draft.blanked)
     view = decide(sample.frames, listed=listed, hint=source.info.view_hint)
-    blank_frames(folder, len(times), text.blank, mirror=view.mirrored)
+    store.finish(text.blank, mirror=view.mirrored)
     if view.mirrored:
         text = text.mirrored(width)
     for task, index, path in labels:

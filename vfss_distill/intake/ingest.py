@@ -6,98 +6,40 @@ blanked before the study appears; that makes names fewer, and a person has to lo
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
 
 from ..config import load_lab
 from ..errors import InputError, StorageError, VfssError
-from ..workspace import Workspace, read_json
-from .engines import Done, Engine, OneProcess, Processes, WorkerDied
+from ..workspace import Workspace
+from .box_table import BoxTable, given_boxes
+from .boxes import Box
+from .discovery import (
+    check_option_folder,
+    digests,
+    discover,
+    error_line,
+    is_simulated,
+    relative_to_workspace,
+)
+from .engines import Done, Engine, OneProcess, Processes, WorkerDied, usable_cores
 from .fill import Job, Words, attempt, sweep, unforeseen
 from .identities import Identities, Identity
+from .ingest_report import Failure, IngestOptions, IngestReport, Skipped
 from .interlace import HANDLING
 from .lab import decide_tasks, prepare_workspace
 from .labels import Labels, LabelSearch
 from .patients import Owner, PatientTable, display, owner_of
-from .source import Found, Interlaced, SourceInfo, content_sha256, open_source, recording_name, walk
-from .splits import PatientFacts, Splits, load_splits, lock_test, update_splits
+from .source import Found, SourceInfo, open_source, recording_name
+from .splits import Splits, facts_of, load_splits, lock_test, update_splits
 from .study import StudyRecord, list_studies
 from .view import ViewTable, means, notice
 
-if TYPE_CHECKING:
-    from .dicom_series import LeftOut
-
-EngineName = Literal["processes", "ray"]
-ENGINES: tuple[EngineName, ...] = get_args(EngineName)
-
 Tick = Callable[[int, int, str], None]
 Say = Callable[[str], None]
-
-BURNED_IN = (
-    "Text burned into the pictures is reduced, never surely removed: look at every study "
-    "(vfss ingest --review) before you share the workspace."
-)
-KEPT = (
-    "TEXT BURNED INTO THE PICTURES WAS KEPT (--no-blank): names and dates that are visible in a "
-    "film are visible in its frames. Do not share this workspace."
-)
-
-
-@dataclass(frozen=True)
-class IngestOptions:
-    """`labels`: folder of masks. `patients`, `views`: CSV. `tasks`: built-in name or YAML file.
-
-    `fps`: frames per second of recordings without time. `force`: ingest again what is there.
-    `blank`: make text found in the pictures black. `interlaced`: what becomes of interlaced films.
-    """
-
-    labels: Path | None = None
-    patients: Path | None = None
-    tasks: str | Path | None = None
-    fps: float | None = None
-    force: bool = False
-    blank: bool = True
-    interlaced: Interlaced = "deinterlace"
-    workers: int = 1
-    engine: EngineName = "processes"
-    views: Path | None = None
-
-
-@dataclass(frozen=True)
-class Failure:
-    """`input` as displayed (relative), `error` one line with its remedy."""
-
-    input: str
-    error: str
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """An input that was not taken: ingested before as `study`, or left out; `why` says which."""
-
-    input: str
-    study: str
-    why: str
-
-
-@dataclass
-class IngestReport:
-    """What one ingest did. `stopped`: the disk gave out; what is listed is complete all the same.
-
-    `splits` are the whole workspace's.
-    """
-
-    studies: list[StudyRecord] = field(default_factory=list)
-    failed: list[Failure] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
-    splits: Splits = field(default_factory=Splits)
-    stopped: StorageError | None = None
 
 
 def ingest(
@@ -115,7 +57,7 @@ def ingest(
     InputError when `inputs` hold nothing at all to ingest.
     """
     report = IngestReport()
-    found = _discover(inputs, options, report)
+    found = discover(inputs, options, report)
     if not found and not report.failed and not report.skipped:
         raise InputError(
             "no recordings found",
@@ -160,9 +102,14 @@ class _Ingest:
         self._splits = load_splits(workspace)  # broken or changed is said now, not after an hour
         self._patients = PatientTable(options.patients)
         self._views = ViewTable(options.views)
-        if unused := self._views.unused(found):
-            more = f" and {len(unused) - 1} more" if len(unused) > 1 else ""
-            self._say(f"--views names what is none of these recordings: {unused[0]}{more}")
+        self._boxes = BoxTable(options.blank_boxes)
+        for option, unused in (
+            ("--views", self._views.unused(found)),
+            ("--blank-boxes", self._boxes.unused(found)),
+        ):
+            if unused:
+                more = f" and {len(unused) - 1} more" if len(unused) > 1 else ""
+                self._say(f"{option} names what is none of these recordings: {unused[0]}{more}")
         self._identities = Identities(workspace)
         names = [recording_name(item.path) for item in found]
         counts: dict[str, int] = {}
@@ -179,7 +126,7 @@ class _Ingest:
         self._ended: dict[int, StudyRecord | Failure | Skipped] = {}
         self._inputs: dict[int, str] = {}
         self._words: Words = lambda _: None
-        _check_option_folder(options.labels)
+        check_option_folder(options.labels)
 
     def run(self, found: Sequence[Found], stack: ExitStack, tick: Tick) -> None:
         """Ingest every recording; whatever is wrong with one ends in the report.
@@ -188,7 +135,7 @@ class _Ingest:
         """
         sweep(self._workspace.studies)
         engine = stack.enter_context(_engine(self._options, lambda line: self._words(line)))
-        for number, (item, digest) in enumerate(_digests(found, engine.slots, stack)):
+        for number, (item, digest) in enumerate(digests(found, engine.slots, stack)):
             while len(self._under_way) >= engine.slots:
                 self._take(engine.wait())
             if self._report.stopped:
@@ -217,7 +164,7 @@ class _Ingest:
                     self._report.skipped.append(skipped)
         try:
             self._report.splits = update_splits(
-                self._workspace, _facts(self._records.values()), self._splits_config
+                self._workspace, facts_of(self._records.values()), self._splits_config
             )
         except StorageError as error:
             self._report.stopped = self._report.stopped or error
@@ -238,7 +185,7 @@ class _Ingest:
         except StorageError as error:
             self._report.stopped = error
         except VfssError as error:
-            self._fail(number, _line(error, found))
+            self._fail(number, error_line(error, found))
         except OSError as error:
             line = f"cannot be read ({error.strerror}). Check the file and its disk."
             self._fail(number, line)
@@ -266,7 +213,7 @@ class _Ingest:
         if isinstance(value, StorageError):
             self._report.stopped = self._report.stopped or value
         else:
-            self._fail(done.number, _line(value, job.found))
+            self._fail(done.number, error_line(value, job.found))
 
     def _decide(
         self, number: int, found: Found, digest_to_come: Future[str], engine: Engine
@@ -283,15 +230,14 @@ class _Ingest:
         labels = self._labels.find(found, source)
         study = f"{patient}-{digest[:6]}"
         while any(digest == job.digest or study == job.study for job in self._under_way.values()):
-            self._take(
-                engine.wait()
-            )  # a copy of one that is being made: see first what comes of it
+            self._take(engine.wait())  # a copy is being made: see first what comes of it
         known = self._by_digest.get(digest)
+        given = self._boxes.draft(found, source.info, known)
         if known is not None:
             self._refuse_second_patient(known, patient, owner)
             patient, study = known.patient, known.study
             if not options.force or study in self._shown:
-                self._skip(number, known, labels, self._views.find(found))
+                self._skip(number, known, labels, self._views.find(found), given)
                 return None
         elif study in self._records:
             study = f"{patient}-{digest[:12]}"
@@ -308,17 +254,18 @@ class _Ingest:
             frame_times_s=(),
             width=0,
             height=0,
-            simulated=_is_simulated(found.path),
+            simulated=is_simulated(found.path),
             site=site or (known.site if known else ""),
             exam=self._identities.exam_pseudonym(source.info.exam_hint),
             labelled={task: tuple(sorted(masks)) for task, masks in labels.files.items()},
             task_set=self._tasks.to_dict(),
             labels_sha256=labels.sha256,
             burned_in="blanked" if options.blank else "kept",
+            blanked=given,
             **self._views.draft(found, known),
         )
         prepare_workspace(self._workspace, self._tasks)
-        where = _from(self._workspace, found.path)
+        where = relative_to_workspace(self._workspace, found.path)
         self._identities.record(
             Identity(study, patient, owner.source_patient, where, draft.site, owner.site)
         )
@@ -349,7 +296,14 @@ class _Ingest:
             "identities.csv says who is who.",
         )
 
-    def _skip(self, number: int, known: StudyRecord, labels: Labels, view: str) -> None:
+    def _skip(
+        self,
+        number: int,
+        known: StudyRecord,
+        labels: Labels,
+        view: str,
+        given: Sequence[Box],
+    ) -> None:
         why = "already ingested"
         if known.study in self._shown:
             why = f"same recording as {self._shown[known.study]}"
@@ -357,6 +311,8 @@ class _Ingest:
             why = "already ingested, but its labels have changed since: use --force to take them"
         elif self._options.blank and known.burned_in != "blanked":
             why = "already ingested, with the text burned into it: use --force to blank that"
+        elif set(given) != set(given_boxes(known)):
+            why = "already ingested, but --blank-boxes names other boxes: use --force to blank them"
         elif known.interlaced not in ("", HANDLING[self._options.interlaced]):
             why = f"already ingested, interlaced ({known.interlaced}): use --force to change that"
         elif not means(view, known.view, known.facing):
@@ -403,90 +359,3 @@ def _engine(options: IngestOptions, words: Words) -> Engine:
     if workers == 1:
         return OneProcess(lambda job: attempt(job, words))
     return Processes(attempt, workers)
-
-
-def usable_cores() -> int:
-    """Cores this process may use, which on a shared machine are fewer than it has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _digests(
-    found: Sequence[Found], slots: int, stack: ExitStack
-) -> Iterator[tuple[Found, Future[str]]]:
-    """Each recording with the digest of its content, read ahead so that no worker waits for it."""
-    threads = stack.enter_context(ThreadPoolExecutor(min(slots, 8), "vfss-digest"))
-    stack.callback(threads.shutdown, wait=False, cancel_futures=True)
-    ahead: deque[tuple[Found, Future[str]]] = deque()
-    for item in found:
-        ahead.append((item, threads.submit(content_sha256, item.path)))
-        if len(ahead) > slots:
-            yield ahead.popleft()
-    yield from ahead
-
-
-def _discover(inputs: Sequence[Path], options: IngestOptions, report: IngestReport) -> list[Found]:
-    """Recordings under `inputs`; inputs that do not exist go to the report."""
-    there = [path for path in inputs if path.exists()]
-    for path in inputs:
-        if not path.exists():
-            line = "no such file or folder. Check the path."
-            report.failed.append(Failure(display(Found(path, path)), line))
-    labels = options.labels
-    # Labels given as the input itself lie beside their recordings: nothing to leave out.
-    apart = labels is not None and not any(
-        path.resolve().is_relative_to(labels.resolve()) for path in there
-    )
-    exclude = [labels] if labels is not None and apart else []
-    left_out: list[LeftOut] = []
-    found = walk(there, exclude=exclude, left_out=left_out)
-    report.skipped += [Skipped(display(item.found), "", item.why) for item in left_out]
-    return found
-
-
-def _facts(records: Iterable[StudyRecord]) -> dict[str, PatientFacts]:
-    facts: dict[str, PatientFacts] = {}
-    for record in sorted(records, key=lambda record: record.source_sha256):
-        labelled = record.labelled if record.view == "lateral" else {}  # others are of no use
-        tasks = frozenset(task for task, frames in labelled.items() if frames)
-        before = facts.get(record.patient)
-        if before is None:
-            digest, site = record.source_sha256, record.site
-            facts[record.patient] = PatientFacts(digest, bool(labelled), tasks, site)
-        else:
-            facts[record.patient] = PatientFacts(
-                before.digest,
-                before.labelled or bool(labelled),
-                before.tasks | tasks,
-                before.site or record.site,
-            )
-    return facts
-
-
-def _is_simulated(path: Path) -> bool:
-    truth = path.with_name(f"{path.name if path.is_dir() else path.stem}_truth.json")
-    try:
-        return truth.is_file() and read_json(truth).get("simulated") is True
-    except (VfssError, OSError):  # OSError: the name with `_truth` behind it is too long
-        return False
-
-
-def _check_option_folder(labels: Path | None) -> None:
-    if labels is not None and not labels.is_dir():
-        raise InputError("no such folder of labels", file=labels, remedy="Check --labels.")
-
-
-def _line(error: VfssError, found: Found) -> str:
-    """The error without the recording's own name, which stands beside it; a mask is named."""
-    if error.file is None or Path(error.file).absolute() == found.path.absolute():
-        return error.without_file
-    path = Path(error.file)
-    return f"{'/'.join(path.parts[-3:]).lstrip('/')}: {error.without_file}"
-
-
-def _from(workspace: Workspace, path: Path) -> str:
-    """`path` relative to the workspace, for identities.csv: both can be moved together."""
-    real, root = path.resolve(), workspace.root.resolve()
-    up = 0
-    while not real.is_relative_to(root):
-        root, up = root.parent, up + 1
-    return "/".join([*[".."] * up, *real.relative_to(root).parts])

@@ -11,6 +11,7 @@ from ..errors import ConfigError
 from .source import GENERIC_FOLDERS, Found, recording_name
 
 _REMEDY = "Give a CSV with the columns file,patient and, if you like, site."
+_MOST_BYTES = 64_000_000  # a million recordings
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ def read_table(
     columns in any order and case. Raises ConfigError: unreadable, or `columns` are not all there.
     """
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ConfigError("is too large for a table of recordings", file=path, remedy=remedy)
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("cannot be read as UTF-8", file=path, remedy=remedy) from error

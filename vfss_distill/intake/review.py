@@ -18,7 +18,7 @@ from ..errors import DataError
 from ..pages import page_environment
 from ..provenance import RESEARCH_USE_ONLY, provenance
 from ..workspace import Workspace, atomic_folder
-from .boxes import Box
+from .boxes import GIVEN, Box
 from .study import Study, list_studies
 
 STUDIES_A_PAGE = 40
@@ -26,6 +26,7 @@ WHERE = {
     "empty": "outside the picture",
     "border": "over the picture, near its edge",
     "inside": "over the picture",
+    GIVEN: "named in --blank-boxes",
 }
 _BRIGHTEST_OF = 24  # frames; text that shows only now and then is seen in none of the three
 _WIDEST = 720

@@ -126,7 +126,7 @@ def open_source(
     if kind == "dicom":
         from .dicom import DicomSource
 
-        return DicomSource(path, fps=images_fps, files=_frame_files(path))
+        return DicomSource(path, fps=images_fps, files=_frame_files(path), interlaced=interlaced)
     if kind == "image":
         raise InputError(
             "is a single image", file=path, remedy="Give the folder that holds its frames."

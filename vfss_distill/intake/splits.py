@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import yaml
 
@@ -19,6 +19,9 @@ from ..config import SplitConfig, read_yaml
 from ..errors import ConfigError, DataError
 from ..provenance import digest_json
 from ..workspace import Workspace, write_text
+
+if TYPE_CHECKING:
+    from .study import StudyRecord
 
 Part = Literal["train", "val", "test"]
 _PARTS: tuple[Part, ...] = ("train", "val", "test")
@@ -115,7 +118,28 @@ def load_splits(workspace: Workspace) -> Splits:
             remedy="Leave each patient in one list only.",
         )
     locked = None if "locked" not in data else _lock(data["locked"], lists["test"], path.name)
-    return Splits(*(tuple(lists[part]) for part in _PARTS), locked)
+    train, val, test = (tuple(lists[part]) for part in _PARTS)
+    return Splits(train, val, test, locked)
+
+
+def facts_of(records: Iterable[StudyRecord]) -> dict[str, PatientFacts]:
+    """What `update_splits` has to know of the patients of all studies of a workspace."""
+    facts: dict[str, PatientFacts] = {}
+    for record in sorted(records, key=lambda record: record.source_sha256):
+        labelled = record.labelled if record.view == "lateral" else {}  # others are of no use
+        tasks = frozenset(task for task, frames in labelled.items() if frames)
+        before = facts.get(record.patient)
+        if before is None:
+            digest, site = record.source_sha256, record.site
+            facts[record.patient] = PatientFacts(digest, bool(labelled), tasks, site)
+        else:
+            facts[record.patient] = PatientFacts(
+                before.digest,
+                before.labelled or bool(labelled),
+                before.tasks | tasks,
+                before.site or record.site,
+            )
+    return facts
 
 
 def update_splits(
@@ -134,9 +158,8 @@ def update_splits(
         _deal(stratum, before, parts, config)
     if all(len(parts[part]) == len(getattr(before, part)) for part in _PARTS):
         return before
-    return _write(
-        workspace, Splits(*(tuple(sorted(parts[part])) for part in _PARTS), before.locked)
-    )
+    train, val, test = (tuple(sorted(parts[part])) for part in _PARTS)
+    return _write(workspace, Splits(train, val, test, before.locked))
 
 
 def lock_test(workspace: Workspace, studies: Iterable[Recorded]) -> Splits:

@@ -10,13 +10,10 @@ A study folder appears only when it is complete.
 from __future__ import annotations
 
 import json
-import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,14 +22,11 @@ from numpy.typing import NDArray
 from ..errors import DataError, StorageError
 from ..provenance import document
 from ..workspace import Workspace, is_temporary, read_json
-from .boxes import Box, blank_boxes
+from .boxes import Box
 from .repeats import duration_s
 from .source import Frame, SourceInfo
 
 RECORD_FILE = "study.json"
-
-_Item = TypeVar("_Item")
-_WRITERS = min(4, os.cpu_count() or 1)
 
 # Radiographs are noise to a matching compressor: Huffman coding of averaged differences is faster
 # (2.2 ms for 640x480) and no larger than any other setting. Masks are runs: the default suits them.
@@ -160,7 +154,7 @@ class Study:
 
     def read_frame(self, index: int) -> NDArray[np.uint8]:
         """Frame `index` (from 0), uint8 (H, W). Raises DataError."""
-        return _read_png(self.folder / "frames" / frame_name(index))
+        return read_frame_file(self.folder, index)
 
     def frames(self) -> Iterator[Frame]:
         """All frames in order."""
@@ -236,48 +230,14 @@ def frame_name(index: int) -> str:
     return f"{index:06d}.png"
 
 
-def write_frames(folder: Path, frames: Iterable[Frame]) -> Generator[Frame]:
-    """Write each frame into `folder`/frames and hand it on.
-
-    All are there when the iterator is exhausted; close it before `folder` is taken away.
-    """
-    (folder / "frames").mkdir(parents=True)
-
-    def write(frame: Frame) -> None:
-        write_png(folder / "frames" / frame_name(frame.index), frame.grey, _PNG_FRAME)
-
-    return _meanwhile(write, frames)
+def write_frame(folder: Path, index: int, grey: NDArray[np.uint8]) -> None:
+    """Write one frame, uint8 (H, W), into the study folder being made."""
+    write_png(folder / "frames" / frame_name(index), grey, _PNG_FRAME)
 
 
-def blank_frames(folder: Path, frames: int, boxes: Sequence[Box], *, mirror: bool = False) -> None:
-    """Make `boxes` black on all frames of the study folder being made, then mirror them."""
-
-    def rewrite(index: int) -> None:
-        path = folder / "frames" / frame_name(index)
-        grey = _read_png(path)
-        blank_boxes(grey, boxes)
-        if mirror:
-            grey = np.ascontiguousarray(grey[:, ::-1])
-        write_png(path, grey, _PNG_FRAME)
-
-    for _ in _meanwhile(rewrite, range(frames if boxes or mirror else 0)):
-        pass
-
-
-def _meanwhile(work: Callable[[_Item], None], items: Iterable[_Item]) -> Generator[_Item]:
-    """Hand on `items`, while threads do `work` on the last few of them. Raises what `work` raises.
-
-    Compressing a frame takes longer than decoding it, and both let other threads run.
-    """
-    with ThreadPoolExecutor(_WRITERS) as pool:
-        ahead: deque[Future[None]] = deque()
-        for item in items:
-            ahead.append(pool.submit(work, item))
-            if len(ahead) > 2 * _WRITERS:
-                ahead.popleft().result()
-            yield item
-        for done in ahead:
-            done.result()
+def read_frame_file(folder: Path, index: int) -> NDArray[np.uint8]:
+    """A frame of a study folder, complete or being made. Raises DataError."""
+    return _read_png(folder / "frames" / frame_name(index))
 
 
 def write_mask(folder: Path, task: str, index: int, mask: NDArray[np.bool_]) -> None:

@@ -54,7 +54,8 @@ logging.getLogger("libav").setLevel(logging.CRITICAL + 1)
 
 @dataclass
 class VideoSource:
-    """A film file, or the film inside a DICOM file (`data` opens it anew).
+    """A film file, or the film inside a DICOM file (`data` opens it anew; `times` gives the time of
+    its n-th picture where the header knows better).
 
     Raises InputError at once for what is no film, holds sound only, or is too large; on reading,
     for a film of which not one frame can be decoded. A film that breaks off gives the frames it
@@ -65,6 +66,8 @@ class VideoSource:
     kind: str = "video"
     data: Callable[[], IO[bytes]] | None = None
     interlaced: Interlaced = "deinterlace"
+    times: Callable[[int], float] | None = None
+    decoded: int = field(init=False, default=0)  # pictures of the last reading
     _info: SourceInfo = field(init=False)
     _said: tuple[str, ...] = field(init=False)
 
@@ -106,7 +109,8 @@ class VideoSource:
             damage.decoded += 1
             damage.corrupt += bool(frame.is_corrupt)
             grey = _fit(_luma(frame), self._info.stored_size)
-            yield Picture(clock.time_of(frame), grey, bool(frame.interlaced_frame))
+            time_s = clock.time_of(frame) if self.times is None else self.times(damage.decoded - 1)
+            yield Picture(time_s, grey, bool(frame.interlaced_frame))
 
     def _open(self) -> Any:
         # "file:" keeps FFmpeg from taking a colon in a name for a protocol.
@@ -119,6 +123,7 @@ class VideoSource:
     def _conclude(self, clock: _Clock, damage: _Damage, untangler: Untangler) -> None:
         """Add to what is known of the film what only a whole reading can tell."""
         said = list(self._said)
+        self.decoded = damage.decoded
         declared = self._info.declared_frames
         if declared is not None and declared != damage.decoded:
             said.append(f"decoded {damage.decoded} of {declared} declared frames")

@@ -5,24 +5,18 @@
     study.frames.shape, study.masks["bolus"].sum(), study.events["UESO"]
 
 `population` who · `placement` where in the picture · `skeleton` (`bones`, `spine`, `jaw`) and
-`anatomy` (`throat`) what they look like · `swallow`, `timeline` what happens when · `layers`,
-`leads`, `exposure` what the X-rays pass · `radiography`, `collimator` how it is filmed · `screen`,
-`furniture` what the film was stored with · `study` one study · `truth` what really happened ·
-`writers`, `dataset`, `preview` onto the disk.
+`anatomy` (`channel`, `throat`) what they look like · `swallow`, `plan`, `timeline` what happens
+when · `layers`, `leads`, `exposure` what the X-rays pass · `radiography`, `collimator` how it is
+filmed · `screen`, `furniture` what the film was stored with · `options`, `study` one study ·
+`observer`, `truth` what really happened · `writers`, `dataset`, `preview` onto the disk.
 """
 
 from __future__ import annotations
 
 from .dataset import DatasetOptions, simulate_dataset
+from .options import EXTRA_STRUCTURES, SimulateOptions
 from .population import POPULATIONS, Patient, Ranges
-from .study import (
-    EXTRA_STRUCTURES,
-    SimulatedFrame,
-    SimulatedStudy,
-    SimulateOptions,
-    StudySimulator,
-    simulate_study,
-)
+from .study import SimulatedFrame, SimulatedStudy, StudySimulator, simulate_study
 
 __all__ = [
     "EXTRA_STRUCTURES",

@@ -13,7 +13,8 @@ from typing import Any
 
 from ..errors import UsageError
 from ..workspace import read_json, write_text
-from .study import SimulateOptions, StudySimulator
+from .options import SimulateOptions
+from .study import StudySimulator
 from .writers import SUFFIXES, Format, write_study
 
 Tick = Callable[[int, int, str], None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -20,81 +20,19 @@ from .exposure import Scene, Shutter
 from .furniture import Furniture, draw_furniture
 from .layers import Layers
 from .leads import draw_leads
+from .observer import Observer
+from .options import COMPOSED, EXTRA_STRUCTURES, SimulateOptions
 from .placement import Placement, draw_view
-from .population import POPULATIONS, Patient, Ranges, draw_patient
-from .radiography import Detector, Polarity, draw_machine, draw_pulses
+from .plan import draw_plan
+from .population import Patient, draw_patient
+from .radiography import Detector, draw_machine, draw_pulses
 from .raster import Patch, rasterise
 from .screen import Screen, draw_screen
 from .skeleton import build_skeleton
-from .swallow import Kind, Plan, draw_plan
-from .throat import Motion, Throat
+from .swallow import Plan
+from .throat import Motion
 from .timeline import Timeline, play
 from .truth import Truth, truth_of, visible
-
-EXTRA_STRUCTURES = (
-    "epiglottis",
-    "tongue",
-    "soft_palate",
-    "nasopharynx",
-    "vallecula",
-    "pyriform",
-    "ues",
-    "posterior_wall",
-    *(f"c{n}_body" for n in range(2, 8)),
-)
-
-
-@dataclass(frozen=True)
-class SimulateOptions:
-    """How studies are simulated.
-
-    `size` is the longer side in pixels; `width`, `height` make it other than square. `frames` wins
-    over `seconds`; both None: drawn, 3 to 6 s. `pulses`: exposures per second, a divisor of `fps`;
-    each is stored `fps / pulses` times; None: drawn. `polarity` and `kind` None: drawn.
-    `ranges`: "train", "shifted", or a Ranges. `extras`: also masks of EXTRA_STRUCTURES.
-    """
-
-    size: int = 512
-    width: int | None = None
-    height: int | None = None
-    fps: float = 30.0
-    seconds: float | None = None
-    frames: int | None = None
-    pulses: float | None = None
-    polarity: Polarity | None = None
-    kind: Kind | None = None
-    ranges: str | Ranges = "train"
-    extras: bool = True
-
-    def __post_init__(self) -> None:
-        for name, value in (("size", self.size), ("width", self.width), ("height", self.height)):
-            if value is not None and not 64 <= value <= 2048:
-                raise UsageError(f"{name} {value} is not between 64 and 2048 pixels")
-        if not 1 <= self.fps <= 120:
-            raise UsageError(f"{self.fps} frames/s is not between 1 and 120")
-        if self.frames is not None and not 1 <= self.frames <= 20000:
-            raise UsageError(f"{self.frames} frames is not between 1 and 20000")
-        if self.seconds is not None and not 0 < self.seconds <= 600:
-            raise UsageError(f"{self.seconds} s is not between 0 and 600")
-        if self.pulses is not None and (
-            self.pulses <= 0 or abs(self.fps / self.pulses - round(self.fps / self.pulses)) > 1e-6
-        ):
-            raise UsageError(
-                f"{self.pulses} pulses/s do not divide {self.fps} frames/s",
-                remedy="Use for example 30, 15 or 7.5.",
-            )
-        if isinstance(self.ranges, str) and self.ranges not in POPULATIONS:
-            raise UsageError(
-                f"no population {self.ranges!r}", remedy=f"Use one of: {', '.join(POPULATIONS)}."
-            )
-
-    @property
-    def population(self) -> Ranges:
-        return POPULATIONS[self.ranges] if isinstance(self.ranges, str) else self.ranges
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.height or self.size, self.width or self.size
 
 
 @dataclass(frozen=True)
@@ -144,25 +82,6 @@ def simulate_study(
         measures=truth.measures,
         findings=truth.findings,
     )
-
-
-@dataclass
-class _Seen:
-    """What was measured while drawing, per frame; truth is computed from it."""
-
-    landmarks: dict[str, list[Points]] = field(default_factory=dict)
-    past_ramus: list[bool] = field(default_factory=list)
-    sizes: dict[str, list[float]] = field(default_factory=dict)
-
-    def note(self, name: str, size: float) -> None:
-        """Area or width in pixels."""
-        self.sizes.setdefault(name, []).append(size)
-
-    def again(self) -> None:
-        """The frame before is shown once more."""
-        every: list[list[Any]] = [*self.landmarks.values(), *self.sizes.values(), self.past_ramus]
-        for series in every:
-            series.append(series[-1])
 
 
 class StudySimulator:
@@ -216,7 +135,7 @@ class StudySimulator:
         self._layers_rng = _rng(patient_seed, 0, 3)
         self._leads = draw_leads(_rng(patient_seed, study, 6), ranges, place)
         self._place = place
-        self._seen = _Seen()
+        self._seen = self._observer()
 
     @property
     def facing(self) -> str:
@@ -226,9 +145,9 @@ class StudySimulator:
     def _layers(self) -> Layers:
         return Layers(self._place, self.skeleton, self.machine.bone, self._leads, self._layers_rng)
 
-    def frames(self, *, masks: bool = True) -> Iterator[SimulatedFrame]:
+    def frames(self) -> Iterator[SimulatedFrame]:
         """All frames in order. May be iterated again; the pictures are then the same."""
-        self._seen = _Seen()
+        self._seen = self._observer()
         detector = Detector(self.machine, self.screen.picture, self._grain_rng())
         shown: SimulatedFrame | None = None
         for i, time_s in enumerate(self.frame_times_s):
@@ -253,6 +172,9 @@ class StudySimulator:
     @property
     def timeline(self) -> Timeline:
         return self.scene.timeline
+
+    def _observer(self) -> Observer:
+        return Observer(self.skeleton, self._place, self.screen, self.plan.measured)
 
     def _grain_rng(self) -> np.random.Generator:
         return _rng(*self._seeds, 2)
@@ -285,8 +207,7 @@ class StudySimulator:
         wet = pose.patches["bolus"].mask(shape) | pose.patches["thin_bolus"].mask(shape)
         wet = visible(wet, self.scene.barium(pose), self._place.px_per_mm)
         masks = self._masks(pose.patches, wet, pose.motion, field > 0.5)
-        self._observe(pose.throat, pose.motion, masks)
-        self._observe_residue(pose.patches, wet)
+        self._seen.see(pose, masks["pharynx"], wet)
         return SimulatedFrame(i, self.frame_times_s[i], self.collimator.over(grey, field), masks)
 
     def _masks(
@@ -308,7 +229,9 @@ class StudySimulator:
             masks[name] = self._rigid(outlines, motion.body)
         if self.options.extras:
             for name in EXTRA_STRUCTURES:
-                if name.endswith("_body"):
+                if name in COMPOSED:
+                    masks[name] = self._composed(COMPOSED[name], motion)
+                elif name.endswith("_body"):
                     outline = self.skeleton.bodies[name.removesuffix("_body")]
                     masks[name] = self._rigid((outline,), motion.body)
                 else:
@@ -318,52 +241,19 @@ class StudySimulator:
         names = (*VFSS12.ids, *(name for name in masks if name not in VFSS12.ids))
         return {name: self.screen.mask(masks[name] & inside) for name in names}
 
+    def _composed(self, bones: tuple[str, ...], motion: Motion) -> NDArray[np.bool_]:
+        matrices = {"neck": motion.body, "head": motion.head, "jaw": motion.jaw}
+        outlines = [
+            moved(outline, matrices[bone.group])
+            for bone in self.skeleton.bones
+            if bone.name.rstrip("0123456789") in bones
+            for outline in bone.outlines
+        ]
+        return rasterise(outlines, self.screen.picture).mask(self.screen.picture)
+
     def _rigid(self, outlines: tuple[Points, ...], matrix: Points) -> NDArray[np.bool_]:
         shape = self.screen.picture
         return rasterise([moved(outline, matrix) for outline in outlines], shape).mask(shape)
-
-    def _observe(self, throat: Throat, motion: Motion, masks: dict[str, NDArray[np.bool_]]) -> None:
-        hand = self.soft.hand
-        for name, body in (("A2", "c2"), ("A4", "c4")):
-            outline = moved(self.skeleton.bodies[body], motion.body)
-            corner = _front_bottom(outline, self._place, hand)
-            self._seen.landmarks.setdefault(name, []).append(self.screen.points(corner))
-        hyoid = self.screen.points(throat.hyoid_corner)
-        self._seen.landmarks.setdefault("hyoid", []).append(hyoid)
-        self._seen.note("pharynx", float(masks["pharynx"].sum()))
-        self._seen.note("ues", throat.ues_px)
-        edge = moved(self.skeleton.ramus_back, motion.jaw)
-        head = None if self.plan.measured is None else throat.bolus_heads[self.plan.measured]
-        self._seen.past_ramus.append(_past(head, edge, hand))
-
-    def _observe_residue(self, patches: dict[str, Patch], wet: NDArray[np.bool_]) -> None:
-        """Spaces and the barium in them; "total": all barium between tongue base and sphincter."""
-        shape = self.screen.picture
-        for name in ("vallecula", "pyriform"):
-            space = patches[name].mask(shape)
-            self._seen.note(name, float(space.sum()))
-            self._seen.note(f"{name}_residue", float((space & wet).sum()))
-        pharynx = patches["pharynx"].mask(shape)
-        self._seen.note("total_residue", float((pharynx & wet).sum()))
-
-
-def _front_bottom(outline: Points, place: Placement, hand: float) -> Points:
-    """The antero-inferior corner of a vertebral body's outline (pixels)."""
-    angle = np.deg2rad(-place.patient.lean_deg + place.view.roll_deg)
-    cos, sin = np.cos(angle), np.sin(angle)
-    ahead = np.array([-cos * hand, -sin])
-    down = np.array([-sin * hand, cos])
-    corner: Points = outline[int(np.argmax(outline @ (0.72 * ahead + 0.69 * down)))]
-    return corner
-
-
-def _past(head: Points | None, edge: Points, hand: float) -> bool:
-    """True when the bolus's leading point lies behind the ramus's back edge (or below it)."""
-    if head is None:
-        return False
-    order = np.argsort(edge[:, 1])
-    x = np.interp(head[1], edge[order, 1], edge[order, 0])
-    return bool((head[0] - x) * hand > 0 or head[1] > edge[:, 1].max())
 
 
 def _rng(*words: int) -> np.random.Generator:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .swallow import Plan
+from .swallow import Plan, Swallow
 from .timeline import Timeline
 
 EVENTS = ("BPM", "HYB", "UESO", "UESC", "LVC", "LVCoff", "MPC", "rest")
@@ -28,9 +28,13 @@ Measures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Truth:
-    """`events`: frame index or None; `landmarks`: (n, 2) pixels; the rest JSON-ready."""
+    """`events`: frame index or None, of the measured swallow; `swallows`: the same of each one.
+
+    `landmarks`: (n, 2) pixels; the rest JSON-ready.
+    """
 
     events: dict[str, int | None]
+    swallows: list[dict[str, Any]]
     landmarks: dict[str, Floats]
     measures: dict[str, Any]
     findings: dict[str, Any]
@@ -53,7 +57,8 @@ def truth_of(
     measures |= _intervals(events, frame_times_s)
     measures |= _hyoid(events, hyoid_in_c2_4(landmarks, facing), frame_times_s)
     measures |= _areas(events, sizes, length)
-    return Truth(events, landmarks, measures, plan.findings)
+    each = [_of_swallow(swallow, line.times_s) for swallow in plan.filmed]
+    return Truth(events, each, landmarks, measures, plan.findings)
 
 
 def visible(
@@ -79,25 +84,35 @@ def visible(
 def _events(
     plan: Plan, line: Timeline, pharynx_px: Floats, past_ramus: NDArray[np.bool_]
 ) -> dict[str, int | None]:
-    """Of the first swallow in the film; None for what happened before, after, or never."""
+    """Of the first swallow not over at the start; None for what was before, after, or never."""
     events: dict[str, int | None] = dict.fromkeys(EVENTS)
     if plan.measured is None:
         return events
     s, t = plan.swallows[plan.measured], line.times_s
-    events["HYB"] = _first(t >= s.burst)
+    events |= _moments(s, t)
     if s.share > 0:
         events["BPM"] = _first(past_ramus & (t >= s.prop))
-    during = (t >= s.burst - 0.1) & (t <= s.back)
-    if s.passes:
-        events["UESO"] = _first(t >= s.opening)
-        events["UESC"] = _first(t >= s.closing)
-    events["LVC"] = _first(t >= s.closed)
-    events["LVCoff"] = _first(t > s.reopened)
-    events["rest"] = _first(t >= s.back)
     if s.burst > 0 and t[-1] >= s.closing:
-        window = np.flatnonzero(during)
+        window = np.flatnonzero((t >= s.burst - 0.1) & (t <= s.back))
         events["MPC"] = int(window[np.argmin(pharynx_px[window])])
     return events
+
+
+def _moments(s: Swallow, t: Floats) -> dict[str, int | None]:
+    """Frames of what is planned to the second; a sphincter that fails has none."""
+    return {
+        "HYB": _first(t >= s.burst),
+        "UESO": _first(t >= s.opening) if s.passes else None,
+        "UESC": _first(t >= s.closing) if s.passes else None,
+        "LVC": _first(t >= s.closed),
+        "LVCoff": _first(t > s.reopened),
+        "rest": _first(t >= s.back),
+    }
+
+
+def _of_swallow(s: Swallow, t: Floats) -> dict[str, Any]:
+    """One filmed swallow: the share of the bolus it takes, its PAS, its events."""
+    return {"share": s.share, "pas": s.pas, "events": _moments(s, t)}
 
 
 def _first(condition: NDArray[np.bool_]) -> int | None:

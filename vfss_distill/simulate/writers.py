@@ -87,6 +87,7 @@ def truth_document(
         "polarity": simulator.machine.polarity,
         "mm_per_px": round(1 / simulator.view.px_per_mm, 6),
         "events": truth.events,
+        "swallows": truth.swallows,
         "measures": truth.measures,
         "findings": truth.findings,
         "subject": {

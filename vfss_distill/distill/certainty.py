@@ -1,0 +1,81 @@
+"""How sure a student must be of a task in a frame before any of it is shown.
+
+Pixels are cut at one half. Where a frame has no bolus, a few pixels just above one half make a
+false one; a real one is clearer somewhere. So each task gets a second, higher cut for the surest
+pixel of the frame, set on the validation patients once training is over and kept in the student.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..models.students import ANY, Student
+from .data import LabelledFrames, unpack
+
+FALSE_ALARMS = 0.01  # at most, of the frames without the task
+HIDDEN = 0.02  # at most, of the task's pixels: a frame with a trace of five is no great loss
+FEWEST = 20  # frames of either kind; with fewer, a share of one in a hundred is guessing
+
+
+def set_certainty(student: Student, labelled: LabelledFrames) -> Iterator[str]:
+    """Set `student.certain` (logits) from labelled validation frames; yield what to say of it.
+
+    The lowest cut with which at most 1 % of the frames without the task show some, unless that
+    hides more than 2 % of its pixels in the frames that have it: then the cut that hides 2 %.
+    Tasks with fewer than 20 frames of either kind keep no cut.
+    """
+    surest, areas, known = _surest(student, labelled)
+    for number, task in enumerate(labelled.tasks):
+        logits, area = surest[known[:, number], number], areas[known[:, number], number]
+        there, absent = logits[area > 0], logits[area == 0]
+        if min(len(there), len(absent)) < FEWEST:
+            continue
+        cut = cut_for(there, area[area > 0], absent)
+        student.certain[number] = cut
+        share = 1 / (1 + np.exp(-cut))
+        alarms, hidden = (absent >= cut).mean(), (there < cut).mean()
+        yield (
+            f"{task} is shown where some pixel reaches {share:.2f}: in {100 * alarms:.1f} % of the "
+            f"validation frames without it, not in {100 * hidden:.1f} % of those with it"
+        )
+
+
+def cut_for(
+    there: NDArray[np.float64], areas: NDArray[np.float64], absent: NDArray[np.float64]
+) -> float:
+    """The cut for one task from its surest logit in frames with it (and its pixels there) and in
+    frames without; 0 (one half) at least: below that no pixel is shown anyway."""
+    alarms = np.quantile(absent, 1 - FALSE_ALARMS, method="higher")
+    # Just above the last frame that may not be shown any more.
+    quiet = float(np.nextafter(np.float32(alarms), np.float32(np.inf)))
+    order = np.argsort(there)
+    gone = np.cumsum(areas[order]) / areas.sum()  # were the cut just above this frame
+    first_kept = int(np.searchsorted(gone, HIDDEN, side="right"))
+    kept = float(there[order][min(first_kept, len(there) - 1)])
+    return max(min(quiet, kept), 0.0)
+
+
+@torch.no_grad()
+def _surest(
+    student: Student, labelled: LabelledFrames, batch_size: int = 16
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """→ highest logit, pixels in truth, and whether labelled; each (frames, tasks)."""
+    student.eval()
+    student.certain.fill_(ANY)
+    surest, areas, known = [], [], []
+    for first in range(0, len(labelled), batch_size):
+        batch = labelled.batch(list(range(first, min(first + batch_size, len(labelled)))))
+        logits = student.decode(student.pyramid(batch.frames))
+        surest.append(logits.float().amax((2, 3)).cpu().numpy())
+        truth = unpack(batch.planes, len(labelled.tasks))
+        areas.append((truth > 0.5).sum((2, 3)).numpy())
+        known.append(batch.labelled.numpy())
+    return (
+        np.concatenate(surest).astype(np.float64),
+        np.concatenate(areas).astype(np.float64),
+        np.concatenate(known),
+    )

@@ -1,0 +1,108 @@
+"""Who computes which shard, where several machines fill one cache on a shared disk.
+
+A claim is a lock on one byte of `claims`, a file in the cache folder. The system frees it when the
+process that holds it ends, however it ends, and a network disk when the machine is gone: nothing
+stale is left behind. Where a disk knows no locks, a shard may be computed twice, which costs time
+only, as shards appear whole and are alike.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self, TypeVar
+
+from ..workspace import storage_errors
+from .shelf import CLAIMS
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+T = TypeVar("T")
+
+_POLL_S = 1.0
+_TAKEN = (errno.EAGAIN, errno.EACCES)
+
+
+class Claims:
+    """This process's claims on shards of one folder, all given back at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / CLAIMS
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        with storage_errors(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("ab")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def take(self, study: str) -> bool:
+        """Whether this process may compute that study now; False while another one does."""
+        if fcntl is None or self._file is None:
+            return True
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(study))
+        except OSError as error:
+            return error.errno not in _TAKEN
+        return True
+
+    def give_back(self, study: str) -> None:
+        if fcntl is None or self._file is None:
+            return
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _place(study))
+        except OSError:  # a disk without locks never gave one
+            return
+
+
+def in_turn(
+    folder: Path,
+    jobs: Sequence[T],
+    study_of: Callable[[T], str],
+    is_done: Callable[[T], bool],
+    waiting: Callable[[int], None],
+) -> Iterator[T]:
+    """The jobs that fall to this process, each claimed while it is worked on.
+
+    Ends when all `jobs` are done, by whomever; `waiting` hears once how many others still compute.
+    Raises StorageError.
+    """
+    left, told = list(jobs), False
+    with Claims(folder) as claims:
+        while left:
+            taken = []
+            for job in left:
+                if not claims.take(study_of(job)):
+                    taken.append(job)
+                    continue
+                try:
+                    if not is_done(job):
+                        yield job
+                finally:
+                    claims.give_back(study_of(job))
+            if len(taken) == len(left):
+                if not told:
+                    waiting(len(taken))
+                    told = True
+                time.sleep(_POLL_S)
+            left = taken
+
+
+def _place(study: str) -> int:
+    return int.from_bytes(hashlib.sha256(study.encode()).digest()[:6], "big")

@@ -1,0 +1,95 @@
+"""`--blank-boxes CSV`: places of films that a person wants black, whatever the program finds there.
+
+For what is never found by itself: a second camera's picture, a face, tool bars, handwriting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import ConfigError, InputError
+from .boxes import GIVEN, Box
+from .patients import names_of, read_table
+from .source import Found, SourceInfo, square_size
+from .study import StudyRecord
+
+_NUMBERS = ("x", "y", "width", "height")
+_REMEDY = "Give a CSV with the columns file,x,y,width,height: film.mp4,0,0,200,40."
+
+Place = tuple[int, int, int, int]
+
+
+class BoxTable:
+    """Boxes by file, as many lines a file as you like; files are matched as patients are."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Raises ConfigError, naming the lines, when the table cannot be used."""
+        self._by_file: dict[str, list[Place]] = {}
+        if path is not None:
+            self._read(path)
+
+    def names(self, found: Found) -> bool:
+        """Does the table name this recording?"""
+        return bool(self._places(found))
+
+    def unused(self, found: Sequence[Found]) -> list[str]:
+        """Files the table names that are no recording of these: misspelt, most likely."""
+        used = {name.casefold() for item in found for name in names_of(item)}
+        return [file for file in self._by_file if file not in used]
+
+    def boxes(self, found: Found, info: SourceInfo) -> tuple[Box, ...]:
+        """The boxes of a recording, in pixels of its square-pixel frames, not mirrored.
+
+        Raises InputError for one that lies outside the picture: what it is meant for would stay.
+        """
+        height, width = info.stored_size
+        tall, wide = square_size(height, width, info.pixel_aspect)
+        boxes = []
+        for x, y, across, down in self._places(found):
+            if x >= width or y >= height:
+                raise InputError(
+                    f"--blank-boxes names a box at {x},{y}, but its frames are {width}x{height}",
+                    remedy="Give pixels of the recording, from its upper left corner.",
+                )
+            right, lower = min(x + across, width), min(y + down, height)
+            left, upper = x * wide // width, y * tall // height
+            right, lower = -(-right * wide // width), -(-lower * tall // height)
+            boxes.append(Box(left, upper, right - left, lower - upper, GIVEN))
+        return tuple(boxes)
+
+    def draft(self, found: Found, info: SourceInfo, known: StudyRecord | None) -> tuple[Box, ...]:
+        """The boxes a new study begins with: the table's, else those an earlier table gave to the
+        study that is made anew. Raises InputError."""
+        if self.names(found) or known is None:
+            return self.boxes(found, info)
+        return given_boxes(known)
+
+    def _places(self, found: Found) -> list[Place]:
+        """Of every name the table may call a recording: one box too many does no harm."""
+        names = dict.fromkeys(name.casefold() for name in names_of(found))
+        places = [place for name in names for place in self._by_file.get(name, ())]
+        return list(dict.fromkeys(places))
+
+    def _read(self, path: Path) -> None:
+        faults = []
+        for line, key, row in read_table(path, ("file", *_NUMBERS), _REMEDY):
+            try:
+                x, y, width, height = (int(row[name]) for name in _NUMBERS)
+            except ValueError:
+                faults.append(f"line {line}: not four whole numbers")
+                continue
+            if not key:
+                faults.append(f"line {line}: file is empty")
+            elif min(x, y) < 0 or min(width, height) < 1:
+                faults.append(f"line {line}: no box inside a picture")
+            else:
+                self._by_file.setdefault(key, []).append((x, y, width, height))
+        if faults:
+            raise ConfigError("; ".join(faults), file=path, remedy=_REMEDY)
+
+
+def given_boxes(record: StudyRecord) -> tuple[Box, ...]:
+    """The boxes of a study that a person gave, as they lie in the recording, not mirrored."""
+    given = (box for box in record.blanked if box.reason == GIVEN)
+    return tuple(box.mirrored(record.width) if record.mirrored else box for box in given)

@@ -1,0 +1,82 @@
+"""Which recordings an ingest takes on, and what is known of each before it is opened."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError, VfssError
+from ..workspace import Workspace, read_json
+from .ingest_report import Failure, IngestOptions, IngestReport, Skipped
+from .patients import display
+from .source import Found, content_sha256, walk
+
+if TYPE_CHECKING:
+    from .dicom_series import LeftOut
+
+
+def discover(inputs: Sequence[Path], options: IngestOptions, report: IngestReport) -> list[Found]:
+    """Recordings under `inputs`; inputs that do not exist go to the report."""
+    there = [path for path in inputs if path.exists()]
+    for path in inputs:
+        if not path.exists():
+            line = "no such file or folder. Check the path."
+            report.failed.append(Failure(display(Found(path, path)), line))
+    labels = options.labels
+    # Labels given as the input itself lie beside their recordings: nothing to leave out.
+    apart = labels is not None and not any(
+        path.resolve().is_relative_to(labels.resolve()) for path in there
+    )
+    exclude = [labels] if labels is not None and apart else []
+    left_out: list[LeftOut] = []
+    found = walk(there, exclude=exclude, left_out=left_out)
+    report.skipped += [Skipped(display(item.found), "", item.why) for item in left_out]
+    return found
+
+
+def digests(
+    found: Sequence[Found], slots: int, stack: ExitStack
+) -> Iterator[tuple[Found, Future[str]]]:
+    """Each recording with the digest of its content, read ahead so that no worker waits for it."""
+    threads = stack.enter_context(ThreadPoolExecutor(min(slots, 8), "vfss-digest"))
+    stack.callback(threads.shutdown, wait=False, cancel_futures=True)
+    ahead: deque[tuple[Found, Future[str]]] = deque()
+    for item in found:
+        ahead.append((item, threads.submit(content_sha256, item.path)))
+        if len(ahead) > slots:
+            yield ahead.popleft()
+    yield from ahead
+
+
+def is_simulated(path: Path) -> bool:
+    truth = path.with_name(f"{path.name if path.is_dir() else path.stem}_truth.json")
+    try:
+        return truth.is_file() and read_json(truth).get("simulated") is True
+    except (VfssError, OSError):  # OSError: the name with `_truth` behind it is too long
+        return False
+
+
+def check_option_folder(labels: Path | None) -> None:
+    if labels is not None and not labels.is_dir():
+        raise InputError("no such folder of labels", file=labels, remedy="Check --labels.")
+
+
+def error_line(error: VfssError, found: Found) -> str:
+    """The error without the recording's own name, which stands beside it; a mask is named."""
+    if error.file is None or Path(error.file).absolute() == found.path.absolute():
+        return error.without_file
+    path = Path(error.file)
+    return f"{'/'.join(path.parts[-3:]).lstrip('/')}: {error.without_file}"
+
+
+def relative_to_workspace(workspace: Workspace, path: Path) -> str:
+    """`path` relative to the workspace, for identities.csv: both can be moved together."""
+    real, root = path.resolve(), workspace.root.resolve()
+    up = 0
+    while not real.is_relative_to(root):
+        root, up = root.parent, up + 1
+    return "/".join([*[".."] * up, *real.relative_to(root).parts])

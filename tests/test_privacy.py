@@ -255,7 +255,9 @@ def found_in(files: Iterator[Path], root: Path, words: Sequence[str]) -> set[str
 
 
 def read_aloud(grey: NDArray[np.uint8]) -> str:
-    """The letters and digits that tesseract reads in a picture, at twice its size."""
+    """The words that tesseract reads in a picture, at twice its size: letters, digits, spaces.
+
+    The spaces stay: from speckle it reads single letters, and in a row these make any name."""
     big = cv2.resize(grey, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "frame.png"
@@ -263,11 +265,11 @@ def read_aloud(grey: NDArray[np.uint8]) -> str:
         command = ["tesseract", str(path), "-", "--psm", "11"]
         limits = {**os.environ, "OMP_THREAD_LIMIT": "1"}
         said = subprocess.run(command, capture_output=True, text=True, check=True, env=limits)
-    return re.sub(r"[^a-z0-9]", "", said.stdout.lower())
+    return re.sub(r"[^a-z0-9\s]", "", said.stdout.lower())
 
 
 def readable(text: str, words: Sequence[str]) -> list[str]:
-    """Those of `words` of which four letters in a row were read."""
+    """Those of `words` of which four letters in a row were read as one word."""
     plain_words = {word: re.sub(r"[^a-z0-9]", "", word.lower()) for word in words}
     return [
         word

@@ -32,13 +32,14 @@ distill:
   grid: 24
   batch_size: 4
   align_steps: 120
-  task_steps: 1300
+  task_steps: 1400
   warmup_steps: 30
   learning_rate: 0.012
-  validate_every: 650
-  checkpoint_every: 650
+  validate_every: 700
+  checkpoint_every: 700
   unlabelled_every: 10
   mirrored: 0
+  blank: 0
 """
 
 

@@ -15,7 +15,17 @@ FOLDERS = {
     "vfss_distill.commands": ROOT / "commands",
     "vfss_distill.models": ROOT / "models",
 }
-GROUND = ("tasks", "errors", "provenance", "workspace", "config", "letterbox", "pages", "__init__")
+GROUND = (
+    "tasks",
+    "errors",
+    "provenance",
+    "workspace",
+    "config",
+    "letterbox",
+    "pages",
+    "cores",
+    "__init__",
+)
 # Each room may import from itself, the ground floor, and the rooms named here.
 MAY_IMPORT = {
     "ground": set(),

@@ -14,6 +14,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from .cores import cgroup_quota, cores_allowed
 from .errors import VfssError
 from .workspace import Workspace, free_bytes
 
@@ -186,10 +187,9 @@ def _codecs() -> Iterator[Check]:
 def _provider() -> Iterator[Check]:
     """ONNX Runtime lists what it was built for, not what works: ask by loading a model."""
     try:
-        from .inference.session import Segmenter, find_model
+        from .inference.session import PACKAGED_MODEL, Segmenter, packaged_model
 
-        model = find_model(Workspace(Path("/nonexistent")), None)
-        provider = Segmenter(model).provider
+        provider = Segmenter(packaged_model(PACKAGED_MODEL)).provider
     except VfssError as error:
         yield Check("inference", "failed", error.without_file, _INSTALL_ALL)
     except ImportError as error:
@@ -199,9 +199,8 @@ def _provider() -> Iterator[Check]:
 
 
 def _machine(workspace: Workspace) -> Iterator[Check]:
-    from .inference.session import cgroup_quota
 
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    usable = cores_allowed()
     quota = cgroup_quota()
     found = f"{usable} of {os.cpu_count()} cores usable"
     if quota and usable and quota < usable:

@@ -159,7 +159,7 @@ def _methods(report: Report) -> list[tuple[str, str]]:
         ),
         (
             HD95_DEFINITION.partition(":")[0],
-            HD95_DEFINITION.partition(":")[2].strip().capitalize()
+            _sentence(HD95_DEFINITION.partition(":")[2].strip())
             + " Where just one side is empty it is missing, and counted as such. The table gives "
             "the median over patients of each patient's median over frames.",
         ),
@@ -181,3 +181,8 @@ def _methods(report: Report) -> list[tuple[str, str]]:
             "frames at least ten apart. Frame numbers start at 0.",
         ),
     ]
+
+
+def _sentence(words: str) -> str:
+    """With a capital first letter; names in it keep theirs."""
+    return words[:1].upper() + words[1:]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..cores import usable_cores
 from ..errors import DataError, VfssError
 from ..provenance import SCHEMA_VERSION
 from ..workspace import Workspace
@@ -128,13 +128,8 @@ def score_case(case: Case) -> Iterator[Row]:
 
     jobs = [(task, n) for task in result.tasks.ids for n in study.labelled_frames(task)]
     # Decoding and distance transforms leave the interpreter's lock; map keeps the order.
-    with ThreadPoolExecutor(_workers()) as pool:
+    with ThreadPoolExecutor(min(4, usable_cores())) as pool:
         yield from (row for row in pool.map(score_one, jobs) if row is not None)
-
-
-def _workers() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(4, cores or 1)
 
 
 def score_group(

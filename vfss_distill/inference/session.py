@@ -7,8 +7,6 @@ import ctypes
 import functools
 import io
 import json
-import math
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cores import usable_cores
 from ..errors import DeviceError, ModelError, UsageError, VfssError, WeightsMissing
 from ..letterbox import RULE
 from ..provenance import SCHEMA_VERSION, sha256_file
@@ -121,7 +120,7 @@ def find_model(workspace: Workspace, model: str | None = None) -> Path:
             Path(model),
             Path(model) / "student.onnx",
             workspace.runs / model / "student.onnx",
-            _packaged(model),
+            packaged_model(model),
         ):
             if candidate.is_file():
                 return candidate
@@ -132,34 +131,15 @@ def find_model(workspace: Workspace, model: str | None = None) -> Path:
     exported = [path for path in exported if not path.parent.name.startswith(".")]
     if exported:
         return max(exported, key=lambda path: (path.stat().st_mtime_ns, path.parent.name))
-    if _packaged(PACKAGED_MODEL).is_file():
-        return _packaged(PACKAGED_MODEL)
+    if packaged_model(PACKAGED_MODEL).is_file():
+        return packaged_model(PACKAGED_MODEL)
     raise WeightsMissing(
         "no trained model in this workspace and none packaged",
         remedy="Run `vfss distill`, or name a model with --model FILE.",
     )
 
 
-def usable_cores() -> int:
-    """Cores this process may use: its CPU affinity and, in a container, its quota."""
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    quota = cgroup_quota()
-    return max(1, min(cores, math.ceil(quota))) if quota else cores
-
-
-def cgroup_quota() -> float | None:
-    """How many cores' worth of time the container may use; None without such a limit."""
-    try:
-        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return int(limit) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):  # no quota, or no such system
-        return None
-
-
-def _packaged(name: str) -> Path:
+def packaged_model(name: str) -> Path:
     return Path(str(resources.files("vfss_distill.models"))) / "weights" / f"{name}.onnx"
 
 

@@ -8,10 +8,10 @@ the inputs, so that the same files come out whatever the engine and the number o
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -21,11 +21,6 @@ from typing import Any, Protocol, Self
 from ..errors import DeviceError
 
 _PATIENCE_S = 10.0  # for a worker to take its half study away
-
-
-def usable_cores() -> int:
-    """Cores this process may use, which on a shared machine are fewer than it has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class WorkerDied(DeviceError):
@@ -134,6 +129,20 @@ class Processes:
             worker.stop()
 
 
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Hold Ctrl-C back. What is started meanwhile inherits that, so a worker still importing is not
+    torn down with a traceback: this process hears the Ctrl-C and stops its workers."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _Worker:
     def __init__(self, work: Callable[[Any], Any]) -> None:
         # Spawned, not forked: decoders and the progress bar have threads, which a fork breaks.
@@ -142,7 +151,8 @@ class _Worker:
         self.process: SpawnProcess = context.Process(
             target=_serve, args=(theirs, work), name="vfss-ingest", daemon=True
         )
-        self.process.start()
+        with _interrupts_later():
+            self.process.start()
         theirs.close()  # or the end of the worker would not be the end of the connection
 
     def give(self, job: Any) -> bool:

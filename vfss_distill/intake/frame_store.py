@@ -8,7 +8,6 @@ they come, and rewritten should the rest of the film prove otherwise.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cores import usable_cores
 from ..workspace import free_bytes
 from .boxes import Box, blank_boxes
 from .source import Frame
@@ -33,7 +33,7 @@ HELD_BYTES = 32_000_000  # fewer of large frames
 WAITING_BYTES = 4 << 30  # seven minutes of 640x480; what comes after is compressed as it comes
 
 _Item = TypeVar("_Item")
-_WRITERS = min(4, os.cpu_count() or 1)
+_WRITERS = min(4, usable_cores())
 
 
 class FrameStore:

@@ -82,7 +82,8 @@ def _moments(simulator: StudySimulator) -> dict[str, int]:
     """Frames at telling moments of the first swallow in the film, or evenly spread."""
     count, fps = len(simulator.frame_times_s), simulator.options.fps
     if not simulator.plan.filmed:
-        return {f"frame {i}": int(i) for i in np.linspace(0, count - 1, _PHASES)}
+        evenly = np.linspace(0, count - 1, _PHASES).round().astype(int)
+        return {f"frame {i}": int(i) for i in evenly}
     s = simulator.plan.filmed[0]
     middle = 0.5 * (s.opening + s.closing)
     times = {

@@ -144,11 +144,6 @@ class Student(nn.Module):
         """Pyramid → logits on the finest map, (B, T, S/2, S/2): where training measures them."""
         return self.decoder.refine(pyramid[0], pyramid[1:])
 
-    def forward_both(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """→ (embedding (B, E, grid, grid), logits (B, T, S, S))."""
-        embedding, pyramid = self.embed(frames)
-        return embedding, enlarge(self.decode(pyramid), self.config.image_size)
-
 
 def trunk_name(trunk: str) -> str:
     """timm's name of a preset's trunk, or of the trunk itself."""

@@ -14,6 +14,7 @@ from conftest import Cli
 from tiny_studies import small_world
 from vfss_distill.errors import UsageError, WeightsMismatch, WeightsMissing
 from vfss_distill.models import pretrained
+from vfss_distill.models.decoder import enlarge
 from vfss_distill.models.pretrained import initialise
 from vfss_distill.models.students import StudentConfig, build_student
 
@@ -115,7 +116,8 @@ def test_trunks_of_other_kinds(trunk: str) -> None:
     size = 256 if "swin" in trunk else 64
     student = build_student(config(trunk, size=size)).eval()
     with torch.no_grad():
-        embedding, logits = student.forward_both(torch.zeros(1, 1, size, size))
+        embedding, pyramid = student.embed(torch.zeros(1, 1, size, size))
+        logits = enlarge(student.decode(pyramid), size)
     assert embedding.shape == (1, 96, 8, 8)
     assert logits.shape == (1, 2, size, size)
     channels = student.trunk.feature_info.channels()

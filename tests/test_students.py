@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vfss_distill.errors import StorageError, UsageError, WeightsMismatch, WeightsMissing
-from vfss_distill.models.decoder import parameters_of
+from vfss_distill.models.decoder import enlarge, parameters_of
 from vfss_distill.models.students import (
     PRESETS,
     StudentConfig,
@@ -42,7 +42,8 @@ def test_shapes(context: int) -> None:
     student = build_student(config(context=context)).eval()
     frames = torch.randint(0, 256, (2, 1 + 2 * context, 64, 64), dtype=torch.uint8)
     with torch.no_grad():
-        embedding, logits = student.forward_both(frames)
+        embedding, pyramid = student.embed(frames)
+        logits = enlarge(student.decode(pyramid), 64)
         assert embedding.shape == (2, student.embed_channels, 8, 8)
         assert logits.shape == (2, 12, 64, 64)
         assert torch.equal(logits, student(frames))

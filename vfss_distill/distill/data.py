@@ -150,9 +150,6 @@ class LabelledFrames:
     def patient(self, row: int) -> str:
         return self.frames.studies[self.keys[row][0]].patient
 
-    def labels_per_task(self) -> dict[str, int]:
-        return dict(zip(self.tasks, self.labelled.sum(0).tolist(), strict=True))
-
     def _read(self, row: int) -> NDArray[np.uint16]:
         key = self.keys[row]
         size = self.frames.size

@@ -161,7 +161,8 @@ def _train(
     teachers: Sequence[TeacherFile],
     place: Place,
 ) -> tuple[Trained, Student, dict[str, str]]:
-    """→ what came out, the student with its weights, and the weights digest of each teacher."""
+    """→ what came out, the student (in the first process with the weights of a training that came
+    to its end), and the weights digest of each teacher."""
     material, shas = prepare(workspace, config, found, teachers, place)
     torch.manual_seed(config.seed)
     shape = StudentConfig(
@@ -190,10 +191,12 @@ def _train(
         f"{place.device.type} with {torch.get_num_threads()} thread(s){among}"
     )
     trained = train(training, material, config, place)
-    student.cpu().load_state_dict(trained.weights)
-    if material.validation is not None and not trained.interrupted:
-        for line in set_certainty(student, material.validation):
-            place.say(line)
+    student.cpu()
+    if place.processes.is_first and not trained.interrupted:  # the others write no student
+        student.load_state_dict(trained.weights)
+        if material.validation is not None:
+            for line in set_certainty(student, material.validation):
+                place.say(line)
     return trained, student, shas
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..tasks import TaskSet
-from .figures import INK, STYLE, as_svg, margins
+from .figures import INK, STYLE, as_svg, margins, uncluttered
 from .paired import MEAN, Comparison, Difference, TaskDifference
 
 # Apart for the common kinds of colour blindness, and in lightness.
@@ -58,11 +58,7 @@ def forest(models: Sequence[tuple[str, Comparison]], tasks: TaskSet, baseline: s
                 x, 1.0, words, transform=axes.transAxes, ha=side, va="bottom", fontsize=9,
                 color="#52606d", parse_math=False,
             )  # fmt: skip
-        axes.grid(axis="x", color="#e4e7eb", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.tick_params(length=0)
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
+        uncluttered(axes)
         return as_svg(figure, "Differences in Dice by task with 95 percent intervals")
 
 

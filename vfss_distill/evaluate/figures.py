@@ -50,12 +50,17 @@ def patient_dice(figures: Figures, tasks: TaskSet) -> str:
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlim(left - 0.01, 1.01)
         axes.set_xlabel("Dice (each dot: one patient; diamond and bar: mean, 95 % interval)")
-        axes.grid(axis="x", color="#e4e7eb", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.tick_params(length=0)
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
+        uncluttered(axes)
         return as_svg(figure, "Dice of each patient by task")
+
+
+def uncluttered(axes: Axes) -> None:
+    """Faint lines behind the marks, no frame: for rows of tasks over one axis of values."""
+    axes.grid(axis="x", color="#e4e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
 
 
 def _patients_of(axes: Axes, place: int, figures: TaskFigures, task: Task) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import ConfigError, InputError
 from .boxes import GIVEN, Box
-from .patients import names_of, read_table
+from .patients import keys_of, read_table, unused_keys
 from .source import Found, SourceInfo, square_size
 from .study import StudyRecord
 
@@ -34,9 +34,8 @@ class BoxTable:
         return bool(self._places(found))
 
     def unused(self, found: Sequence[Found]) -> list[str]:
-        """Files the table names that are no recording of these: misspelt, most likely."""
-        used = {name.casefold() for item in found for name in names_of(item)}
-        return [file for file in self._by_file if file not in used]
+        """Files the table names that are none of these."""
+        return unused_keys(self._by_file, found)
 
     def boxes(self, found: Found, info: SourceInfo) -> tuple[Box, ...]:
         """The boxes of a recording, in pixels of its square-pixel frames, not mirrored.
@@ -67,8 +66,7 @@ class BoxTable:
 
     def _places(self, found: Found) -> list[Place]:
         """Of every name the table may call a recording: one box too many does no harm."""
-        names = dict.fromkeys(name.casefold() for name in names_of(found))
-        places = [place for name in names for place in self._by_file.get(name, ())]
+        places = [place for key in keys_of(found) for place in self._by_file.get(key, ())]
         return list(dict.fromkeys(places))
 
     def _read(self, path: Path) -> None:

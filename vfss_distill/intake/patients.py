@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,10 +41,7 @@ class PatientTable:
 
     def find(self, found: Found) -> tuple[str, str] | None:
         """Patient and site (may be empty) that the table names for a recording, or None."""
-        for name in names_of(found):
-            if name.casefold() in self._by_file:
-                return self._by_file[name.casefold()]
-        return None
+        return next((self._by_file[key] for key in keys_of(found) if key in self._by_file), None)
 
     def _read(self, path: Path) -> None:
         faults = []
@@ -63,7 +60,7 @@ def read_table(
 ) -> Iterator[tuple[int, str, dict[str, str]]]:
     """The lines of a table of recordings: line number, key of its `file`, and the cells by column.
 
-    Keys are what `names_of` gives, in lower case. CSV as spreadsheets save it: comma or semicolon,
+    Keys are those of `keys_of`. CSV as spreadsheets save it: comma or semicolon,
     columns in any order and case. Raises ConfigError: unreadable, or `columns` are not all there.
     """
     try:
@@ -124,15 +121,22 @@ def display(found: Found) -> str:
     return (Path(root.name) / inside).as_posix()
 
 
-def names_of(found: Found) -> list[str]:
-    """What a table may call a recording, the surest first."""
+def keys_of(found: Found) -> list[str]:
+    """What a table may call a recording, in lower case, each once, the surest first."""
     real, root = found.path.resolve(), found.root.resolve()
     names = [found.path.as_posix(), display(found)]
     if real.is_relative_to(root) and real != root:
         names.append(real.relative_to(root).as_posix())
         if _is_generic(found.path):
             names.append(real.parent.name)
-    return [*names, found.path.name, recording_name(found.path)]
+    names += [found.path.name, recording_name(found.path)]
+    return list(dict.fromkeys(name.casefold() for name in names))
+
+
+def unused_keys(keys: Iterable[str], found: Sequence[Found]) -> list[str]:
+    """Of the files a table names, those that are no recording of these: misspelt, most likely."""
+    used = {key for item in found for key in keys_of(item)}
+    return [key for key in keys if key not in used]
 
 
 def _is_generic(path: Path) -> bool:

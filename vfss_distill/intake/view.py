@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from .film_sample import FrameSample
-from .patients import names_of, read_table
+from .patients import keys_of, read_table, unused_keys
 from .source import Found, FrameSource
 from .study import StudyRecord
 from .view_model import CLASSES, packaged_model
@@ -111,15 +111,11 @@ class ViewTable:
 
     def find(self, found: Found) -> str:
         """What the table says of a recording: left, right, lateral, frontal; "" for nothing."""
-        for name in names_of(found):
-            if name.casefold() in self._by_file:
-                return self._by_file[name.casefold()]
-        return ""
+        return next((self._by_file[key] for key in keys_of(found) if key in self._by_file), "")
 
     def unused(self, found: Sequence[Found]) -> list[str]:
-        """Files the table names that are no recording of these: misspelt, most likely."""
-        used = {name.casefold() for item in found for name in names_of(item)}
-        return [file for file in self._by_file if file not in used]
+        """Files the table names that are none of these."""
+        return unused_keys(self._by_file, found)
 
     def draft(self, found: Found, known: StudyRecord | None) -> dict[str, Any]:
         """What a new study's record holds of this from the start: the table's word, else what an

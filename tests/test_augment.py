@@ -71,6 +71,15 @@ def test_a_field_turns_scales_and_shifts_as_said() -> None:
     assert 0.2 < turned.max() < 0.35  # sin 15° is .26
 
 
+def test_behind_a_collimator_there_is_no_mask() -> None:
+    frames, planes = torch.full((40, 1, 64, 64), 200.0), torch.full((40, 2, 64, 64), 5.0)
+    seen, labelled = augment.collimated(frames, planes, seeded(), probability=0.5)
+    covered = seen[:, 0] == 0
+    assert torch.equal(labelled == 0, covered[:, None].expand_as(labelled))
+    assert 0.3 < covered.flatten(1).any(1).float().mean() < 0.7
+    assert covered.float().mean((1, 2)).max() < 0.7
+
+
 def test_mirrored_frames_face_the_other_way() -> None:
     frames = torch.linspace(0, 255, 64).expand(8, 1, 64, 64).contiguous()
     planes = (frames > 128).float()

@@ -17,9 +17,10 @@ from vfss_distill.simulate import SimulateOptions, StudySimulator, simulate_stud
 from vfss_distill.simulate.exposure import Pose
 from vfss_distill.simulate.plan import draw_plan
 from vfss_distill.simulate.population import TRAIN, draw_patient
+from vfss_distill.simulate.radiography import Detector
 from vfss_distill.simulate.swallow import KINDS, Jerk, Kind, Plan
 from vfss_distill.simulate.timeline import Timeline, play
-from vfss_distill.simulate.truth import EVENTS, VISIBLE, truth_of, visible
+from vfss_distill.simulate.truth import EDGE_GREY, EVENTS, VISIBLE_GREY, truth_of, visible
 
 FPS = 30.0
 TIMES = np.arange(150) / FPS
@@ -39,7 +40,8 @@ class Drawn:
 def barium_seen(simulator: StudySimulator, pose: Pose) -> NDArray[np.bool_]:
     shape = simulator.screen.picture
     drawn = pose.patches["bolus"].mask(shape) | pose.patches["thin_bolus"].mask(shape)
-    return visible(drawn, simulator.scene.barium(pose), simulator.view.px_per_mm)
+    contrast = 255 * (1 - np.exp(-simulator.scene.barium(pose)))  # a linear display, no scatter
+    return visible(drawn, contrast, simulator.view.px_per_mm)
 
 
 def played(seed: int, kind: Kind | None = None, *, impaired: bool | None = None) -> Drawn:
@@ -316,15 +318,48 @@ def test_pharynx_ends_below_the_soft_palate() -> None:
 # ── what counts as barium ────────────────────────────────────────────────────────────────────────
 
 
-def test_traces_too_faint_or_small_are_no_truth() -> None:
-    drawn = np.zeros((60, 60), bool)
-    drawn[5:25, 5:25] = drawn[30:50, 30:50] = drawn[55, 55] = True
-    barium = np.zeros((60, 60), np.float32)
-    barium[5:25, 5:25] = -np.log(1 - VISIBLE) + 0.01
-    barium[30:50, 30:50] = -np.log(1 - VISIBLE) - 0.01
-    barium[55, 55] = 1.0
-    seen = visible(drawn, barium, 2.0)
-    assert seen[5:25, 5:25].all() and seen.sum() == 400
+def test_traces_too_faint_small_or_thin_are_no_truth() -> None:
+    drawn = np.zeros((80, 80), bool)
+    contrast = np.zeros((80, 80), np.float32)
+    # Two pixels a millimetre: clear, too faint, too small, too thin.
+    for window, levels in (
+        (np.s_[5:25, 5:25], VISIBLE_GREY + 1),
+        (np.s_[30:50, 30:50], VISIBLE_GREY - 1),
+        (np.s_[60:65, 5:10], 100.0),
+        (np.s_[60:62, 20:70], 100.0),
+    ):
+        drawn[window], contrast[window] = True, levels
+    contrast[5:25, 20:22], contrast[5:25, 22:25] = EDGE_GREY + 1, EDGE_GREY - 1
+    seen = visible(drawn, contrast, 2.0)
+    assert seen[6:24, 5:22].all() and not seen[:, 22:].any() and not seen[30:].any()
+
+
+def test_contrast_is_what_the_picture_loses_without_the_bolus() -> None:
+    options = SimulateOptions(size=192, frames=1, pulses=30, extras=False)
+    for seed in range(6):
+        simulator = StudySimulator(seed, 0, options)
+        field = np.ones(simulator.screen.picture, np.float32)
+        field[:40] = 0
+        rows, columns = np.mgrid[: field.shape[0], : field.shape[1]].astype(np.float32)
+        body = 1.2 + 0.8 * np.cos(columns / 30) * np.cos(rows / 50)
+        part = np.where((rows - 100) ** 2 + (columns - 90) ** 2 < 200, 0.5, 0).astype(np.float32)
+        still = replace(
+            simulator.machine, photons=1e12, electronic=0, flicker=0, sharpening=0, scatter=0.3
+        )
+        with_part, without = (
+            Detector(still, field.shape, np.random.default_rng(0)) for _ in range(2)
+        )
+        # The window of the display is set on the same frame first.
+        for detector in (with_part, without):
+            detector.grey(body, field)
+            detector._last = None
+        shown = with_part.grey(body + part, field).astype(float)
+        difference = np.abs(without.grey(body, field) - shown)
+        told = with_part.contrast(part)
+        inside = part > 0
+        assert told[~inside].mean() < 0.5
+        # But for scatter, which the bolus also takes from all around it.
+        np.testing.assert_allclose(told[inside].mean(), difference[inside].mean(), rtol=0.2, atol=1)
 
 
 def test_film_on_the_mucosa_is_seen_but_no_bolus() -> None:

@@ -4,16 +4,22 @@
 
 It never learns what a structure is called, nor the twelve tasks as such: each step asks for the
 shape inside a jittered box around some structure of the frame.
+
+Through the decoder alone the encoder learns slowly: it needs to know little more than edges to
+fill a box. So a throw-away head asks its map for two things as free of names: where the outline
+of anything is, and that patches of one structure resemble each other more than the rest of the
+frame.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 from pathlib import Path
 
 import torch
 from recipe import Recipe, photometric, train
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from world import World, load_world
 
@@ -23,6 +29,7 @@ from vfss_distill.models.teachers.registry import load_teacher
 from vfss_distill.models.teachers.small import build_small_sam
 
 PROMPTS = 6
+GRID, WIDTH, PLACES = 32, 64, 192  # of the encoder's map; patches compared per frame
 PREPROCESSING = Preprocessing(256, "stretch", "minmax", (0.0,), (1.0,))
 
 
@@ -49,6 +56,37 @@ def mask_loss(logits: Tensor, shapes: Tensor) -> Tensor:
     return 5 * bce + (1 - overlap / (p.sum((1, 2)) + shapes.sum((1, 2)) + 1)).mean()
 
 
+def outlines(masks: Tensor) -> Tensor:
+    """masks (B, K, S, S) bool → share of pixels on the rim of anything, (B, 2·GRID, 2·GRID)."""
+    whole = masks.float()
+    inner = -functional.max_pool2d(-whole, 3, stride=1, padding=1)
+    rim = (whole - inner).amax(1, keepdim=True)
+    return functional.adaptive_avg_pool2d(rim, 2 * GRID)[:, 0]
+
+
+def resemblance(maps: Tensor, masks: Tensor, generator: torch.Generator) -> Tensor:
+    """Cross-entropy of finding, among PLACES of the same frame, those of the same structures.
+
+    maps (B, C, GRID, GRID) and masks (B, K, S, S). How much two places are the same is the share
+    that the structures on both have of those on either: a tooth lies on the jaw as well. Bare
+    ground resembles nothing.
+    """
+    cover = functional.adaptive_avg_pool2d(masks.float(), GRID).flatten(2).transpose(1, 2)
+    maps = functional.normalize(maps, dim=1).flatten(2).transpose(1, 2)  # (B, GRID², C)
+    parts = []
+    for vectors, here in zip(maps, cover, strict=True):
+        places = (here.amax(1) > 0.5).nonzero().flatten()
+        places = places[torch.randperm(len(places), generator=generator)[:PLACES]]
+        on, found = here[places] > 0.5, vectors[places]
+        both = (on[:, None] & on[None]).sum(-1).float()
+        same = both / (on[:, None] | on[None]).sum(-1).clamp_min(1)
+        same.fill_diagonal_(0)
+        logits = found @ found.T / 0.1 - 1e4 * torch.eye(len(found))
+        goal = same / same.sum(1, keepdim=True).clamp_min(1e-6)
+        parts.append(-(goal * functional.log_softmax(logits, dim=1)).sum(1).mean())
+    return torch.stack(parts).mean()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--world", type=Path, required=True)
@@ -64,31 +102,46 @@ def main() -> None:
     if options.start:
         known = load_teacher(load_card("small-sam"), options.start)
         network.load_state_dict(known.network.state_dict())
+    # Throw-away, no part of the published layout.
+    network.rim = nn.Conv2d(WIDTH, 4, 1)
+    network.kin = nn.Conv2d(WIDTH, WIDTH, 1)
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
         picked = world.pick(4, generator)
         frames = photometric(world.frames_at(picked), generator)
         embeddings = network.image_encoder(PREPROCESSING(frames))  # (B, 64, 32, 32)
+        structures = world.masks_at(picked)
+        rim = functional.pixel_shuffle(network.rim(embeddings), 2)[:, 0]
+        dense = functional.binary_cross_entropy_with_logits(rim, outlines(structures))
+        dense = dense + 0.2 * resemblance(network.kin(embeddings), structures, generator)
         parts = []
-        for embedding, masks in zip(embeddings, world.masks_at(picked), strict=True):
+        for embedding, masks in zip(embeddings, structures, strict=True):
             boxes, shapes = boxes_and_shapes(masks, generator)
-            sparse, dense = network.prompt_encoder(points=None, boxes=boxes, masks=None)
+            sparse, plain = network.prompt_encoder(points=None, boxes=boxes, masks=None)
             low, _ = network.mask_decoder(
                 image_embeddings=embedding[None],
                 image_pe=network.prompt_encoder.get_dense_pe(),
                 sparse_prompt_embeddings=sparse,
-                dense_prompt_embeddings=dense,
+                dense_prompt_embeddings=plain,
                 multimask_output=False,
             )  # (P, 1, 128, 128)
             target = functional.interpolate(shapes[:, None], low.shape[-2:], mode="area")
             parts.append(mask_loss(low[:, 0], target[:, 0]))
-        return torch.stack(parts).mean()
+        return torch.stack(parts).mean() + dense
 
-    train(network, loss, Recipe("small-sam", options.steps, 8e-4), options.out, facts(world))
+    def kept() -> nn.Module:
+        """The network without the throw-away heads."""
+        whole = copy.deepcopy(network)
+        del whole.rim, whole.kin
+        return whole
+
+    recipe = Recipe("small-sam", options.steps, 8e-4)
+    train(network, loss, recipe, options.out, facts(world), keep=kept)
 
 
 def facts(world: World) -> dict[str, str]:
-    return {"trained_on": world.description, "task": "class-agnostic masks from jittered boxes"}
+    task = "class-agnostic masks from jittered boxes; outlines; kinship of patches"
+    return {"trained_on": world.description, "task": task}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Augmentation of whole batches with torch.
 
 Photometric changes keep every pixel where it is, so cached teacher features stay true.
-Geometric ones move pixels: only frames that go to the task loss get them. Some of those become
-no film at all, with empty masks: a student that never saw one finds vertebrae in noise.
+Geometric ones move pixels, collimators cover some: only frames that go to the task loss get these,
+and their masks the same. Some become no film at all, with empty masks: a student that never saw
+one finds vertebrae in noise.
 All draws come from the generator given, so a step's batch is a function of seed and step.
 """
 
@@ -18,9 +19,8 @@ from torch import Tensor
 def photometric(frames: Tensor, generator: torch.Generator) -> Tensor:
     """(B, C, S, S), 0..255 → float32 of the same shape and range.
 
-    Gamma, window, uneven light, blur or sharpening, noise, another field of the collimator, a box
-    of text or shutter, and now and then the other polarity; one draw per sample, shared by its
-    channels.
+    Gamma, window, uneven light, blur or sharpening, noise, a box of text or shutter, and now and
+    then the other polarity; one draw per sample, shared by its channels.
     """
     grey = torch.div(frames, 255.0)  # ours: everything below works in place
     count = len(grey)
@@ -41,7 +41,6 @@ def photometric(frames: Tensor, generator: torch.Generator) -> Tensor:
     grey.lerp_(_blurred(grey), -(chance(0.5) * draw(-1.3, 1.0)))  # beyond it: sharper
     sigma = draw(-0.06, 0.08).clamp_min(0)
     grey.addcmul_(torch.randn(grey.shape, generator=generator, device=grey.device), sigma)
-    grey.mul_(_field_of_view(grey, generator))
     _boxed(grey, generator)
     return grey.clamp_(0, 1).mul_(255.0)
 
@@ -62,16 +61,22 @@ def _smooth(coarse: Tensor, size: int) -> Tensor:
     return rise @ coarse @ rise.T
 
 
-def _field_of_view(grey: Tensor, generator: torch.Generator, probability: float = 0.3) -> Tensor:
-    """(B, 1, S, S), 0 outside a field between round and square of 70 to 110 % of the side."""
-    count, _, size, _ = grey.shape
-    draws = torch.rand(count, 5, 1, 1, generator=generator, device=grey.device)
-    axis = torch.linspace(-1, 1, size, device=grey.device)
+def collimated(
+    frames: Tensor, planes: Tensor, generator: torch.Generator, probability: float = 0.3
+) -> tuple[Tensor, Tensor]:
+    """Some frames (B, C, S, S) and their bit planes (B, P, S, S) become 0 outside another field:
+    between round and square, 70 to 110 % of the side.
+
+    What is covered has no mask: a student told otherwise draws vertebrae behind the collimator.
+    """
+    count, _, size, _ = frames.shape
+    draws = torch.rand(count, 5, 1, 1, generator=generator, device=frames.device)
+    axis = torch.linspace(-1, 1, size, device=frames.device)
     x = (axis[None, None, :] - 0.3 * (draws[:, 0] - 0.5)).abs() / (0.7 + 0.4 * draws[:, 1])
     y = (axis[None, :, None] - 0.3 * (draws[:, 0] - 0.5)).abs() / (0.7 + 0.4 * draws[:, 2])
     power = 2 + 10 * draws[:, 3].square()  # of a superellipse
     inside = ((x.pow(power) + y.pow(power)) < 1) | (draws[:, 4] > probability)
-    return inside[:, None].to(grey.dtype)
+    return frames * inside[:, None], planes * inside[:, None]
 
 
 def _blurred(grey: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..config import DistillConfig
-from .augment import blanked, geometric, photometric
+from .augment import blanked, collimated, geometric, photometric
 from .cache import TeacherFeatures
 from .data import Frames, Key, LabelledBatch, LabelledFrames, Order, shares
 from .outputs import Outputs
@@ -135,6 +135,7 @@ class Batches:
         if batch is not None:
             frames = photometric(batch.frames.to(device), generator)
             planes = batch.planes.to(device)
+            frames, planes = collimated(frames, planes, generator)
             frames, planes = geometric(frames, planes, generator, self.config.mirrored)
             frames, planes = blanked(frames, planes, generator, self.config.blank)
             here = self.processes.part(len(frames))

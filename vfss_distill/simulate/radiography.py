@@ -87,6 +87,7 @@ def draw_pulses(rng: np.random.Generator, ranges: Ranges, fps: float) -> float:
 
 _COARSE = 8  # scatter and brightness are measured on a picture this much smaller
 _MEASURED_RADIUS = 0.55
+_FAINTEST = 0.01  # attenuation below which nothing is looked for
 
 
 class Detector:
@@ -100,6 +101,7 @@ class Detector:
         self._range: tuple[float, float] | None = None
         self._level: float | None = None  # brightness that is kept
         self._gain = machine.brightness_start
+        self._shown: tuple[Image, Image, float] | None = None  # the last frame, without its noise
         rows = np.linspace(-1, 1, shape[0], dtype=np.float32)[:, None]
         columns = np.linspace(-1, 1, shape[1], dtype=np.float32)[None]
         radius2 = rows**2 + columns**2
@@ -121,11 +123,13 @@ class Detector:
             light += np.float32(m.glare) * float(light.mean())
         light = cv2.GaussianBlur(light, (0, 0), max(m.blur_px, 0.25))
         light *= self._vignette
+        noiseless = light.copy()
         dose = np.float32(m.photons * np.exp(gain))
         light += cv2.sqrt(np.maximum(light, 0)) * self._draw_grain() * (1 / np.sqrt(dose))
         light += self._draw_grain() * np.float32(m.electronic * 0.1)
         if m.flicker > 0:
             gain += float(np.log(max(1 + self._rng.normal(0, m.flicker), 0.5)))
+        self._shown = attenuation, noiseless, gain
         light *= np.float32(np.exp(gain))
         if self._last is not None and m.lag > 0:
             light = cv2.addWeighted(light, 1 - m.lag, self._last, m.lag, 0)
@@ -136,6 +140,34 @@ class Detector:
             body = inside & (attenuation > 0.6)
             self._range = self._window(density[body if body.sum() > 400 else inside] - gain)
         return self._display(density, self._range)
+
+    def contrast(self, part: Image) -> Image:
+        """By how many grey levels (H, W) the last frame would differ without `part` of its shadows.
+
+        `part` is an attenuation like that given to `grey`. Scatter, glare, blur and the display's
+        curve are in it, also where it ends in black or white; noise and sharpening are not.
+        """
+        contrast = np.zeros(self.shape, np.float32)
+        box = cv2.boundingRect((part > _FAINTEST).view(np.uint8))
+        if self._shown is None or self._range is None or box[2] == 0:
+            return contrast
+        attenuation, noiseless, gain = self._shown
+        room = int(3 * self.machine.blur_px) + 1
+        window = (
+            slice(max(box[1] - room, 0), box[1] + box[3] + room),
+            slice(max(box[0] - room, 0), box[0] + box[2] + room),
+        )
+        kept = cv2.exp(-attenuation[window]) * (cv2.exp(part[window]) - 1)
+        kept = cv2.GaussianBlur(kept, (0, 0), max(self.machine.blur_px, 0.25))
+        kept *= self._vignette[window]
+        here = noiseless[window]
+        density = (
+            cv2.log(np.maximum(light, np.float32(1e-4))) + np.float32(gain)
+            for light in (here, here + kept)
+        )
+        with_part, without = (self._tone(one, self._range) for one in density)
+        contrast[window] = 255 * cv2.absdiff(with_part, without)
+        return contrast
 
     def _brightness(self, small: Image, field: Image) -> float:
         """Log of the dose's factor for this pulse, set from what earlier pulses measured.
@@ -176,15 +208,20 @@ class Detector:
 
     def _display(self, density: Image, window: tuple[float, float]) -> NDArray[np.uint8]:
         m = self.machine
-        low_end, high_end = window
         if m.sharpening > 0:
             soft = _softened(density, m.sharpening_px)
             density = cv2.addWeighted(density, 1 + m.sharpening, soft, -m.sharpening, 0)
-        shown = (density - np.float32(low_end)) * np.float32(1 / (high_end - low_end))
-        shown = cv2.pow(np.clip(shown, 0, 1), m.gamma)
+        shown = self._tone(density, window)
         if m.polarity == "light-barium":
             shown = 1 - shown
         return (shown * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+
+    def _tone(self, density: Image, window: tuple[float, float]) -> Image:
+        """Window and gamma: 0 for the darkest, 1 for the brightest that is told apart."""
+        low_end, high_end = window
+        shown = (density - np.float32(low_end)) * np.float32(1 / (high_end - low_end))
+        toned: Image = cv2.pow(np.clip(shown, 0, 1), self.machine.gamma)
+        return toned
 
 
 def _softened(image: Image, sigma_px: float) -> Image:

@@ -32,7 +32,7 @@ from .skeleton import build_skeleton
 from .swallow import Plan
 from .throat import Motion
 from .timeline import Timeline, play
-from .truth import Truth, truth_of, visible
+from .truth import VISIBLE_MM2, Truth, truth_of, visible
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ class StudySimulator:
             grey[1::2] = lines[1::2]
         shape = self.screen.picture
         wet = pose.patches["bolus"].mask(shape) | pose.patches["thin_bolus"].mask(shape)
-        wet = visible(wet, self.scene.barium(pose), self._place.px_per_mm)
+        wet = visible(wet, detector.contrast(self.scene.barium(pose)), self._place.px_per_mm)
         masks = self._masks(pose.patches, wet, pose.motion, field > 0.5)
         self._seen.see(pose, masks["pharynx"], wet)
         return SimulatedFrame(i, self.frame_times_s[i], self.collimator.over(grey, field), masks)
@@ -237,9 +237,14 @@ class StudySimulator:
                 else:
                     masks[name] = patches[name].mask(shape)
             masks["nasopharynx"] &= ~masks["pharynx"]
-        # Behind the collimator nothing is seen and nothing is labelled.
+        # Behind the collimator nothing is seen and nothing is labelled, nor the sliver of a bone
+        # that it leaves.
         names = (*VFSS12.ids, *(name for name in masks if name not in VFSS12.ids))
-        return {name: self.screen.mask(masks[name] & inside) for name in names}
+        seen = {name: masks[name] & inside for name in names}
+        for name in ("hyoid", "mandible", *self.skeleton.vertebrae):
+            if np.count_nonzero(seen[name]) < VISIBLE_MM2 * self._place.px_per_mm**2:
+                seen[name][:] = False
+        return {name: self.screen.mask(mask) for name, mask in seen.items()}
 
     def _composed(self, bones: tuple[str, ...], motion: Motion) -> NDArray[np.bool_]:
         matrices = {"neck": motion.body, "head": motion.head, "jaw": motion.jaw}

@@ -18,9 +18,11 @@ from .timeline import Timeline
 
 EVENTS = ("BPM", "HYB", "UESO", "UESC", "LVC", "LVCoff", "MPC", "rest")
 
-# Barium that takes a smaller share of the beam, or covers less in one piece, is no truth.
-VISIBLE = 0.12
-VISIBLE_MM2 = 4.0
+# What nobody would outline is no truth: barium that changes the picture by fewer grey levels (of
+# 255) at its darkest and at its edge, is narrower, or covers less in one piece.
+VISIBLE_GREY, EDGE_GREY = 16.0, 8.0
+VISIBLE_MM = 1.5
+VISIBLE_MM2 = 8.0
 
 Floats = NDArray[np.float64]
 Measures = dict[str, Any]
@@ -62,23 +64,40 @@ def truth_of(
 
 
 def visible(
-    drawn: NDArray[np.bool_], barium: NDArray[np.float32], px_per_mm: float
+    drawn: NDArray[np.bool_], contrast: NDArray[np.float32], px_per_mm: float
 ) -> NDArray[np.bool_]:
-    """Where `drawn` barium can be seen, from its attenuation: the truth of the task "bolus".
+    """Where `drawn` barium can be seen: the truth of the task "bolus".
 
-    There it takes VISIBLE of the beam, over VISIBLE_MM2 in one piece. Less is a trace that nobody
-    could outline. A film on the mucosa is not in `barium` and never counts.
+    `contrast`: by how many grey levels of 255 it changes the picture. A piece begins where that is
+    VISIBLE_GREY over VISIBLE_MM2 and reaches as far as EDGE_GREY; what is thinner than VISIBLE_MM
+    is left out. Less is a trace that nobody could outline. A film on the mucosa never counts.
     """
-    wet = drawn & (barium >= -np.log(1 - VISIBLE))
+    wet = drawn & (contrast >= EDGE_GREY)
     if not wet.any():
         return wet
-    box = cv2.boundingRect(wet.view(np.uint8))
-    window = slice(box[1], box[1] + box[3]), slice(box[0], box[0] + box[2])
-    count, labels, facts, _ = cv2.connectedComponentsWithStats(wet[window].view(np.uint8))
-    large = facts[:count, cv2.CC_STAT_AREA] >= VISIBLE_MM2 * px_per_mm**2
+    column, row, width, height = cv2.boundingRect(wet.view(np.uint8))
+    window = slice(row, row + height), slice(column, column + width)
+    inside = _wide(wet[window], VISIBLE_MM * px_per_mm)
+    count, labels = cv2.connectedComponents(inside.view(np.uint8))
+    clear = np.bincount(labels[contrast[window] >= VISIBLE_GREY], minlength=count)
+    large = clear >= VISIBLE_MM2 * px_per_mm**2
     large[0] = False
     wet[window] = large[labels]
     return wet
+
+
+def _wide(mask: NDArray[np.bool_], width_px: float) -> NDArray[np.bool_]:
+    """What of `mask` (h, w) a disc of that diameter can cover (an opening)."""
+    side = 2 * round((width_px - 1) / 2 + 0.25) + 1
+    if side <= 1:
+        return mask
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    room = side // 2
+    padded = cv2.copyMakeBorder(
+        mask.view(np.uint8), room, room, room, room, cv2.BORDER_CONSTANT, value=0
+    )
+    opened = cv2.morphologyEx(padded, cv2.MORPH_OPEN, disc)[room:-room, room:-room]
+    return np.ascontiguousarray(opened).view(np.bool_)
 
 
 def _events(

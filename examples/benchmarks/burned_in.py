@@ -84,7 +84,9 @@ def films(ranges: Ranges, patients: int, seed: int) -> Iterator[tuple[Film, Mask
         )
         simulator = StudySimulator(seed + number, 0, options)
         frames = list(simulator.frames())
-        anatomy = np.stack([np.any(list(f.masks.values()), axis=0) for f in frames])
+        # Nothing is lost where a box covers shoulders, of which most are outside the picture.
+        named = [{n: m for n, m in f.masks.items() if n != "shoulders"} for f in frames]
+        anatomy = np.stack([np.any(list(masks.values()), axis=0) for masks in named])
         yield np.stack([f.grey for f in frames]), anatomy, simulator
 
 

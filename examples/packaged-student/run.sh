@@ -9,8 +9,8 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"
 cd "$1"
-[ -f vfss.yaml ] || echo 'splits: {val: 0.06, test: 0}' > vfss.yaml
-vfss simulate films --patients 320 --seed 20000 --size 256 --fps 6 --frames 30 --label-every 3 --workers 2
+[ -f vfss.yaml ] || echo 'splits: {val: 0.05, test: 0}' > vfss.yaml
+vfss simulate films --patients 640 --seed 20000 --size 256 --fps 6 --frames 20 --label-every 3 --workers 2
 vfss ingest films --quiet
 if [ -d runs/vfss12-small ]; then
   vfss distill --resume --name vfss12-small

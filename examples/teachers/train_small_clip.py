@@ -16,12 +16,13 @@ from pathlib import Path
 
 import torch
 from recipe import Recipe, photometric, train
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 from world import load_world
 
 from vfss_distill.models.teachers.preprocess import Preprocessing
-from vfss_distill.models.teachers.small import build_small_clip
+from vfss_distill.models.teachers.small import build_small_clip, published_state
 
 PREPROCESSING = Preprocessing(224, "pad", "unit", (0.45,), (0.25,))
 LENGTH, WIDTH, BATCH = 32, 256, 16
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--world", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--start", type=Path, help="weights to go on from, of the same captions")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -47,6 +49,10 @@ def main() -> None:
     world = load_world(options.world)
     tokens, words = tokenise(world.captions)
     network = build_small_clip(len(words))
+    if options.start:
+        known = load_file(options.start)
+        names = zip(network.state_dict(), published_state(network), strict=True)
+        network.load_state_dict({ours: known[theirs].float() for ours, theirs in names})
     network.words = nn.Linear(WIDTH, len(words))  # throw-away, not part of the published layout
     said_words = torch.zeros(len(tokens), len(words)).scatter_(1, tokens, 1.0)
 

@@ -32,7 +32,11 @@ FIRST_SEED = 5_000_000  # no student's and no test patient's seed comes near
 FRAMES_EACH = 8
 
 # Structures that the simulator labels and the packaged teachers were not taught.
-_UNTAUGHT = ("thyroid", "cricoid", "skull_base", "maxilla", "teeth")
+_UNTAUGHT = (
+    *("thyroid", "cricoid", "skull_base", "maxilla", "teeth"),
+    *("larynx", "trachea", "posterior_elements", "shoulders", "metal", "tube"),
+    *(f"disc_c{n}_c{n + 1}" for n in range(2, 7)),
+)
 
 # Wider than what students train on, and without the lag that frames half a second apart would show.
 TEACHERS: Ranges = replace(

@@ -1,4 +1,4 @@
-"""Rectangles of a film that hold text: made black, put together, written into records."""
+"""Rectangles of a film that hold text or furniture: made black, put together, written into records."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 GIVEN = "given"
+FURNITURE = "furniture"
+INSET = "inset"
 _REASONS = ("inside", "border", "empty")
 
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle in pixels of the stored frames. `reason`: empty, border, inside (see
-    `burned_in`), or given: a person named it."""
+    """A rectangle in pixels of the stored frames. `reason`: empty, border, inside (text, see
+    `burned_in`), furniture, inset (see `field`), or given: a person named it."""
 
     x: int
     y: int

@@ -8,14 +8,16 @@
 `anatomy` (`channel`, `throat`) what they look like · `swallow`, `plan`, `timeline` what happens
 when · `layers`, `leads`, `exposure` what the X-rays pass · `radiography`, `collimator` how it is
 filmed · `screen`, `furniture` what the film was stored with · `options`, `study` one study ·
-`observer`, `truth` what really happened · `writers`, `dataset`, `preview` onto the disk.
+`structures` its masks · `observer`, `truth` what really happened · `writers`, `dataset`, `preview`
+onto the disk.
 """
 
 from __future__ import annotations
 
 from .dataset import DatasetOptions, simulate_dataset
-from .options import EXTRA_STRUCTURES, SimulateOptions
+from .options import SimulateOptions
 from .population import POPULATIONS, Patient, Ranges
+from .structures import EXTRA_STRUCTURES
 from .study import SimulatedFrame, SimulatedStudy, StudySimulator, simulate_study
 
 __all__ = [

@@ -17,6 +17,7 @@ from .throat import (
     ARYTENOID,
     CHANNEL,
     CRICOID,
+    CRICOID_EDGE,
     CRICOID_FRONT,
     FAUCES,
     HYOID_BODY,
@@ -384,6 +385,8 @@ class SoftTissue:
         a = smooth(front, per_segment=5, closed=False)
         b = smooth(back, per_segment=5, closed=False)
         throat.airway.append(self._px(np.concatenate([a, b[::-1]]), motion))
+        below = slice(round(CRICOID_EDGE * 5), None)
+        throat.trachea.append(self._px(np.concatenate([a[below], b[below][::-1]]), motion))
         self._epiglottis(throat, line, i, hyoid, larynx, motion)
 
     def _epiglottis(

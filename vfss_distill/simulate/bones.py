@@ -43,6 +43,7 @@ class Skeleton:
     bones: list[Bone] = field(default_factory=list)
     vertebrae: dict[str, tuple[Points, ...]] = field(default_factory=dict)
     bodies: dict[str, Points] = field(default_factory=dict)
+    discs: dict[str, Points] = field(default_factory=dict)  # may reach into the bodies
     mandible: tuple[Points, ...] = ()
     ramus_back: Points = field(default_factory=lambda: np.zeros((0, 2)))
 

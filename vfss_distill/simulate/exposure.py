@@ -22,7 +22,7 @@ _DRAWN = (
     "epiglottis", "tongue", "soft_palate", "mouth_air", "thyroid", "cricoid",
 )  # fmt: skip
 _ONLY_MEASURED = ("pharynx", "vallecula", "pyriform")
-_ONLY_LABELLED = ("nasopharynx", "ues", "posterior_wall")
+_ONLY_LABELLED = ("nasopharynx", "ues", "posterior_wall", "trachea")
 _AIR = {"throat_air": 0.42, "airway": 0.36, "mouth_air": 0.25}
 _BUBBLE = 0.6  # share of the barium along the beam that a bubble displaces
 

@@ -6,6 +6,8 @@ only shifted from frame to frame.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -50,9 +52,11 @@ class Layers:
             layer *= np.float32(bone)
         for part in leads:
             _draw_bone(self.groups[part.group], part, place.px_per_mm, mottle)
-        self.groups["neck"] += _soft_tissue(place, padded, rng)
+        soft, self._shoulders = _soft_tissue(place, padded, rng)
+        self.groups["neck"] += soft
         _sinuses(self.groups["head"], place, rng)
         self._windows = {name: _occupied(layer, self.shape) for name, layer in self.groups.items()}
+        self._shoulders_window = _occupied(self._shoulders, self.shape)
 
     def at(self, motion: Motion) -> Image:
         """Their sum in one frame, (H, W)."""
@@ -62,6 +66,14 @@ class Layers:
             if total[window].size:
                 total[window] += _shifted(self.groups[name], matrix, window)
         return total
+
+    def shoulders_at(self, motion: Motion) -> NDArray[np.bool_]:
+        """Where the shoulders take at least half of the beam in one frame, (H, W)."""
+        mask = np.zeros(self.shape, np.bool_)
+        window = self._shoulders_window
+        if mask[window].size:
+            mask[window] = _shifted(self._shoulders, motion.body, window) >= 0.5
+        return mask
 
 
 _Window = tuple[slice, slice]
@@ -142,8 +154,13 @@ _SKIN = (
 )  # fmt: skip
 
 
-def _soft_tissue(place: Placement, shape: tuple[int, int], rng: np.random.Generator) -> Image:
-    """Head and neck as rounded bodies, shoulders below, slow unevenness of fat and muscle."""
+def _soft_tissue(
+    place: Placement, shape: tuple[int, int], rng: np.random.Generator
+) -> tuple[Image, Image]:
+    """Head and neck as rounded bodies, shoulders below, slow unevenness of fat and muscle.
+
+    Second: 1 where the shoulders take at least half of the beam, else 0.
+    """
     patient = place.patient
     skin = np.array(_SKIN, float)
     front = skin[:, 0] < -30
@@ -164,21 +181,33 @@ def _soft_tissue(place: Placement, shape: tuple[int, int], rng: np.random.Genera
     edge = patch.full(half)
     unevenness = _fractal(rng, half, (9 * px, 22 * px, 60 * px))
     thickness = _THICKEST_MM * patient.girth * profile * (1 + 0.025 * unevenness)
-    rows, columns = np.mgrid[0 : half[0], 0 : half[1]].astype(np.float32)
+    shoulders = np.zeros(half, np.float32)
+    for hill, name in _hills(place, half, rng):
+        thickness += hill * edge
+        if name == "shoulder":
+            shoulders += (_SOFT_PER_MM * hill * edge).astype(np.float32)
+    size = shape[1], shape[0]
+    full = cv2.resize(
+        (_SOFT_PER_MM * thickness).astype(np.float32), size, interpolation=cv2.INTER_LINEAR
+    )
+    soft: Image = cv2.GaussianBlur(full, (0, 0), 1.2 * place.px_per_mm)
+    wide = cv2.resize(shoulders, size, interpolation=cv2.INTER_LINEAR)
+    return soft, (wide >= np.log(2)).astype(np.float32)
+
+
+def _hills(
+    place: Placement, shape: tuple[int, int], rng: np.random.Generator
+) -> Iterator[tuple[NDArray[np.float64], str]]:
+    """Millimetres that come on top, at half size: shoulders, behind and below; the wide head."""
+    px = place.px_per_mm / 2
+    rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
     at = place.px(np.array([[40.0, 92.0], [-10.0, 108.0], [-60.0, -120.0]])) / 2 + _PAD / 2
-    # Shoulders: a soft dark hill behind and below; the head is wider than the neck.
-    for (x, y), size, more in ((at[0], 46, 1.35), (at[1], 40, 0.8), (at[2], 52, 0.3)):
+    sizes = (46, 1.35, "shoulder"), (40, 0.8, "shoulder"), (52, 0.3, "head")
+    for (x, y), (size, more, name) in zip(at, sizes, strict=True):
         hill = np.exp(
             -(((columns - x) / (size * px)) ** 2 + ((rows - y) / (size * px * 0.85)) ** 2)
         )
-        thickness += (more * rng.uniform(0.7, 1.25) * _THICKEST_MM) * hill * edge
-    full = cv2.resize(
-        (_SOFT_PER_MM * thickness).astype(np.float32),
-        (shape[1], shape[0]),
-        interpolation=cv2.INTER_LINEAR,
-    )
-    result: Image = cv2.GaussianBlur(full, (0, 0), 1.2 * place.px_per_mm)
-    return result
+        yield (more * rng.uniform(0.7, 1.25) * _THICKEST_MM) * hill, name
 
 
 def _sinuses(head: Image, place: Placement, rng: np.random.Generator) -> None:

@@ -1,4 +1,4 @@
-"""How studies are simulated, and which structures have masks."""
+"""How studies are simulated."""
 
 from __future__ import annotations
 
@@ -8,27 +8,6 @@ from ..errors import UsageError
 from .population import POPULATIONS, Ranges
 from .radiography import Polarity
 from .swallow import Kind
-
-# Rigid structures and the bones they are made of; "tooth" stands for all teeth of both jaws.
-COMPOSED = {
-    "skull_base": ("clivus", "condyle", "petrous", "mastoid", "occiput"),
-    "maxilla": ("maxilla", "alveolus", "palate"),
-    "teeth": ("tooth",),
-}
-EXTRA_STRUCTURES = (
-    "epiglottis",
-    "tongue",
-    "soft_palate",
-    "nasopharynx",
-    "vallecula",
-    "pyriform",
-    "ues",
-    "posterior_wall",
-    "thyroid",
-    "cricoid",
-    *(f"c{n}_body" for n in range(2, 8)),
-    *COMPOSED,
-)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,11 @@ def add_spine(skeleton: Skeleton, place: Placement, rng: np.random.Generator) ->
             back = _arch(depth, height, _SPINOUS[number] * rng.normal(1, 0.07), number, rng)
         name = f"c{number}" if number < 8 else f"t{number - 7}"
         _add_vertebra(skeleton, patient, name, put(body), tuple(put(part) for part in back))
+    for upper in range(2, 7):
+        if upper not in patient.fused:
+            above, below = f"c{upper}", f"c{upper + 1}"
+            bodies = skeleton.bodies[above], skeleton.bodies[below]
+            skeleton.discs[f"disc_{above}_{below}"] = _disc(*bodies, upper)
 
 
 def _levels(patient: Patient, rng: np.random.Generator) -> list[tuple[int, float, float]]:
@@ -79,6 +84,13 @@ def _body(depth: float, height: float, lip: float, worn: float, rng: np.random.G
         ]
     )
     return points + rng.normal(0, 0.18 + 0.25 * worn, points.shape)
+
+
+def _disc(above: Points, below: Points, upper: int) -> Points:
+    """From end plate to end plate of two bodies' outlines, four points per knot of `_body`."""
+    floor = above[3 * 4 : 7 * 4 + 1] if upper == 2 else above[4 * 4 : 8 * 4 + 1]  # front to back
+    roof = np.concatenate([below[10 * 4 :], below[: 1 * 4 + 1]])  # back to front
+    return np.concatenate([floor, roof])
 
 
 def _arch(

@@ -12,27 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..tasks import VFSS12
 from .anatomy import SoftTissue
 from .collimator import Collimator, draw_collimator
-from .curves import Points, moved
 from .exposure import Scene, Shutter
 from .furniture import Furniture, draw_furniture
 from .layers import Layers
 from .leads import draw_leads
 from .observer import Observer
-from .options import COMPOSED, EXTRA_STRUCTURES, SimulateOptions
+from .options import SimulateOptions
 from .placement import Placement, draw_view
 from .plan import draw_plan
 from .population import Patient, draw_patient
 from .radiography import Detector, draw_machine, draw_pulses
-from .raster import Patch, rasterise
 from .screen import Screen, draw_screen
 from .skeleton import build_skeleton
+from .structures import Labels
 from .swallow import Plan
-from .throat import Motion
 from .timeline import Timeline, play
-from .truth import VISIBLE_MM2, Truth, truth_of, visible
+from .truth import Truth, truth_of, visible
 
 
 @dataclass(frozen=True)
@@ -145,6 +142,17 @@ class StudySimulator:
     def _layers(self) -> Layers:
         return Layers(self._place, self.skeleton, self.machine.bone, self._leads, self._layers_rng)
 
+    @cached_property
+    def _labels(self) -> Labels:
+        return Labels(
+            self.skeleton,
+            self._leads,
+            self._layers,
+            self.screen,
+            self._place.px_per_mm,
+            extras=self.options.extras,
+        )
+
     def frames(self) -> Iterator[SimulatedFrame]:
         """All frames in order. May be iterated again; the pictures are then the same."""
         self._seen = self._observer()
@@ -206,59 +214,9 @@ class StudySimulator:
         shape = self.screen.picture
         wet = pose.patches["bolus"].mask(shape) | pose.patches["thin_bolus"].mask(shape)
         wet = visible(wet, detector.contrast(self.scene.barium(pose)), self._place.px_per_mm)
-        masks = self._masks(pose.patches, wet, pose.motion, field > 0.5)
+        masks = self._labels.masks(pose, wet, field > 0.5)
         self._seen.see(pose, masks["pharynx"], wet)
         return SimulatedFrame(i, self.frame_times_s[i], self.collimator.over(grey, field), masks)
-
-    def _masks(
-        self,
-        patches: dict[str, Patch],
-        wet: NDArray[np.bool_],
-        motion: Motion,
-        inside: NDArray[np.bool_],
-    ) -> dict[str, NDArray[np.bool_]]:
-        shape = self.screen.picture
-        masks = {
-            "bolus": wet,
-            "pharynx": patches["pharynx"].mask(shape),
-            "airway": patches["airway"].mask(shape),
-            "hyoid": patches["hyoid"].mask(shape),
-            "mandible": self._rigid(self.skeleton.mandible, motion.jaw),
-        }
-        for name, outlines in self.skeleton.vertebrae.items():
-            masks[name] = self._rigid(outlines, motion.body)
-        if self.options.extras:
-            for name in EXTRA_STRUCTURES:
-                if name in COMPOSED:
-                    masks[name] = self._composed(COMPOSED[name], motion)
-                elif name.endswith("_body"):
-                    outline = self.skeleton.bodies[name.removesuffix("_body")]
-                    masks[name] = self._rigid((outline,), motion.body)
-                else:
-                    masks[name] = patches[name].mask(shape)
-            masks["nasopharynx"] &= ~masks["pharynx"]
-        # Behind the collimator nothing is seen and nothing is labelled, nor the sliver of a bone
-        # that it leaves.
-        names = (*VFSS12.ids, *(name for name in masks if name not in VFSS12.ids))
-        seen = {name: masks[name] & inside for name in names}
-        for name in ("hyoid", "mandible", *self.skeleton.vertebrae):
-            if np.count_nonzero(seen[name]) < VISIBLE_MM2 * self._place.px_per_mm**2:
-                seen[name][:] = False
-        return {name: self.screen.mask(mask) for name, mask in seen.items()}
-
-    def _composed(self, bones: tuple[str, ...], motion: Motion) -> NDArray[np.bool_]:
-        matrices = {"neck": motion.body, "head": motion.head, "jaw": motion.jaw}
-        outlines = [
-            moved(outline, matrices[bone.group])
-            for bone in self.skeleton.bones
-            if bone.name.rstrip("0123456789") in bones
-            for outline in bone.outlines
-        ]
-        return rasterise(outlines, self.screen.picture).mask(self.screen.picture)
-
-    def _rigid(self, outlines: tuple[Points, ...], matrix: Points) -> NDArray[np.bool_]:
-        shape = self.screen.picture
-        return rasterise([moved(outline, matrix) for outline in outlines], shape).mask(shape)
 
 
 def _rng(*words: int) -> np.random.Generator:

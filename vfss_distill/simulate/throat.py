@@ -54,6 +54,7 @@ AIRWAY = np.array(
         (-18.0, 124.0, -3.0, 125.0, 0.0),
     ]
 )
+CRICOID_EDGE = 4.6  # where along the airway the cricoid ends and the trachea begins
 HYOID_BODY = np.array(
     [
         (-41.5, 0.2),
@@ -99,6 +100,7 @@ class Throat:
 
     pharynx: list[Points] = field(default_factory=list)
     airway: list[Points] = field(default_factory=list)
+    trachea: list[Points] = field(default_factory=list)  # the airway below the cricoid
     hyoid: list[Points] = field(default_factory=list)
     nasopharynx: list[Points] = field(default_factory=list)
     throat_air: list[Points] = field(default_factory=list)  # both: one shadow

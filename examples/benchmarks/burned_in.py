@@ -37,7 +37,7 @@ from vfss_distill.intake.frame_store import FrameStore
 from vfss_distill.intake.source import Frame, find_sources, open_source
 from vfss_distill.simulate import SimulateOptions
 from vfss_distill.simulate.population import POPULATIONS, Ranges
-from vfss_distill.simulate.study import StudySimulator
+from vfss_distill.simulate.study import SimulatedFrame, StudySimulator
 
 Film = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -84,10 +84,14 @@ def films(ranges: Ranges, patients: int, seed: int) -> Iterator[tuple[Film, Mask
         )
         simulator = StudySimulator(seed + number, 0, options)
         frames = list(simulator.frames())
-        # Nothing is lost where a box covers shoulders, of which most are outside the picture.
-        named = [{n: m for n, m in f.masks.items() if n != "shoulders"} for f in frames]
-        anatomy = np.stack([np.any(list(masks.values()), axis=0) for masks in named])
+        anatomy = np.stack([_anatomy(frame) for frame in frames])
         yield np.stack([f.grey for f in frames]), anatomy, simulator
+
+
+def _anatomy(frame: SimulatedFrame) -> Mask:
+    """All that is labelled but devices, and shoulders, of which most lie outside the picture."""
+    others = ("shoulders", "metal", "tube")
+    return np.any([mask for name, mask in frame.masks.items() if name not in others], axis=0)
 
 
 def stored(film: Film, codec: str) -> Film:

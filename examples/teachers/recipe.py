@@ -34,6 +34,7 @@ def train(
 ) -> None:
     """AdamW with warm-up and cosine; saves `keep()` (or the network) in its published layout.
 
+    Products of matrices are bfloat16: half the time where the processor knows it, the same loss.
     Every `report_every` steps the weights are saved too, so that a stopped run is not lost.
     """
     network.train()
@@ -45,7 +46,8 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = recipe.learning_rate * share
         optimiser.zero_grad(set_to_none=True)
-        value = loss(step, torch.Generator().manual_seed(step))
+        with torch.autocast("cpu", torch.bfloat16):
+            value = loss(step, torch.Generator().manual_seed(step))
         value.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()

@@ -76,10 +76,10 @@ class Pupil(nn.Module):
 
     def at(self, images: Tensor, spots: Tensor) -> Tensor:
         """(B, 3, 224, 224), places (B, P, 2) → unit vectors (B, P, 96)."""
-        tokens = self.encoder(images.contiguous()).last_hidden_state[:, 1:]
+        tokens = self.encoder(images.contiguous()).last_hidden_state[:, 1:].float()
         maps = tokens.transpose(1, 2).unflatten(2, (GRID, GRID))
         found = functional.grid_sample(maps, spots[:, :, None], align_corners=False)
-        return functional.normalize(self.head(found[..., 0].transpose(1, 2)), dim=-1)
+        return functional.normalize(self.head(found[..., 0].transpose(1, 2)).float(), dim=-1)
 
 
 def contrast(one: Tensor, other: Tensor, spots: Tensor, known: Tensor) -> Tensor:

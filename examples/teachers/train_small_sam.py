@@ -72,7 +72,7 @@ def resemblance(maps: Tensor, masks: Tensor, generator: torch.Generator) -> Tens
     ground resembles nothing.
     """
     cover = functional.adaptive_avg_pool2d(masks.float(), GRID).flatten(2).transpose(1, 2)
-    maps = functional.normalize(maps, dim=1).flatten(2).transpose(1, 2)  # (B, GRID², C)
+    maps = functional.normalize(maps.float(), dim=1).flatten(2).transpose(1, 2)  # (B, GRID², C)
     parts = []
     for vectors, here in zip(maps, cover, strict=True):
         places = (here.amax(1) > 0.5).nonzero().flatten()
@@ -111,7 +111,7 @@ def main() -> None:
         frames = photometric(world.frames_at(picked), generator)
         embeddings = network.image_encoder(PREPROCESSING(frames))  # (B, 64, 32, 32)
         structures = world.masks_at(picked)
-        rim = functional.pixel_shuffle(network.rim(embeddings), 2)[:, 0]
+        rim = functional.pixel_shuffle(network.rim(embeddings), 2)[:, 0].float()
         dense = functional.binary_cross_entropy_with_logits(rim, outlines(structures))
         dense = dense + 0.2 * resemblance(network.kin(embeddings), structures, generator)
         parts = []
@@ -126,7 +126,7 @@ def main() -> None:
                 multimask_output=False,
             )  # (P, 1, 128, 128)
             target = functional.interpolate(shapes[:, None], low.shape[-2:], mode="area")
-            parts.append(mask_loss(low[:, 0], target[:, 0]))
+            parts.append(mask_loss(low[:, 0].float(), target[:, 0]))
         return torch.stack(parts).mean() + dense
 
     def kept() -> nn.Module:

@@ -1,4 +1,4 @@
-"""A recording read with the text burned into it made black, without being ingested."""
+"""A recording read with text and furniture in its pictures made black, without being ingested."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .boxes import GIVEN, Box, blank_boxes
-from .burned_in import find_text
+from .boxes import Box, blank_boxes, is_text
 from .film_sample import FrameSample
 from .source import Frame, FrameSource, SourceInfo
+from .surroundings import find_to_blank, told
 
 
 @dataclass
@@ -35,19 +35,20 @@ class BlankedSource:
         if not self.boxes:
             return info
         count = len(self.boxes)
-        found = any(box.reason != GIVEN for box in self.boxes)
+        found = any(is_text(box) for box in self.boxes)
         line = (
             f"{'text found in ' if found else ''}the picture was made black in {count} "
             f"{'place' if count == 1 else 'places'}: reduced, never surely removed"
         )
-        return replace(info, warnings=(*info.warnings, line))
+        around = told(self.boxes)
+        return replace(info, warnings=(*info.warnings, line, *([around] if around else [])))
 
     def frames(self) -> Iterator[Frame]:
         if self.boxes is None:
             sample = FrameSample()
             for frame in self.source.frames():
                 sample.add(frame.grey)
-            self.boxes = find_text(sample.frames).with_given(self.given).blank
+            self.boxes = find_to_blank(sample.frames).with_given(self.given).blank
         for frame in self.source.frames():
             if not self.boxes:
                 yield frame

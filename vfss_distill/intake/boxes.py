@@ -1,4 +1,4 @@
-"""Rectangles of a film that hold text or furniture: made black, put together, written into records."""
+"""Rectangles of a film that hold text or furniture: made black, merged, written into records."""
 
 from __future__ import annotations
 
@@ -35,6 +35,15 @@ class Box:
     def area(self) -> int:
         return self.width * self.height
 
+    def holds(self, other: Box) -> bool:
+        """Does all of `other` lie within it?"""
+        return (
+            self.x <= other.x
+            and self.y <= other.y
+            and other.x + other.width <= self.x + self.width
+            and other.y + other.height <= self.y + self.height
+        )
+
     def mirrored(self, width: int) -> Box:
         """Where the box lies when the frame, `width` pixels wide, is mirrored."""
         return replace(self, x=width - self.x - self.width)
@@ -44,6 +53,11 @@ class Box:
         """Raises KeyError, TypeError or ValueError for anything else."""
         x, y, width, height = (int(data[name]) for name in ("x", "y", "width", "height"))
         return cls(x, y, width, height, str(data["reason"]))
+
+
+def is_text(box: Box) -> bool:
+    """Was it found as text?"""
+    return box.reason in _REASONS
 
 
 def blank_boxes(grey: NDArray[np.uint8], boxes: Sequence[Box]) -> None:

@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, VfssError
 from ..workspace import atomic_folder, is_temporary
-from .burned_in import BurnedIn, find_text
+from .burned_in import BurnedIn
 from .film_sample import FrameSample
 from .frame_store import WAITING_FILE, FrameStore
 from .labels import Labels, check_frames, read_mask
 from .repeats import RepeatCounter, frame_digest
 from .source import FrameSource, Interlaced, open_source
 from .study import StudyRecord, write_mask, write_record
+from .surroundings import find_to_blank
 from .view import decide, word_of
 
 Words = Callable[[str], None]
@@ -114,7 +115,7 @@ def _fill(
 
     def foresee(first: Sequence[NDArray[np.uint8]]) -> bool:
         """Will the frames be blanked or mirrored, as far as the first of them tell?"""
-        if draft.blanked or (draft.burned_in == "blanked" and find_text(first).blank):
+        if draft.blanked or (draft.burned_in == "blanked" and find_to_blank(first).blank):
             return True
         return decide(first, listed=listed, hint=source.info.view_hint).mirrored
 
@@ -129,14 +130,14 @@ def _fill(
             if frame.index % 50 == 0:
                 words(f"frame {frame.index}")
     check_frames(labels, len(times))
-    text = find_text(sample.frames)
+    found = find_to_blank(sample.frames)
     if draft.burned_in != "blanked":
-        text = BurnedIn(suspect=(*text.blank, *text.suspect))
-    text = text.with_given(draft.blanked)
+        found = BurnedIn(suspect=(*found.blank, *found.suspect))
+    found = found.with_given(draft.blanked)
     view = decide(sample.frames, listed=listed, hint=source.info.view_hint)
-    store.finish(text.blank, mirror=view.mirrored)
+    store.finish(found.blank, mirror=view.mirrored)
     if view.mirrored:
-        text = text.mirrored(width)
+        found = found.mirrored(width)
     for task, index, path in labels:
         mask = read_mask(path, (height, width))
         write_mask(folder, task, index, mask[:, ::-1] if view.mirrored else mask)
@@ -157,8 +158,8 @@ def _fill(
         repeats=repeats.repeats,
         repeated_frames=repeats.repeated,
         frame_digests=digests.decode(),
-        blanked=text.blank,
-        suspect=text.suspect,
+        blanked=found.blank,
+        suspect=found.suspect,
         view=view.view,
         facing=view.facing,
         mirrored=view.mirrored,

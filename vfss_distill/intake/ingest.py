@@ -37,6 +37,7 @@ from .patients import Owner, PatientTable, display, owner_of
 from .source import Found, SourceInfo, open_source, recording_name
 from .splits import Splits, facts_of, load_splits, lock_test, update_splits
 from .study import StudyRecord, list_studies
+from .surroundings import told as furniture_told
 from .view import ViewTable, means, notice
 
 Tick = Callable[[int, int, str], None]
@@ -157,7 +158,8 @@ class _Ingest:
                 case StudyRecord() as record:
                     self._report.studies.append(record)
                     told = notice(record.view, record.mirrored, record.view_by)
-                    for line in (*record.warnings, *([told] if told else [])):
+                    around = furniture_told(record.blanked)
+                    for line in (*record.warnings, *(line for line in (told, around) if line)):
                         warned.setdefault(line, []).append(self._inputs[number])
                 case Failure() as failure:
                     self._report.failed.append(failure)

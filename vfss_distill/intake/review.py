@@ -18,7 +18,7 @@ from ..errors import DataError
 from ..pages import page_environment
 from ..provenance import RESEARCH_USE_ONLY, provenance
 from ..workspace import Workspace, atomic_folder
-from .boxes import GIVEN, Box
+from .boxes import FURNITURE, GIVEN, INSET, Box
 from .study import Study, list_studies
 
 STUDIES_A_PAGE = 40
@@ -26,6 +26,8 @@ WHERE = {
     "empty": "outside the picture",
     "border": "over the picture, near its edge",
     "inside": "over the picture",
+    FURNITURE: "drawn around the X-ray picture",
+    INSET: "a second moving picture",
     GIVEN: "named in --blank-boxes",
 }
 _BRIGHTEST_OF = 24  # frames; text that shows only now and then is seen in none of the three

@@ -53,8 +53,8 @@ class StudyRecord:
     recording have changed since. `site`: pseudonym of the clinic, where `--patients` names one.
     `exam`: pseudonym shared by the recordings of one DICOM study. `acquisition`: technical facts of
     a DICOM header that name nobody, see dicom_acquisition.py.
-    `burned_in`: what was done with text found in the pictures: "blanked", "kept", or "" in records
-    of a version that did not look.
+    `burned_in`: what was done with text and furniture found in the pictures: "blanked", "kept", or
+    "" in records of a version that did not look.
     `blanked` boxes are black on all frames; `suspect` ones are untouched and may hold text.
     `view`: lateral or frontal. `facing`: where the patient looks in the recording, left or right;
     `mirrored`: frames, masks and boxes here are mirrored, so that the patient faces left. `view_by`

@@ -1,8 +1,4 @@
-"""Soft parts that move: the channel a bolus takes, tongue, palate, epiglottis, larynx, hyoid.
-
-What happens in the channel is a wish for the gap between its walls at each sample along it: loose
-where air stands, as wide as the bolus where that is, nothing where the wall squeezes.
-"""
+"""Soft parts that move, as outlines: around the channel, tongue, palate, larynx, hyoid."""
 
 from __future__ import annotations
 
@@ -10,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bones import JAW_PIVOT, NOD_PIVOT, posed
+from .channel import PER_KNOT, Channel, Walls, draw_knots
 from .curves import Points, below, ellipse, ribbon, rotation_about, smooth, smoothstep, turned
 from .placement import Placement
 from .throat import (
@@ -23,7 +20,6 @@ from .throat import (
     HYOID_BODY,
     HYOID_HORN,
     PYRIFORM,
-    RAISED_PALATE,
     THYROID,
     VALLECULA,
     Motion,
@@ -31,35 +27,16 @@ from .throat import (
 )
 from .timeline import Bolus, Floats, Timeline
 
-PER_KNOT = 8
-
 
 class SoftTissue:
     """The moving parts of one patient in one study."""
 
     def __init__(self, place: Placement, rng: np.random.Generator, volume_ml: float) -> None:
         patient = place.patient
-        self.place, self.patient, self.volume_ml = place, patient, volume_ml
+        self.place, self.patient = place, patient
         drop = patient.larynx_drop_mm
-        knots = CHANNEL.copy()
-        low = smoothstep((np.arange(len(knots)) - 7.0) / 3.5)
-        low[14:] = 1 - np.linspace(0.1, 1, len(knots) - 14)
-        knots[:, 1] += drop * low
-        knots[:, 3] += drop * low
-        wide = rng.normal(0, 1.2, len(knots)) * ((low > 0) & (np.arange(len(knots)) < 13))
-        knots[:, 0] -= np.clip(rng.normal(-1.0, 2.2) * (low > 0) * (low < 1.01), -4, 5) + 0.5 * wide
-        swollen = np.clip(rng.normal(0, 0.9), -1, 2.5) + 1.5 * patient.degeneration * rng.random()
-        knots[8:14, 2] -= swollen * 0.6
-        knots[:8, 1] += rng.normal(0, 1.2)
-        knots[8:13, 0] = np.minimum(knots[8:13, 0], knots[8:13, 2] - 3.4)
+        knots = draw_knots(patient, rng)
         self._base_shift = float((knots[9:11, 0] - CHANNEL[9:11, 0]).mean())
-        self.front = posed(patient, knots[:, 0:2], knots[:, 4])
-        self.back = posed(patient, knots[:, 2:4], np.minimum(knots[:, 4] + 0.0, 1))
-        # The wall stays before the spine, whatever the head does.
-        self.back[8:, 0] = knots[8:, 2]
-        self.share_head, self.share_jaw = knots[:, 4], knots[:, 5]
-        self.share_hyoid, self.share_larynx = knots[:, 6], knots[:, 7]
-        self.samples = np.arange((len(knots) - 1) * PER_KNOT + 1) / PER_KNOT
         size = patient.larynx_size
         pivot = np.array([-14.0, 20.0])
         self._larynx_scale = lambda p: (p - pivot) * (size, 0.5 + 0.5 * size) + pivot + (0, drop)
@@ -73,10 +50,7 @@ class SoftTissue:
         self.leaf = rng.normal(1.0, 0.1), rng.normal(0, 6)
         self.velum_size = rng.normal(1.0, 0.08)
         self.velum_drop = rng.normal(0, 2.0)
-        self.wall_ratio = rng.uniform(0.68, 0.85)
-        patchy = 0.65 + 0.35 * np.sin(self.samples * rng.uniform(2, 5) + rng.uniform(0, 6.3))
-        ends = smoothstep((self.samples - 2.5) / 1.5) * smoothstep((13.4 - self.samples) / 0.8)
-        self._film_mm = 0.85 * patchy * ends
+        self.channel = Channel(patient, knots, rng, volume_ml)
         self._nod = place.px(NOD_PIVOT)[0]
         self._joint = place.px(posed(patient, JAW_PIVOT))[0]
         self.px_per_mm = place.px_per_mm
@@ -113,14 +87,8 @@ class SoftTissue:
         hyoid = np.array([-line.hyoid_forward[i], -line.hyoid_up[i]])
         larynx = np.array([-line.larynx_forward[i], -line.larynx_up[i]])
         self._bones(throat, hyoid, larynx, motion)
-        front, back, rest = self._walls(line, i, hyoid, larynx)
-        gap, filled, leads = self._gaps(line, i, rest)
-        lower, upper = self._apply(front, back, rest, gap)
-        self._channel_outlines(throat, line, i, lower, upper, gap, filled, motion)
-        throat.bolus_heads = [
-            None if lead is None else self._middle(lower, upper, lead, motion) for lead in leads
-        ]
-        self._palate(throat, line, i, upper, motion)
+        self._around(throat, line, i, self.channel.walls(line, i, hyoid, larynx), motion)
+        self._palate(throat, line, i, motion)
         self._larynx(throat, line, i, hyoid, larynx, motion)
         return throat
 
@@ -145,111 +113,16 @@ class SoftTissue:
             for part in (CRICOID, CRICOID_FRONT, ARYTENOID)
         ]
 
-    def _walls(
-        self, line: Timeline, i: int, hyoid: Points, larynx: Points
-    ) -> tuple[Points, Points, Floats]:
-        """Both walls sampled along the channel, and the gap between them, before any wish."""
-        front = self.front + self.share_hyoid[:, None] * hyoid * 0.9 * (1, 0.5)
-        front = front + self.share_larynx[:, None] * larynx * (0.35, 1)
-        front[:8, 1] += line.tongue[i] * np.exp(-((np.arange(8) - 4) ** 2) / 6)
-        back = self.back + self.share_larynx[:, None] * larynx * (0, 0.75)
-        lift = line.velum[i]
-        raised = posed(self.patient, RAISED_PALATE, (1, 1, 0.6, 0))
-        back[5:9] += lift * (raised - back[5:9])
-        a = smooth(front, per_segment=PER_KNOT, closed=False)
-        b = smooth(back, per_segment=PER_KNOT, closed=False)
-        return a, b, np.linalg.norm(b - a, axis=1)
-
-    def _gaps(
-        self, line: Timeline, i: int, rest: Floats
-    ) -> tuple[Floats, Floats, list[int | None]]:
-        """Wished gap and the part of it that barium fills, in millimetres, at each sample.
-
-        Third: the foremost sample of each bolus.
-        """
-        s = self.samples
-        oral = smoothstep((FAUCES - s) / 1.2)
-        gut = smoothstep((s - 13.3) / 0.7)
-        loose = 0.9 + 0.5 * abs(line.tongue[i])
-        base = oral * np.minimum(rest, loose) + (1 - oral) * rest * (1 - gut)
-        wave = line.wave[i]
-        shut = smoothstep((wave - s) / 1.7 + 0.85) * (1 - oral) * min(line.squeeze[i], 1.0)
-        base = base * (1 - shut)
-        filled = np.zeros_like(base)
-        leads: list[int | None] = []
-        for bolus in line.boluses:
-            part = self._filling(line, i, rest, bolus)
-            there = np.flatnonzero(part > 0.5)
-            leads.append(int(there[-1]) if len(there) else None)
-            filled = np.maximum(filled, part)
-        return np.maximum(base, filled), filled, leads
-
-    def _filling(self, line: Timeline, i: int, rest: Floats, bolus: Bolus) -> Floats:
-        """Width of one bolus at each sample."""
-        s = self.samples
-        head, tail, gain = bolus.head[i], bolus.tail[i], bolus.gain[i]
-        if gain < 0.05 or head - tail < 0.15 or tail > 18.5:
-            return np.zeros_like(s)
-        room = self._room(line, i, rest, bolus.share) * gain
-        blunt = 1.5 if head < 6 else 1.1
-        # Round at the head; the tail is drawn out, but round while it lies in the mouth.
-        thin = smoothstep((s - tail) / 1.7)
-        thin = thin if tail > 4 else np.sqrt(thin)
-        width: Floats = room * thin * np.sqrt(smoothstep((head - s) / blunt))
-        return width
-
-    def _room(self, line: Timeline, i: int, rest: Floats, share: float) -> Floats:
-        """How far the walls part for a bolus that fills them."""
-        s, volume = self.samples, self.volume_ml * share
-        mouth = (2.2 + 2.6 * volume**0.5) * np.exp(-(((s - 3.4) / 2.2) ** 2)) + 1.5
-        throat = rest * (0.55 + 0.45 * min(volume / 8, 1.0))
-        sphincter = line.ues_mm[i] * np.ones_like(s)
-        # The hypopharynx is drawn open with the sphincter: one column, no waist above it.
-        throat = np.maximum(throat, 0.85 * sphincter * smoothstep((s - 10.6) / 1.6))
-        gut = np.minimum(5.0 + 0.45 * volume, 12.0) * min(1.0, line.ues_mm.max() / 4)
-        room = mouth + smoothstep((s - 5.5) / 2) * (throat - mouth)
-        below_ues = sphincter + smoothstep((s - 14.6) / 1.2) * (gut - sphincter)
-        result: Floats = room + smoothstep((s - 13.1) / 0.9) * (below_ues - room)
-        return result
-
-    def _apply(self, a: Points, b: Points, rest: Floats, gap: Floats) -> tuple[Points, Points]:
-        tangent = np.gradient((a + b) / 2, axis=0)
-        tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
-        across = np.column_stack([-tangent[:, 1], tangent[:, 0]]) * -1
-        chord = b - a
-        wide = smoothstep((rest[:, None] - 1.0) / 3.0)
-        across = across + wide * (chord / np.maximum(rest, 0.1)[:, None] - across)
-        delta = (rest - gap)[:, None]
-        s = self.samples[:, None]
-        ratio = 1 + smoothstep((s - 6.5) / 1.5) * (self.wall_ratio - 1)
-        return a + across * delta * ratio, b - across * delta * (1 - ratio)
-
     # ── outlines from the walls ──────────────────────────────────────────────────────────────
 
-    def _middle(self, lower: Points, upper: Points, sample: int, motion: Motion) -> Points:
-        """The pixel in the middle of the channel at one sample."""
-        head, jaw = self._shares()
-        at = slice(sample, sample + 1)
-        low = self._px(lower[at], motion, head[at], jaw[at])
-        middle: Points = (low + self._px(upper[at], motion, head[at]))[0] / 2
-        return middle
-
-    def _shares(self) -> tuple[Floats, Floats]:
-        s = self.samples
-        knots = np.arange(len(CHANNEL))
-        return np.interp(s, knots, self.share_head), np.interp(s, knots, self.share_jaw)
-
-    def _channel_outlines(
-        self, throat: Throat, line: Timeline, i: int, lower: Points, upper: Points,
-        gap: Floats, filled: Floats, motion: Motion,
-    ) -> None:  # fmt: skip
-        s = self.samples
-        head, jaw = self._shares()
-        low = self._px(lower, motion, head, jaw)
-        up = self._px(upper, motion, head)
+    def _around(self, throat: Throat, line: Timeline, i: int, walls: Walls, motion: Motion) -> None:
+        s = self.channel.samples
+        low = self._px(walls.lower, motion, self.channel.head, self.channel.jaw)
+        up = self._px(walls.upper, motion, self.channel.head)
+        throat.bolus_heads = [None if k is None else (low[k] + up[k]) / 2 for k in walls.leads]
         lumen = (s >= FAUCES) & (s <= 14.0)
         # What is squeezed shut is no lumen; slivers of a pixel are nobody's label.
-        for part in _runs(lumen & (gap > 0.7)):
+        for part in _runs(lumen & (walls.gap > 0.7)):
             throat.pharynx.append(np.concatenate([low[part], up[part][::-1]]))
         oral = s <= FAUCES
         throat.mouth_air.append(np.concatenate([low[oral], up[oral][::-1]]))
@@ -259,29 +132,26 @@ class SoftTissue:
         pad = np.array([1.5 * self.px_per_mm * self.hand, 0.0])
         throat.ues.append(np.concatenate([low[near] - pad, up[near][::-1] + pad]))
         wall = (s >= 8.0) & (s <= 13.6)
-        spine = self._px(np.column_stack([np.full(wall.sum(), -8.6), upper[wall, 1]]), motion)
-        throat.posterior_wall.append(np.concatenate([up[wall], spine[::-1]]))
-        self._tongue(throat, lower, motion, head, jaw)
-        self._barium(throat, line, i, low, up, gap, filled)
+        spine = np.column_stack([np.full(wall.sum(), -8.6), walls.upper[wall, 1]])
+        behind = self._px(spine, motion)
+        throat.posterior_wall.append(np.concatenate([up[wall], behind[::-1]]))
+        self._tongue(throat, low, motion)
+        self._barium(throat, line, i, walls, low, up)
         self._pockets(throat, line, i, motion)
 
-    def _tongue(
-        self, throat: Throat, lower: Points, motion: Motion, head: Floats, jaw: Floats
-    ) -> None:
-        s = self.samples
+    def _tongue(self, throat: Throat, low: Points, motion: Motion) -> None:
+        s = self.channel.samples
         top = (s >= 1.0) & (s <= 10.2)
         floor = np.array([(-36.0, 1.0), (-52, -7), (-72, -10), (-94, -14), (-101, -26)])
         weight = np.array([0.0, 0.4, 0.8, 1.0, 1.0])
         floor[0] += self.hyoid_shift
         under = self._px(posed(self.patient, floor, weight), motion, weight, weight)
-        throat.tongue.append(
-            np.concatenate([self._px(lower[top], motion, head[top], jaw[top]), under])
-        )
+        throat.tongue.append(np.concatenate([low[top], under]))
 
     def _barium(
-        self, throat: Throat, line: Timeline, i: int, low: Points, up: Points,
-        gap: Floats, filled: Floats,
-    ) -> None:  # fmt: skip
+        self, throat: Throat, line: Timeline, i: int, walls: Walls, low: Points, up: Points
+    ) -> None:
+        gap, filled = walls.gap, walls.filled
         share = np.clip(filled / np.maximum(gap, 1e-3), 0, 1)
         surface = low + share[:, None] * (up - low)
         there = filled > 0.5
@@ -291,7 +161,7 @@ class SoftTissue:
             self._bubbles(throat, bolus, i, low, surface, filled)
         if line.mouth[i] > 0.02:
             # The tongue lies against the palate: what is left there has sunk into its hollow.
-            deep = line.mouth[i] * 4 * np.exp(-(((self.samples - 4.6) / 1.3) ** 2))
+            deep = line.mouth[i] * 4 * np.exp(-(((self.channel.samples - 4.6) / 1.3) ** 2))
             wet = deep > 1.0  # less is a film
             into = low - (deep / np.maximum(gap, 1e-3))[:, None] * (up - low)
             if wet.sum() > 2:
@@ -301,9 +171,9 @@ class SoftTissue:
 
     def _film(self, throat: Throat, low: Points, up: Points, gap: Floats, dense: float) -> None:
         """A coat on both walls, no thicker than leaves air between them."""
-        thick = self._film_mm * (0.35 + 0.65 * dense)
+        thick = self.channel.film_mm * (0.35 + 0.65 * dense)
         share = np.minimum(thick / np.maximum(gap, 1e-3), 0.4)[:, None]
-        coated = self._film_mm > 0.1
+        coated = self.channel.film_mm > 0.1
         for wall, other in ((low, up), (up, low)):
             inner = wall + share * (other - wall)
             throat.film.append(np.concatenate([wall[coated], inner[coated][::-1]]))
@@ -346,9 +216,7 @@ class SoftTissue:
 
     # ── palate and larynx ────────────────────────────────────────────────────────────────────
 
-    def _palate(
-        self, throat: Throat, line: Timeline, i: int, upper: Points, motion: Motion
-    ) -> None:
+    def _palate(self, throat: Throat, line: Timeline, i: int, motion: Motion) -> None:
         lift = line.velum[i]
         hang = np.array([(-48.0, -61), (-40, -55), (-34.5, -46), (-32, -36 + self.velum_drop)])
         raise_ = np.array([(-48.0, -61), (-36, -61), (-25, -58.5), (-18.5, -48)])

@@ -1,0 +1,189 @@
+"""`vfss distill` on full disks, damaged caches and numbers that are none: nothing is lost."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from conftest import Cli
+from distill_lab import run, same, tiny_lab
+from tiny_teachers import dino_state
+from vfss_distill.distill import losses
+from vfss_distill.distill.journal import Metrics, read_metrics
+from vfss_distill.distill.packing import checksum
+from vfss_distill.errors import ModelError, StorageError
+from vfss_distill.workspace import Workspace
+
+
+@pytest.fixture(autouse=True)
+def _same_threads() -> Any:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Workspace:
+    return tiny_lab(tmp_path)
+
+
+def test_cache_is_reused_and_damaged_shards_are_recomputed(lab: Workspace) -> None:
+    said: list[str] = []
+    run(lab, teachers=("raddino",), say=said.append)
+    assert any("18 frames of 3 studies to compute" in line for line in said)
+    (folder,) = lab.cache.glob("raddino-*")
+    shards = sorted(folder.glob("*.safetensors"))
+    times = {path: path.stat().st_mtime_ns for path in shards}
+    features = load_file(shards[0])["features"].clone()  # the file itself will be damaged
+    assert features.dtype == torch.float16
+    assert features.shape == (6, 64, 8, 8)
+    assert json.loads((folder / "index.json").read_text())["teacher"] == "raddino"
+
+    shards[0].write_bytes(shards[0].read_bytes()[:-100])
+    save_file(load_file(shards[1]), shards[1], metadata={"recipe": "of other weights"})
+    said.clear()
+    run(lab, teachers=("raddino",), say=said.append)
+    text = "\n".join(said)
+    assert f"{shards[0].stem} are damaged" in text
+    assert f"{shards[1].stem} are of other weights" in text
+    assert "12 frames of 2 studies to compute" in text
+    assert shards[2].stat().st_mtime_ns == times[shards[2]]
+    assert torch.equal(load_file(shards[0])["features"], features)
+
+
+def test_other_weights_have_another_cache(lab: Workspace) -> None:
+    run(lab, teachers=("raddino",))
+    save_file(dino_state(seed=9), lab.weights / "rad-dino" / "model.safetensors")
+    run(lab, teachers=("raddino",))
+    assert len(list(lab.cache.glob("raddino-*"))) == 2
+
+
+def test_a_disk_too_small_is_said_before_the_first_frame(
+    lab: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vfss_distill.distill.cache.free_bytes", lambda _: 1000)
+    with pytest.raises(Exception, match="unlabelled_every") as caught:
+        run(lab, teachers=("raddino",))
+    assert getattr(caught.value, "exit_code", None) == 6
+    assert not list(lab.cache.glob("raddino-*"))
+
+
+def test_features_that_are_no_numbers_name_study_and_frame(
+    lab: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vfss_distill.models.teachers.base import Teacher
+
+    honest = Teacher.features
+    calls = []
+
+    def broken(self: Teacher, frames: torch.Tensor) -> torch.Tensor:
+        maps = honest(self, frames)
+        calls.append(len(frames))
+        if len(calls) == 4:  # fingerprint; pa 0-3, 4-5; pb 0-3
+            maps[2] = float("nan")
+        return maps
+
+    monkeypatch.setattr(Teacher, "features", broken)
+    with pytest.raises(ModelError, match=r"study pb-\w+, frame 2"):
+        run(lab, teachers=("medsam",))
+
+
+def test_a_loss_that_is_no_number_keeps_the_last_checkpoint(
+    lab: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vfss_distill.distill import loop
+
+    honest, calls = losses.task_loss, []
+
+    def broken(*arguments: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return honest(*arguments) * (float("nan") if len(calls) == 4 else 1)
+
+    monkeypatch.setattr(loop, "task_loss", broken)
+    with pytest.raises(ModelError, match=r"step 3 \(study p\w-\w+, frame \d"):
+        run(lab, run_name="nan")
+    state = json.loads((lab.runs / "nan" / "last.ckpt" / "state.json").read_text())
+    assert state["step"] == 2
+
+
+def fill_disk_at(monkeypatch: pytest.MonkeyPatch, part: str, count: int) -> None:
+    """The `count`-th write to a file with `part` in its name finds the disk full, half way."""
+    real, seen = Path.write_bytes, []
+
+    def write(self: Path, data: bytes) -> int:
+        seen.extend([self] if part in self.name else [])
+        if part in self.name and len(seen) == count:
+            real(self, data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device", str(self))
+        return real(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", write)
+
+
+def test_a_full_disk_loses_nothing(lab: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        fill_disk_at(patch, "pb-", 1)
+        with pytest.raises(StorageError, match="disk is full"):
+            run(lab, teachers=("raddino",))
+    assert not list(lab.runs.iterdir())
+    (folder,) = lab.cache.glob("raddino-*")
+    assert sorted(path.name[:2] for path in folder.iterdir()) == ["cl", "in", "pa"]
+
+    said: list[str] = []
+    whole = run(lab, teachers=("raddino",), run_name="whole", say=said.append)
+    assert any("12 frames of 2 studies to compute" in line for line in said)
+    with monkeypatch.context() as patch:
+        fill_disk_at(patch, "heads.safetensors", 2)
+        with pytest.raises(StorageError, match="disk is full"):
+            run(lab, teachers=("raddino",), run_name="full")
+    full = lab.runs / "full"
+    assert json.loads((full / "last.ckpt" / "state.json").read_text())["step"] == 2
+    assert not [path for path in full.iterdir() if path.name.startswith(".partial")]
+    # Its settings were written before some of today's existed.
+    stored = yaml.safe_load((full / "config.yaml").read_text())
+    for newer in ("mask_weight", "affinity_weight", "anchors", "drop_probability"):
+        del stored[newer]
+    (full / "config.yaml").write_text(yaml.safe_dump(stored))
+    assert same(whole, run(lab, teachers=("raddino",), resume=full))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_under_the_metrics(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with pytest.raises(StorageError, match="disk is full"), Metrics(path, 0) as metrics:
+        metrics.stream = Path("/dev/full").open("w", buffering=1)  # noqa: SIM115
+        metrics.write({"step": 0})
+    path.write_text('{"step": 0}\n{"step": 1, "align": {"medsam": 0.5}')  # cut off in a line
+    assert [line["step"] for line in read_metrics(path)] == [0]
+
+
+def test_cached_features_that_are_no_numbers_name_study_and_frame(lab: Workspace) -> None:
+    run(lab, teachers=("raddino",))
+    shard = next(lab.cache.glob("raddino-*/pb-*.safetensors"))
+    with safe_open(shard, framework="pt") as file:
+        header = dict(file.metadata())
+    tensors = {name: tensor.clone() for name, tensor in load_file(shard).items()}
+    tensors["features"][3, 0, 0, 0] = float("nan")
+    save_file(tensors, shard, metadata={**header, "sha256": checksum(tensors)})
+    with pytest.raises(ModelError, match=rf"raddino .* study {shard.stem}, frame 3") as caught:
+        run(lab, teachers=("raddino",))
+    assert "vfss cache prune --teacher raddino" in str(caught.value)
+
+
+def test_teacher_weights_that_match_in_part_are_refused(cli: Cli, lab: Workspace) -> None:
+    whole = dino_state()
+    for spoil in ("encoder.layer.1.norm1.weight", "layernorm.bias"):
+        part = {name: tensor for name, tensor in whole.items() if name != spoil}
+        save_file(part, lab.weights / "rad-dino" / "model.safetensors")
+        done = cli("distill", "--teachers", "raddino", cwd=lab.root)
+        assert done.exit_code == 5
+        assert "1 missing" in done.stderr
+    assert not list(lab.runs.iterdir())

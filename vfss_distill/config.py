@@ -58,8 +58,8 @@ class DistillConfig(_Strict):
     frame look alike to a self-supervised encoder. `embedding_weight`: the one embedding of a frame
     an image-text encoder gives. `anchor_weight`: how near it is to each text of `anchors`.
 
-    `init`: weights the student's trunk starts from: `imagenet` (of a package that is installed), or
-    a file of timm's weights of that trunk, relative to the workspace.
+    `init`: weights the student starts from: `imagenet` (of a package that is installed), or a file
+    relative to the workspace: timm's weights of its trunk, or another student.
 
     `tensorboard` writes event files beside metrics.jsonl. `cache_numbers`: kind of number in which
     features are cached; `int8` halves the space and says what it loses.

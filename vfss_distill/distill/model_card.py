@@ -86,9 +86,8 @@ def _start(start: Mapping[str, str]) -> list[str]:
     if not start:
         return []
     licence = f", licence {start['licence']}" if start["licence"] else ""
-    return [
-        f"- The encoder started from `{start['source']}`{licence}, sha256 `{start['sha256'][:16]}`."
-    ]
+    filled = start["filled"].replace("the ", "The ")
+    return [f"- {filled} started from `{start['source']}`{licence}, sha256 `{start['sha256'][:16]}`."]
 
 
 def _simulated(simulated: str) -> list[str]:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 GIVEN = "given"
 FURNITURE = "furniture"
 INSET = "inset"
-_REASONS = ("inside", "border", "empty")
+_TEXT = ("inside", "border", "empty")
+_REASONS = (*_TEXT, FURNITURE, INSET, GIVEN)
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Box:
 
 def is_text(box: Box) -> bool:
     """Was it found as text?"""
-    return box.reason in _REASONS
+    return box.reason in _TEXT
 
 
 def blank_boxes(grey: NDArray[np.uint8], boxes: Sequence[Box]) -> None:

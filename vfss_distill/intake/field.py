@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .boxes import INSET, Box
+from .boxes import FURNITURE, INSET, Box
 from .film_sample import Grey
 
 Mask = NDArray[np.bool_]
@@ -41,6 +41,7 @@ _LEAST_CONTENT = 0.004  # of the frame
 _STRAIGHT = 0.85  # of a border
 _SOME_FRAMES = 8  # tell what stands still
 _INSET_FRAME, _INSET_FIELD = 0.004, 0.6  # least share of the frame, most of the field
+_GROUND = 5  # grey levels
 _INSET_FILL = 0.92  # of its rectangle
 
 
@@ -56,17 +57,17 @@ class Maps(NamedTuple):
 
 
 class Field(NamedTuple):
-    """`grainy`: its pixels as far as they twinkle; `insets`: other moving pictures."""
+    """`grainy`: its pixels as far as they twinkle; `others`: boxes of what moves elsewhere, second
+    pictures and parts of a viewer."""
 
     grainy: Mask
-    insets: tuple[Box, ...]
+    others: tuple[Box, ...]
 
 
 def maps_of(frames: Sequence[Grey]) -> Maps | None:
-    """`frames`: a sample of one film, uint8 (H, W) each. None where all of it twinkles, or too few
-    frames differ."""
+    """`frames`: a sample of one film, uint8 (H, W) each. None where too few frames differ."""
     share = twinkle(frames)
-    if share is None or (share < _LIVE).mean() < 2 * SPECK:
+    if share is None:
         return None
     some = [frames[i] for i in np.linspace(0, len(frames) - 1, _SOME_FRAMES).astype(int)]
     top, bottom = some[0].copy(), some[0].copy()
@@ -136,20 +137,49 @@ def find_field(maps: Maps, text: Sequence[Box]) -> Field | None:
         return None
     main = max(pieces, key=lambda index: int(areas[index]))
     grainy = ids == main
-    insets: list[Box] = []
+    others: list[Box] = []
     if np.median(maps.share[::2, ::2][grainy[::2, ::2]]) < _GRAIN:
         return None
     field, written = grainy.copy(), mask_of(text, live.shape)
+    grounds = _on_grounds(maps, field) if len(pieces) > 1 else []
     for index in pieces:
-        if index == main or written[ids == index].mean() >= 0.6:
-            continue
         piece = _Piece(ids, index, _place(stats[index]), int(areas[index]))
-        picture = _as_picture(maps, piece, field)
-        if picture is None and not _on_a_bar(maps, piece, field):
-            grainy |= ids == index
-        elif picture is not None:
-            insets.append(picture)
-    return Field(grainy, tuple(insets))
+        window = piece.window
+        own = ids[window] == index
+        if index == main or written[window][own].mean() >= 0.6:
+            continue
+        picture = _as_picture(piece, field, grounds)
+        if picture is not None:
+            others.append(picture)
+        elif _on_a_bar(maps, piece, field):
+            others.append(Box(*piece.place, FURNITURE))
+        else:
+            grainy[window] |= own
+    return Field(grainy, tuple(dict.fromkeys(others)))
+
+
+class _Ground(NamedTuple):
+    """Connected pieces of what differs from one flat grey, clear of the field, and OpenCV's
+    statistics of them."""
+
+    ids: NDArray[np.int32]
+    stats: NDArray[np.int32]
+
+
+def _on_grounds(maps: Maps, field: Mask) -> list[_Ground]:
+    """Pieces on the two commonest greys of what stands still around the field."""
+    size = 2 * grain_size(field.shape) + 1
+    clear = cv2.dilate(field.view(np.uint8), np.ones((size, size), np.uint8)) == 0
+    still = maps.mean[clear & ~maps.live]
+    counts = np.bincount(np.rint(still).astype(np.intp), minlength=256)
+    result: list[_Ground] = []
+    while counts.any() and len(result) < 2:
+        level = int(counts.argmax())
+        counts[max(0, level - 2 * _GROUND) : level + 2 * _GROUND + 1] = 0
+        drawn = clear & (maps.live | (np.abs(maps.mean - np.float32(level)) > _GROUND))
+        found = cv2.connectedComponentsWithStats(drawn.view(np.uint8), connectivity=4)
+        result.append(_Ground(found[1], found[2]))
+    return result
 
 
 class _Piece(NamedTuple):
@@ -159,6 +189,11 @@ class _Piece(NamedTuple):
     number: int
     place: Rectangle
     area: int
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of its bounding box."""
+        return window_around(self.place, 0, self.ids.shape)
 
 
 def _on_a_bar(maps: Maps, piece: _Piece, field: Mask) -> bool:
@@ -178,43 +213,33 @@ def _on_a_bar(maps: Maps, piece: _Piece, field: Mask) -> bool:
     return MIDDLE_GREYS[0] <= level <= MIDDLE_GREYS[1] and flat >= 0.6
 
 
-def _as_picture(maps: Maps, piece: _Piece, field: Mask) -> Box | None:
+def _as_picture(piece: _Piece, field: Mask, grounds: Sequence[_Ground]) -> Box | None:
     """The box of a second moving picture: a rectangle, with what stands still in it, on a flat
     ground and clear of the field. A piece of the field is none."""
-    x, y, width, height = piece.place
-    if piece.area > _INSET_FIELD * np.count_nonzero(field):
+    most = _INSET_FIELD * np.count_nonzero(field)
+    if piece.area > most:
         return None
-    if width * height < _INSET_FRAME * field.size or not 0.25 <= width / height <= 4:
-        return None
-    side = grain_size(field.shape)
-    clear = cv2.dilate(field.view(np.uint8), np.ones((2 * side + 1, 2 * side + 1), np.uint8)) == 0
-    window = window_around(piece.place, 2 * side, field.shape)
-    ring = clear[window] & ~maps.live[window] & (piece.ids[window] != piece.number)
-    if not ring.any():
-        return None
-    ground = float(np.median(maps.mean[window][ring]))
-    drawn = clear & (maps.live | (np.abs(maps.mean - ground) > 12))
-    _, ids, stats, _ = cv2.connectedComponentsWithStats(drawn.view(np.uint8), connectivity=4)
-    own = ids[piece.ids == piece.number]
-    own = own[own > 0]
-    if not own.size:
-        return None
-    index = int(np.bincount(own).argmax())
-    place = _place(stats[index])
-    x, y, width, height = place
-    outlines, _ = cv2.findContours(
-        (ids[y : y + height, x : x + width] == index).astype(np.uint8),
-        cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE,
-    )  # fmt: skip
-    filled = max(cv2.contourArea(outline) for outline in outlines)
-    if (
-        filled < _INSET_FILL * (width - 1) * (height - 1)
-        or field[y : y + height, x : x + width].any()
-    ):
-        return None
-    if width * height > _INSET_FIELD * np.count_nonzero(field):
-        return None
-    return Box(x, y, width, height, INSET)
+    own = piece.ids[piece.window] == piece.number
+    for ids, stats in grounds:
+        index = int(np.bincount(ids[piece.window][own]).argmax())
+        place = _place(stats[index])
+        width, height = place[2:]
+        if index == 0 or not _INSET_FRAME * field.size <= width * height <= most:
+            continue
+        window = window_around(place, 0, field.shape)
+        if not 0.25 <= width / height <= 4 or field[window].any():
+            continue
+        if _filled(ids[window] == index) >= _INSET_FILL * width * height:
+            return Box(*place, INSET)
+    return None
+
+
+def _filled(piece: Mask) -> float:
+    """Pixels within the outline of a connected piece."""
+    outlines, _ = cv2.findContours(piece.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    drawn = np.zeros(piece.shape, np.uint8)
+    cv2.drawContours(drawn, outlines, -1, 1, cv2.FILLED)
+    return float(np.count_nonzero(drawn))
 
 
 def is_frayed(maps: Maps, hull: Mask) -> bool:
@@ -244,7 +269,7 @@ def content_of(maps: Maps, grainy: Mask, *, frayed: bool) -> Mask:
     for index in np.flatnonzero(touching[1:]) + 1:
         if stats[index, cv2.CC_STAT_AREA] >= _LEAST_CONTENT * grainy.size:
             rows, columns = np.nonzero((ids == index) & near)
-            own[index] = _straight(rows, columns, side) < 0.85
+            own[index] = _straight(rows, columns, side) < _STRAIGHT
     result: Mask = own[ids]
     return result
 
@@ -258,8 +283,9 @@ def _straight(rows: NDArray[np.intp], columns: NDArray[np.intp], side: int) -> f
             left = places[~taken]
             if not left.size:
                 break
-            counts = np.convolve(np.bincount(left), np.ones(2 * side + 1), "same")
-            taken |= np.abs(places - int(counts.argmax())) <= side
+            counts = np.bincount(left, minlength=2 * side + 1)
+            fullest = int(np.convolve(counts, np.ones(2 * side + 1), "same").argmax())
+            taken |= np.abs(places - fullest) <= side
     return float(taken.mean())
 
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .boxes import FURNITURE, INSET, Box
+from .boxes import FURNITURE, INSET, Box, boxes_outside
 from .burned_in import BurnedIn, find_text
 from .field import (
     DRAWN,
@@ -28,9 +28,11 @@ from .field import (
     is_frayed,
     is_sure,
     maps_of,
+    mask_of,
     window_around,
 )
 from .film_sample import Grey
+from .inset import find_corners
 
 _SMALLEST = 64  # pixels; of a smaller frame nothing is told
 _FEWEST_DRAWN = 12  # pixels
@@ -44,10 +46,10 @@ def find_to_blank(frames: Sequence[Grey]) -> BurnedIn:
     text = find_text(frames)
     around = find_surroundings(frames, text.blank)
     blank, suspect = (
-        tuple(box for box in some if not any(one.holds(box) for one in around))
+        tuple(box for box in some if not any(one.holds(box) for one in around.blank))
         for some in (text.blank, text.suspect)
     )
-    return BurnedIn((*around, *blank), suspect)
+    return BurnedIn((*around.blank, *blank), (*around.suspect, *suspect))
 
 
 def told(blanked: Sequence[Box]) -> str:
@@ -61,23 +63,35 @@ def told(blanked: Sequence[Box]) -> str:
     return f"made black: {named}" if named else ""
 
 
-def find_surroundings(frames: Sequence[Grey], text: Sequence[Box] = ()) -> tuple[Box, ...]:
-    """Boxes of what is drawn around the X-ray field; none when in doubt. `text`: boxes that are
-    blanked anyway."""
+def find_surroundings(frames: Sequence[Grey], text: Sequence[Box] = ()) -> BurnedIn:
+    """What is drawn around the X-ray field; nothing when in doubt. Suspect: pictures that lie over
+    the field. `text`: boxes that are blanked anyway."""
     if not frames or min(frames[0].shape) < _SMALLEST:
-        return ()
+        return BurnedIn()
     maps = maps_of(frames)
-    field = None if maps is None else find_field(maps, text)
-    if maps is None or field is None:
+    if maps is None:
+        return BurnedIn()
+    blank = _around_field(maps, text)
+    over = find_corners(maps.mean, maps.live)
+    return BurnedIn(blank, tuple(boxes_outside(over, [*blank, *text])))
+
+
+def _around_field(maps: Maps, text: Sequence[Box]) -> tuple[Box, ...]:
+    if (~maps.live).mean() < 2 * SPECK:
+        return ()
+    field = find_field(maps, text)
+    if field is None:
         return ()
     hull = hull_of(field.grainy)
     frayed = is_frayed(maps, hull)
-    if not field.insets and not any(_drawn_beside(maps, hull, frayed=frayed)):
+    written = mask_of(text, hull.shape)
+    if not field.others and not any(_drawn_beside(maps, hull, written, frayed=frayed)):
         return ()
     hull = hull_of(field.grainy | content_of(maps, field.grainy, frayed=frayed))
-    if not is_sure(maps, hull, (*text, *field.insets)):
+    if not is_sure(maps, hull, (*text, *field.others)):
         return ()
-    return (*_drawn_beside(maps, hull, frayed=frayed), *field.insets)
+    insets = [box for box in field.others if box.reason == INSET and not hull[box.window].any()]
+    return (*_drawn_beside(maps, hull, written, frayed=frayed), *insets)
 
 
 def _kept(maps: Maps, hull: Mask, *, frayed: bool) -> Rectangle:
@@ -112,19 +126,20 @@ def _bar_lines(grey: NDArray[np.float32], live: Mask, start: int) -> int:
     return len(alike) if alike.all() else int(np.argmin(alike))
 
 
-def _drawn_beside(maps: Maps, hull: Mask, *, frayed: bool) -> Iterator[Box]:
+def _drawn_beside(maps: Maps, hull: Mask, written: Mask, *, frayed: bool) -> Iterator[Box]:
     """What is drawn above, below, left and right of the kept rectangle, in the corners of the
     frame, and in those of the rectangle."""
     kept = _kept(maps, hull, frayed=frayed)
     x, y, width, height = kept
     tall, wide = hull.shape
     right, lower = x + width, y + height
-    top, bottom = maps.top[:, x:right], maps.bottom[:, x:right]
-    upper = _deepest(top[:y], bottom[:y], hull.shape)
-    under = _deepest(top[lower:][::-1], bottom[lower:][::-1], hull.shape)
-    top, bottom = maps.top[y:lower].T, maps.bottom[y:lower].T
-    before = _deepest(top[:x], bottom[:x], hull.shape)
-    behind = _deepest(top[right:][::-1], bottom[right:][::-1], hull.shape)
+    near = max(4, round(0.015 * min(hull.shape)))  # pixels; a codec's traces of the field itself
+    top, bottom, text = maps.top[:, x:right], maps.bottom[:, x:right], written[:, x:right]
+    upper = _deepest(top[:y], bottom[:y], text[:y], near)
+    under = _deepest(top[lower:][::-1], bottom[lower:][::-1], text[lower:][::-1], near)
+    top, bottom, text = maps.top[y:lower].T, maps.bottom[y:lower].T, written[y:lower].T
+    before = _deepest(top[:x], bottom[:x], text[:x], near)
+    behind = _deepest(top[right:][::-1], bottom[right:][::-1], text[right:][::-1], near)
     sides = [
         Box(0, 0, wide, upper, FURNITURE),
         Box(0, tall - under, wide, under, FURNITURE),
@@ -142,7 +157,8 @@ def _drawn_beside(maps: Maps, hull: Mask, *, frayed: bool) -> Iterator[Box]:
 
 
 def _drawn(top: Grey, bottom: Grey, ground: float) -> Mask:
-    drawn: Mask = (top > ground + DRAWN) | (bottom < ground - DRAWN)
+    high, low = min(int(ground) + DRAWN, 255), max(int(ground) - DRAWN, 0)
+    drawn: Mask = (top > high) | (bottom < low)
     return drawn
 
 
@@ -151,24 +167,23 @@ def _anything(top: Grey, bottom: Grey) -> bool:
     return int(np.count_nonzero(drawn)) >= _FEWEST_DRAWN
 
 
-def _deepest(top: Grey, bottom: Grey, shape: tuple[int, ...]) -> int:
+def _deepest(top: Grey, bottom: Grey, written: Mask, near: int) -> int:
     """How far what is drawn reaches from the frame's edge towards the field, in lines. The last
-    line of `top` and `bottom` is the one beside the field.
+    line of `top`, `bottom` and `written` (text, blanked where it stands) is beside the field.
 
-    A bar of flat grey counts as far as the field. Over black, nothing more than is drawn: the
-    field's darkest parts may be as black.
+    A bar of flat grey counts as far as the field. Over black, nothing more than is drawn, and not
+    within `near` lines: the field's darkest parts may be as black.
     """
     if len(top) < 2:
         return 0
     beside = top[-6:].astype(np.float32)
     ground = float(np.median(beside))
     flat = float((np.abs(beside - ground) <= _FLAT).mean()) >= 0.6
-    drawn = np.count_nonzero(_drawn(top, bottom, ground), axis=1)
+    drawn = _drawn(top, bottom, ground)
     if flat and MIDDLE_GREYS[0] <= ground <= MIDDLE_GREYS[1]:
-        return len(top) if drawn.sum() >= _FEWEST_DRAWN else 0
-    near = max(4, round(0.015 * min(shape)))  # a codec's traces of the field itself
-    drawn = drawn[: max(len(top) - near, 0)]
-    return min(int(np.flatnonzero(drawn)[-1]) + 4, len(top)) if drawn.sum() >= _FEWEST_DRAWN else 0
+        return len(top) if np.count_nonzero(drawn) >= _FEWEST_DRAWN else 0
+    lines = np.count_nonzero(drawn & ~written, axis=1)[: max(len(top) - near, 0)]
+    return int(np.flatnonzero(lines)[-1]) + 1 if lines.sum() >= _FEWEST_DRAWN else 0
 
 
 def _islands(maps: Maps, hull: Mask, kept: Rectangle) -> Iterator[Box]:

@@ -8,8 +8,8 @@
 `anatomy` (`channel`, `throat`) what they look like · `swallow`, `plan`, `timeline` what happens
 when · `layers`, `leads`, `exposure` what the X-rays pass · `radiography`, `collimator` how it is
 filmed · `screen`, `furniture` what the film was stored with · `options`, `study` one study ·
-`structures` its masks · `observer`, `truth` what really happened · `writers`, `dataset`, `preview`
-onto the disk.
+`structures` its masks · `observer`, `truth` what really happened · `writers` (`mask_png`),
+`dataset`, `preview` onto the disk.
 """
 
 from __future__ import annotations

@@ -154,13 +154,8 @@ _SKIN = (
 )  # fmt: skip
 
 
-def _soft_tissue(
-    place: Placement, shape: tuple[int, int], rng: np.random.Generator
-) -> tuple[Image, Image]:
-    """Head and neck as rounded bodies, shoulders below, slow unevenness of fat and muscle.
-
-    Second: 1 where the shoulders take at least half of the beam, else 0.
-    """
+def _skin_line(place: Placement, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Outline of head and neck in pixels: stout patients are so in the neck and under the chin."""
     patient = place.patient
     skin = np.array(_SKIN, float)
     front = skin[:, 0] < -30
@@ -172,7 +167,17 @@ def _soft_tissue(
     skin += rng.normal(0, 1.2, skin.shape)
     weight = np.clip((-skin[:, 1] - 10) / 40, 0, 1) * (skin[:, 0] < 30)
     weight = np.maximum(weight, (skin[:, 0] < -80) * (skin[:, 1] < 20))
-    outline = place.px(posed(patient, smooth(skin, per_segment=5), np.repeat(weight, 5)))
+    return place.px(posed(patient, smooth(skin, per_segment=5), np.repeat(weight, 5)))
+
+
+def _soft_tissue(
+    place: Placement, shape: tuple[int, int], rng: np.random.Generator
+) -> tuple[Image, Image]:
+    """Head and neck as rounded bodies, shoulders below, slow unevenness of fat and muscle.
+
+    Second: 1 where the shoulders take at least half of the beam, else 0.
+    """
+    outline = _skin_line(place, rng)
     # Drawn at half size: it has no fine detail but the skin line, which is blurred anyway.
     half = (shape[0] // 2, shape[1] // 2)
     patch = rasterise([(outline + _PAD) / 2], half)
@@ -180,7 +185,7 @@ def _soft_tissue(
     profile = cv2.GaussianBlur(patch.rounded(36 * px).full(half), (0, 0), 1.0 * px)
     edge = patch.full(half)
     unevenness = _fractal(rng, half, (9 * px, 22 * px, 60 * px))
-    thickness = _THICKEST_MM * patient.girth * profile * (1 + 0.025 * unevenness)
+    thickness = _THICKEST_MM * place.patient.girth * profile * (1 + 0.025 * unevenness)
     shoulders = np.zeros(half, np.float32)
     for hill, name in _hills(place, half, rng):
         thickness += hill * edge

@@ -70,7 +70,7 @@ class Ranges:
     compression_share: float = 0.3
     # The swallow.
     volume_ml: Span = (1, 20)
-    barium_per_mm: Span = (0.05, 0.19)
+    barium_per_mm: Span = (0.10, 0.30)
     impaired_share: float = 0.35
 
 
@@ -116,7 +116,7 @@ SHIFTED = Ranges(
     viewer_share=0.25,
     box=(0.66, 0.88),
     compression_share=0.8,
-    barium_per_mm=(0.035, 0.24),
+    barium_per_mm=(0.07, 0.36),
     impaired_share=0.6,
 )
 

@@ -87,7 +87,8 @@ def _start(start: Mapping[str, str]) -> list[str]:
         return []
     licence = f", licence {start['licence']}" if start["licence"] else ""
     filled = start["filled"].replace("the ", "The ")
-    return [f"- {filled} started from `{start['source']}`{licence}, sha256 `{start['sha256'][:16]}`."]
+    source = f"`{start['source']}`{licence}, sha256 `{start['sha256'][:16]}`"
+    return [f"- {filled} started from {source}."]
 
 
 def _simulated(simulated: str) -> list[str]:

@@ -12,8 +12,13 @@ cd "$1"
 [ -f vfss.yaml ] || echo 'splits: {val: 0.05, test: 0}' > vfss.yaml
 vfss simulate films --patients 640 --seed 20000 --size 256 --fps 6 --frames 20 --label-every 3 --workers 2
 vfss ingest films --quiet
-if [ -d runs/vfss12-small ]; then
-  vfss distill --resume --name vfss12-small
-else
-  vfss distill --teachers small-sam,small-dino,small-clip --config "$here/settings.yaml" --name vfss12-small
-fi
+for part in first last; do
+  name=$([ $part = first ] && echo first || echo vfss12-small)
+  if [ -f "runs/$name/student.safetensors" ]; then
+    continue
+  elif [ -d "runs/$name" ]; then
+    vfss distill --resume --name "$name"
+  else
+    vfss distill --teachers small-sam,small-dino,small-clip --config "$here/$part.yaml" --name "$name"
+  fi
+done

@@ -7,6 +7,7 @@ pixel of the frame, set on the validation patients once training is over and kep
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -49,8 +50,10 @@ def cut_for(
 ) -> float:
     """The cut for one task from its surest logit in frames with it (and its pixels there) and in
     frames without; 0 (one half) at least: below that no pixel is shown anyway."""
-    alarms = np.quantile(absent, 1 - FALSE_ALARMS, method="higher")
-    # Just above the last frame that may not be shown any more.
+    # Just above the last frame that may not be shown any more; of n + 1 frames, the new one among
+    # them, so that few frames do not promise too much (split conformal prediction).
+    rank = math.ceil((len(absent) + 1) * (1 - FALSE_ALARMS))
+    alarms = np.sort(absent)[min(rank, len(absent)) - 1]
     quiet = float(np.nextafter(np.float32(alarms), np.float32(np.inf)))
     order = np.argsort(there)
     gone = np.cumsum(areas[order]) / areas.sum()  # were the cut just above this frame

@@ -22,3 +22,5 @@ for part in first last; do
     vfss distill --teachers small-sam,small-dino,small-clip --config "$here/$part.yaml" --name "$name"
   fi
 done
+python "$here/certainty.py" certainty runs/vfss12-small
+vfss export vfss12-small --force

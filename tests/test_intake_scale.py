@@ -216,8 +216,8 @@ class TestAccidents:
 
     @pytest.mark.parametrize("how", ["kill a worker", "ctrl-c"])
     def test_in_the_middle_of_it(self, how: str, tmp_path: Path) -> None:
-        """Two workers; an accident once a long recording is begun."""
-        write_film(tmp_path / "v" / "a" / "long.mp4", "mpeg4", frames=200)
+        """Two workers; an accident once a long recording is begun, and long before it ends."""
+        write_film(tmp_path / "v" / "a" / "long.mp4", "mpeg4", frames=2000)
         write_film(tmp_path / "v" / "b" / "short.mp4", frames=5)
         write_images(tmp_path / "v" / "a" / "slow", 200, suffix=".bmp")
         command = [sys.executable, "-m", "vfss_distill", "ingest", "v", "--workers", "2"]

@@ -31,7 +31,7 @@ def distill(
     ] = None,
     init: Annotated[
         str | None,
-        typer.Option(help="Weights to start from: imagenet, or a file in the workspace."),
+        typer.Option(help="Start from vfss12-small, imagenet, or a file in the workspace."),
     ] = None,
     balancing: Annotated[str | None, typer.Option(help="uniform, mlp, attention or drop.")] = None,
     standardisation: Annotated[str | None, typer.Option(help="none, meanstd or phi-s.")] = None,
@@ -51,6 +51,9 @@ def distill(
     ] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write event files for TensorBoard as well.")
+    ] = False,
+    compile_first: Annotated[
+        bool, typer.Option("--compile", help="Compile the student first: a minute, then faster.")
     ] = False,
     config: Annotated[
         Path | None, typer.Option(help="YAML with any of these settings and more.")
@@ -94,6 +97,7 @@ def distill(
         "device": device,
         "threads": threads,
         "tensorboard": tensorboard or None,
+        "compile": compile_first or None,
         "cache_numbers": "int8" if cache_int8 else None,
     }
     flags = {key: value for key, value in flags.items() if value is not None}

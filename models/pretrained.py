@@ -1,6 +1,7 @@
-"""Students that start from somebody's weights: a package's ImageNet weights, or a lab's own file.
+"""Students that start from somebody's weights: ours, a package's ImageNet weights, a lab's file.
 
-    start = initialise(student, "imagenet", root)     # or a file of timm's weights for that trunk
+    start = initialise(student, "vfss12-small", root)  # the packaged student
+    start = initialise(student, "imagenet", root)      # or a file of timm's weights for that trunk
     start = initialise(student, "runs/one/student.safetensors", root)      # or another student
     print(start.words)
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import timm
@@ -26,6 +27,8 @@ from .students import Student, is_student, load_student, trunk_name
 from .teachers.checkpoint import Checkpoint, Tensors, open_checkpoint
 
 IMAGENET = "imagenet"
+PACKAGED = "vfss12-small"
+_PACKAGED_FILE = Path(__file__).parent / "weights" / f"{PACKAGED}.safetensors"
 # Trunk → the package that carries public ImageNet weights of it, its file, its licence.
 _PACKAGES: Mapping[str, tuple[str, str, str]] = {
     "tf_efficientnet_lite0": (
@@ -58,13 +61,16 @@ class Start:
 
 
 def initialise(student: Student, source: str, root: Path) -> Start:
-    """Fill the student's trunk from `imagenet`, or from a file relative to `root`: timm's weights
-    of the trunk, or another student with the same trunk and channels.
+    """Fill the student from `vfss12-small`, or its trunk from `imagenet`, or either from a file
+    relative to `root`: another student with the same trunk and channels, or timm's weights.
 
     Grey takes the sum of a file's weights for red, green and blue, and the frame's neighbours
     start at nothing. Normalisation becomes that of the weights. Raises UsageError (no such
     weights for this trunk), WeightsMissing, WeightsMismatch.
     """
+    if source == PACKAGED:
+        begun = _from_student(student, _PACKAGED_FILE)
+        return replace(begun, source=PACKAGED, licence="Apache-2.0")
     name = trunk_name(student.config.trunk)
     if source == IMAGENET:
         path, licence = _packaged(name)

@@ -55,11 +55,26 @@ def test_task_loss_agrees_with_monai() -> None:
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(3, 4, 16, 16, generator=generator)
     masks = (torch.rand(3, 4, 16, 16, generator=generator) > 0.7).float()
-    dice = DiceLoss(sigmoid=True, squared_pred=True, batch=True, smooth_nr=0, smooth_dr=0)
+    shape = {"sigmoid": True, "squared_pred": True, "smooth_nr": 0, "smooth_dr": 0}
+    whole, apart = DiceLoss(batch=True, **shape), DiceLoss(batch=False, **shape)
     bce = torch.nn.BCEWithLogitsLoss()
     known = torch.ones(3, 4, dtype=torch.bool)
     ours = losses.task_loss(logits, masks, known, presence_weight=0)
-    assert ours.item() == pytest.approx((dice(logits, masks) + bce(logits, masks)).item(), abs=1e-5)
+    dice = (whole(logits, masks) + apart(logits, masks)) / 2
+    assert ours.item() == pytest.approx((dice + bce(logits, masks)).item(), abs=1e-5)
+
+
+def test_a_trace_costs_as_much_as_a_mouthful_when_it_is_missed() -> None:
+    masks = torch.zeros(2, 1, 32, 32)
+    masks[0, :, :20, :20], masks[1, :, 28:31, 28:31] = 1, 1
+    known = torch.ones(2, 1, dtype=torch.bool)
+    right = 12 * (masks - 0.5)
+    missed = []
+    for frame in (0, 1):
+        logits = right.clone()
+        logits[frame] = -6.0
+        missed.append(losses.task_loss(logits, masks, known).item())
+    assert min(missed) > 0.25  # half of one map in two, whatever its size
 
 
 def test_a_small_false_mask_costs_presence_as_much_as_a_large_one() -> None:
@@ -114,6 +129,34 @@ def test_without_a_floor_all_weight_goes_to_the_easiest(rule: type[balance.Balan
     assert balance.entropy(held) >= 0.7 * np.log(3) - 1e-5
     assert held.min() > 0.05
     assert held.sum().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("rule", [balance.MlpBalance, balance.AttentionBalance])
+def test_relative_losses_do_not_prefer_the_easiest(rule: type[balance.Balance]) -> None:
+    """Even without a floor: a teacher that is matched well all along is no reason to look at it.
+    What noise makes of the weights differs from run to run."""
+    levels = torch.tensor([0.9, 0.2, 0.6])
+    easiest = []
+    for seed in range(12):
+        torch.manual_seed(seed)
+        weigher = rule(3, 0.0, relative=True)
+        optimiser = torch.optim.Adam(weigher.parameters(), lr=0.01)
+        for _ in range(200):
+            optimiser.zero_grad()
+            seen = levels[:, None] * (1 + 0.05 * torch.randn(3, 8))
+            scaled = weigher.on_one_scale(seen, 8)
+            (weigher.weigh(scaled, 8) * scaled).sum().backward()
+            optimiser.step()
+        assert weigher.level.tolist() == pytest.approx(levels.tolist(), rel=0.05)
+        easiest.append(weigher(levels.mean().expand(3))[1].item())
+    assert 0.15 < np.mean(easiest) < 0.55
+
+
+def test_scaled_losses_have_one_level_and_the_mean_magnitude() -> None:
+    seen = torch.tensor([[0.8, 1.0], [0.1, 0.3]])
+    scaled = balance.MlpBalance(2, 0.0, relative=True).on_one_scale(seen, 2)
+    assert scaled.mean(1).tolist() == pytest.approx([0.55, 0.55])
+    assert torch.equal(balance.MlpBalance(2, 0.0).on_one_scale(seen, 2), seen)
 
 
 @given(st.integers(2, 5), st.integers(1, 9), st.floats(0, 0.99), st.integers(0, 999))

@@ -51,6 +51,31 @@ def test_a_file_of_timms_weights_fills_the_trunk(tmp_path: Path, trunk: str) -> 
     torch.testing.assert_close(ours[-1], same_size[tuple(ours[-1].shape)], atol=1e-4, rtol=1e-4)
 
 
+def test_a_student_starts_from_the_packaged_one(tmp_path: Path) -> None:
+    """The packaged ONNX file and the packaged weights are the same network."""
+    from vfss_distill.inference.session import Segmenter, find_model
+    from vfss_distill.simulate import SimulateOptions, simulate_study
+    from vfss_distill.tasks import VFSS12
+    from vfss_distill.workspace import Workspace
+
+    segmenter = Segmenter(find_model(Workspace(tmp_path), None))
+    student = build_student(StudentConfig("small", 256, 0, VFSS12.ids, grid=32)).eval()
+    begun = initialise(student, "vfss12-small", tmp_path)
+    assert begun.licence == "Apache-2.0"
+    assert begun.left_out == ("certain",)
+    film = simulate_study(909_091, 0, SimulateOptions(size=256, frames=2, fps=5, pulses=5)).frames
+    with torch.no_grad():
+        ours = torch.sigmoid(student(torch.from_numpy(film[:, None]))).numpy()
+    theirs = segmenter.probabilities(film[:, None])
+    shown = theirs.max((2, 3)) > 0  # the rest was not certain enough
+    assert shown.mean() > 0.5
+    assert abs(ours - theirs)[shown].max() < 1e-3
+    others = build_student(StudentConfig("small", 128, 0, ("tongue",), grid=16))
+    assert any("head" in name for name in initialise(others, "vfss12-small", tmp_path).left_out)
+    with pytest.raises(WeightsMismatch, match="trunk"):
+        initialise(build_student(config("nano")), "vfss12-small", tmp_path)
+
+
 def test_neighbouring_frames_start_at_nothing_and_normalisation_follows(tmp_path: Path) -> None:
     published(LITE, tmp_path / "net.pth")
     one, three = (build_student(config(LITE, context=n)).eval() for n in (0, 1))

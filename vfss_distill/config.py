@@ -45,8 +45,9 @@ class DistillConfig(_Strict):
 
     `align_steps` of feature alignment come first, then `task_steps` with the masks, during which
     alignment goes on with weight `align_weight`. `grid` is the side of the square on which student
-    and teachers are compared. `entropy_floor` (0 to 1, a share of log T) keeps `mlp` and
-    `attention` from leaving all weight on the easiest teacher. Of the unlabelled frames, every
+    and teachers are compared. Two things keep `mlp` and `attention` from leaving all weight on the
+    easiest teacher: `relative_losses` (each is weighed against its own running level) and
+    `entropy_floor` (0 to 1, a share of log T). Of the unlabelled frames, every
     `unlabelled_every`-th is shown to the teachers. Of the labelled frames of a batch, a share of
     `mirrored` is shown facing the other way, and a share of `blank` is replaced by what is no film
     (black, white, noise, patterns) with nothing to find.
@@ -58,11 +59,14 @@ class DistillConfig(_Strict):
     frame look alike to a self-supervised encoder. `embedding_weight`: the one embedding of a frame
     an image-text encoder gives. `anchor_weight`: how near it is to each text of `anchors`.
 
-    `init`: weights the student starts from: `imagenet` (of a package that is installed), or a file
-    relative to the workspace: timm's weights of its trunk, or another student.
+    `init`: weights the student starts from: `vfss12-small` (the packaged student), `imagenet` (of a
+    package that is installed), or a file relative to the workspace: timm's weights of its trunk, or
+    another student.
 
     `tensorboard` writes event files beside metrics.jsonl. `cache_numbers`: kind of number in which
-    features are cached; `int8` halves the space and says what it loses.
+    features are cached; `int8` halves the space and says what it loses. `compile` lets torch
+    translate the student for this processor first: a minute, then steps of half the time. It
+    needs a C++ compiler on a CPU.
     """
 
     schema_version: Literal[1] = 1
@@ -74,6 +78,7 @@ class DistillConfig(_Strict):
     context: Literal[0, 1] = 0
     balancing: Balancing = "attention"
     standardisation: Standardisation = "phi-s"
+    relative_losses: bool = True
     entropy_floor: float = Field(default=0.7, ge=0, le=1)
     drop_probability: float = Field(default=0.5, ge=0, lt=1)
     grid: int = Field(default=32, ge=4, le=128)
@@ -101,6 +106,7 @@ class DistillConfig(_Strict):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=0, ge=0, description="0: as many as this process may use")
     tensorboard: bool = False
+    compile: bool = False
     cache_numbers: Literal["float16", "int8"] = "float16"
 
     @model_validator(mode="after")

@@ -1,14 +1,16 @@
 """Do several teachers make a better student than one? What stands behind NOTES.md.
 
-    python run.py WORKSPACE                     # hours on two cores; run it again to go on
+    python run.py WORKSPACE --jobs 2            # hours on two cores; run it again to go on
     python run.py WORKSPACE --seeds 1 --arms supervised,small-sam,attention
     python run.py WORKSPACE --table             # only the table of what is done
+    python run.py OTHER --real DATA --jobs 2    # the same on 18 real patients, cine-MRI, one task
 
-Few labels (4 simulated patients × 20 frames), 100 unlabelled patients, 40 others for the test.
-Every arm has the same student, frames, labels, augmentation and number of steps; an arm without
-teachers spends the steps of the alignment on the labels. There are no validation patients: every
-arm keeps the averaged weights of its last step. Differences are paired by patient; intervals are
-bootstraps over patients.
+Few labels (4 simulated patients × 20 frames), 100 unlabelled patients, 40 others for the test. Of
+the real patients (see ../swallow-cine-mri) 4 are labelled, 6 are not, 8 are for the test. Every arm
+has the same student, frames, labels, augmentation and number of steps; an arm without teachers
+spends the steps of the alignment on the labels. There are no validation patients: every arm keeps
+the averaged weights of its last step. Differences are paired by patient; intervals are bootstraps
+over patients.
 """
 
 from __future__ import annotations
@@ -24,34 +26,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from vfss_distill.config import DistillConfig, load_lab, parse
-from vfss_distill.distill.run import distill
+from vfss_distill.config import DistillConfig, lab_tasks, load_lab, parse
+from vfss_distill.distill.run import THRESHOLD, distill
 from vfss_distill.evaluate.metrics import Score, score
 from vfss_distill.evaluate.paired import compare_rows
 from vfss_distill.evaluate.statistics import Row, summarise
-from vfss_distill.inference.export import export_run
 from vfss_distill.inference.masks import MaskMaker
-from vfss_distill.inference.session import Segmenter
 from vfss_distill.intake.study import Study, list_studies
 from vfss_distill.letterbox import Letterbox
+from vfss_distill.models.students import Student, load_student
 from vfss_distill.models.teachers.card import weights_folders
-from vfss_distill.tasks import VFSS12
 from vfss_distill.workspace import Workspace, atomic_path
 
+TONGUE = Path(__file__).parent.parent / "swallow-cine-mri" / "tongue.yaml"
 TEACHERS = ("small-sam", "small-dino", "small-clip")
 SHARED: dict[str, Any] = {
     "student": "small",
     "image_size": 128,
     "grid": 16,
     "batch_size": 8,
-    "align_steps": 250,
-    "task_steps": 500,
+    "align_steps": 400,
+    "task_steps": 400,
     "warmup_steps": 30,
     "learning_rate": 0.01,
     "align_weight": 1.0,
     "validate_every": 10_000,
-    "checkpoint_every": 250,
+    "checkpoint_every": 400,
+    "compile": True,
     "standardisation": "phi-s",
     "balancing": "uniform",
 }
@@ -114,18 +117,29 @@ def slug(arm: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workspace", type=Path)
+    parser.add_argument(
+        "--real", type=Path, metavar="DATA", help="folder with subjNN/images, masks"
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--arms", default=",".join(ARMS))
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, a core each")
+    parser.add_argument("--job", type=int, help=argparse.SUPPRESS)  # one of them
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     lab = Lab(options.workspace)
+    # Seeds outermost: what is done at any time is balanced.
+    due = [(arm, seed) for seed in range(options.seeds) for arm in options.arms.split(",")]
+    if options.job is not None:
+        for arm, seed in due[options.job :: options.jobs]:
+            if not lab.scores(arm, seed).exists():
+                one_run(lab, arm, seed)
+        return
     if not options.table:
-        make_films(lab)
-        for seed in range(options.seeds):  # seeds outermost: what is done at any time is balanced
-            for arm in options.arms.split(","):
-                if not lab.scores(arm, seed).exists():
-                    one_run(lab, arm, seed, options.threads)
+        make_films(lab) if options.real is None else take_films(lab, options.real)
+        words = [sys.executable, *sys.argv]
+        jobs = [subprocess.Popen([*words, "--job", str(n)]) for n in range(options.jobs)]
+        if any([job.wait() for job in jobs]):
+            sys.exit("a run failed; run this again to go on")
     print("\n".join(table(lab, options.seeds)))
 
 
@@ -137,14 +151,37 @@ def make_films(lab: Lab) -> None:
         (lab.test, "tested", "--patients 40 --seed 330000 --frames 30 --label-every 3"),
     )
     for workspace, group, words in groups:
-        workspace.root.mkdir(parents=True, exist_ok=True)
-        if not workspace.config_file.exists():
-            workspace.config_file.write_text("splits: {val: 0, test: 0}\n")
+        begin(workspace, "vfss12")
         vfss(workspace, f"simulate {group} {words} --size 256 --fps 12 --workers 2 --quiet")
         if group == "unlabelled":  # frame 0 is always labelled: not here
             for masks in (workspace.root / group).rglob("*_masks"):
                 shutil.rmtree(masks)
         vfss(workspace, f"ingest {group} --quiet")
+
+
+def take_films(lab: Lab, data: Path) -> None:
+    """The real patients, by number: 4 with their labels, 6 without, 8 for the test."""
+    patients = sorted(folder for folder in data.iterdir() if (folder / "images").is_dir())
+    groups = (
+        (lab.train, "labelled", patients[:4]),
+        (lab.train, "unlabelled", patients[4:10]),
+        (lab.test, "tested", patients[10:]),
+    )
+    for workspace, group, some in groups:
+        begin(workspace, "tongue.yaml")
+        shutil.copy(TONGUE, workspace.root)
+        for patient in some:
+            for part in ("images",) if group == "unlabelled" else ("images", "masks"):
+                target = workspace.root / group / patient.name / part
+                if not target.exists():
+                    shutil.copytree(patient / part, target)
+        vfss(workspace, f"ingest {group} --fps 10 --quiet")
+
+
+def begin(workspace: Workspace, task_set: str) -> None:
+    workspace.root.mkdir(parents=True, exist_ok=True)
+    if not workspace.config_file.exists():
+        workspace.config_file.write_text(f"task_set: {task_set}\nsplits: {{val: 0, test: 0}}\n")
 
 
 def vfss(workspace: Workspace, words: str) -> None:
@@ -153,11 +190,11 @@ def vfss(workspace: Workspace, words: str) -> None:
     )
 
 
-def one_run(lab: Lab, arm: str, seed: int, threads: int) -> None:
-    """Train, export, score on the test patients; the scores are what stays."""
+def one_run(lab: Lab, arm: str, seed: int) -> None:
+    """Train and score on the test patients; the scores are what stays."""
     name = f"{slug(arm)}-{seed}"
     folder = lab.train.runs / name
-    settings = {**SHARED, **ARMS[arm], "seed": seed, "threads": threads}
+    settings = {**SHARED, **ARMS[arm], "seed": seed, "threads": 1}
     config = parse(DistillConfig, {"task_set": load_lab(lab.train).task_set, **settings})
     print(f"{arm}, seed {seed}", flush=True)
     if not (folder / "student.safetensors").exists():
@@ -171,8 +208,7 @@ def one_run(lab: Lab, arm: str, seed: int, threads: int) -> None:
         )
         if done.interrupted:
             raise KeyboardInterrupt
-    export_run(lab.train, folder)
-    rows = list(scored(Segmenter(folder / "student.onnx", threads=threads), lab.test))
+    rows = list(scored(load_student(folder / "student.safetensors"), lab.test))
     target = lab.scores(arm, seed)
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(target) as temporary, temporary.open("w", newline="") as stream:
@@ -183,15 +219,16 @@ def one_run(lab: Lab, arm: str, seed: int, threads: int) -> None:
             writer.writerow([*where, *astuple(row.score)])
 
 
-def scored(segmenter: Segmenter, workspace: Workspace) -> Iterator[Row]:
+def scored(student: Student, workspace: Workspace) -> Iterator[Row]:
     """Every labelled mask of the test patients against the student's, at the film's own size."""
-    thresholds = [segmenter.thresholds[task] for task in segmenter.tasks.ids]
+    tasks = student.config.tasks
     for study in list_studies(workspace):
-        box = Letterbox.fit(study.record.height, study.record.width, segmenter.image_size)
-        masks_of = MaskMaker(box, segmenter.tasks.ids, thresholds)
-        numbers = study.labelled_frames(segmenter.tasks.ids[0])
+        box = Letterbox.fit(study.record.height, study.record.width, student.config.image_size)
+        masks_of = MaskMaker(box, tasks, [THRESHOLD] * len(tasks))
+        numbers = study.labelled_frames(tasks[0])
         squares = np.stack([box.frame(study.read_frame(number)) for number in numbers])
-        maps = segmenter.probabilities(squares[:, None])
+        with torch.inference_mode():
+            maps = torch.sigmoid(student(torch.from_numpy(squares[:, None]))).numpy()
         for number, one in zip(numbers, maps, strict=True):
             for mask in masks_of(one):
                 yield from _row(study, number, mask.task, mask.full(box.height, box.width) > 0)
@@ -244,19 +281,20 @@ def table(lab: Lab, most: int) -> Iterator[str]:
     if not seeds:
         yield "Nothing to compare yet."
         return
+    tasks = lab_tasks(lab.train).ids
     rows = {arm: pooled(lab, arm, seeds) for arm in arms}
-    figures = {arm: summarise(some, VFSS12.ids) for arm, some in rows.items()}
+    figures = {arm: summarise(some, tasks) for arm, some in rows.items()}
     singles = [arm for arm in arms if arm in SINGLE]
     best = max(singles or arms, key=lambda arm: figures[arm].mean_dice or 0)
     yield f"{len(seeds)} seeds, {figures[best].n_patients} test patients; Δ against {best}."
     yield ""
-    yield f"| arm | mean Dice | 95 % | Δ points | 95 % | HD95 px | {' | '.join(VFSS12.ids)} |"
-    yield "|" + "---|" * (6 + len(VFSS12))
+    yield f"| arm | mean Dice | 95 % | Δ points | 95 % | HD95 px | {' | '.join(tasks)} |"
+    yield "|" + "---|" * (6 + len(tasks))
     for arm in arms:
         found = figures[arm]
         low, high = found.mean_dice_ci95 or (np.nan, np.nan)
         delta, spread = "", ""
-        gain = compare_rows(rows[best], rows[arm], VFSS12.ids).mean.dice
+        gain = compare_rows(rows[best], rows[arm], tasks).mean.dice
         if arm != best and gain is not None and gain.ci95 is not None:
             delta = f"{100 * gain.difference:+.1f}"
             spread = f"{100 * gain.ci95[0]:+.1f} to {100 * gain.ci95[1]:+.1f}"

@@ -39,8 +39,9 @@ def align(
             for projector, target in zip(heads.projectors, targets.values(), strict=True)
         ]
     )
-    alpha = heads.balance.weigh(losses, batch.aligned, processes)  # (teachers, a)
-    sums = torch.cat([losses.sum(1), alpha.sum(1), (alpha * losses).sum()[None]])
+    scaled = heads.balance.on_one_scale(losses, batch.aligned, processes)
+    alpha = heads.balance.weigh(scaled, batch.aligned, processes)  # (teachers, a)
+    sums = torch.cat([losses.sum(1), alpha.sum(1), (alpha * scaled).sum()[None]])
     mean = processes.total(sums) / batch.aligned
     count = len(losses)
     record["align"] = dict(zip(targets, mean[:count].tolist(), strict=True))

@@ -15,12 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Blurred noise has .23 of its deviation; with all of it back, eyes find nothing in the frame.
+_GRAIN_GAIN = 1.8
+
 
 def photometric(frames: Tensor, generator: torch.Generator) -> Tensor:
     """(B, C, S, S), 0..255 → float32 of the same shape and range.
 
-    Gamma, window, uneven light, blur or sharpening, noise, a box of text or shutter, and now and
-    then the other polarity; one draw per sample, shared by its channels.
+    Gamma, window, uneven light, blur or sharpening, fine or coarse noise that differs between dark
+    and bright, a box of text or shutter, and now and then the other polarity; one draw per sample,
+    shared by its channels.
     """
     grey = torch.div(frames, 255.0)  # ours: everything below works in place
     count = len(grey)
@@ -35,14 +39,28 @@ def photometric(frames: Tensor, generator: torch.Generator) -> Tensor:
     inverted = chance(0.15).float()
     grey.mul_(1 - 2 * inverted).add_(inverted)
     grey.clamp_min_(1e-4).pow_(torch.exp(draw(-0.6, 0.6)))
-    contrast = torch.exp(draw(-0.5, 0.35))
-    grey.mul_(contrast).add_(0.5 - 0.5 * contrast + draw(-0.15, 0.15))
+    contrast = torch.exp(draw(-0.65, 0.4))
+    grey.mul_(contrast).add_(0.5 - 0.5 * contrast + draw(-0.16, 0.16))
     grey.addcmul_(chance(0.5) * draw(0, 0.2), _hills(grey, generator))
     grey.lerp_(_blurred(grey), -(chance(0.5) * draw(-1.3, 1.0)))  # beyond it: sharper
-    sigma = draw(-0.06, 0.08).clamp_min(0)
-    grey.addcmul_(torch.randn(grey.shape, generator=generator, device=grey.device), sigma)
+    draws = draw(-0.06, 0.07).clamp_min(0), draw(-1.6, 1.6), chance(0.4).float()
+    grey.add_(_noise(grey, draws, generator))
     _boxed(grey, generator)
     return grey.clamp_(0, 1).mul_(255.0)
+
+
+def _noise(
+    grey: Tensor, draws: tuple[Tensor, Tensor, Tensor], generator: torch.Generator
+) -> Tensor:
+    """Normal noise; `draws`: its deviation at middle grey, how it changes with grey, its grain.
+
+    Few photons behind bone make one end of the scale noisier, which one is a matter of polarity
+    and look-up table; coarse grain comes from a detector's blur, filters over time, compression.
+    """
+    sigma, slope, coarse = draws
+    noise = torch.randn(grey.shape, generator=generator, device=grey.device)
+    noise.lerp_(_blurred(noise).mul_(_GRAIN_GAIN), coarse)
+    return noise.mul_(sigma * torch.exp(slope * (0.5 - grey)))
 
 
 def _hills(grey: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,9 +1,11 @@
 """How teachers' losses are weighted: alike, by an MLP on the losses, by attention, or by dropping.
 
 Both learned rules are trained on the very loss they weight, Σ α_i L_i, so the cheapest way down is
-to put all weight on the easiest teacher. A floor under the entropy of α forbids it: the weights
-are mixed with equal ones just as far as the floor demands. Dropping learns nothing: it looks away
-from teachers that a frame matches well already.
+to put all weight on the easiest teacher, which is often the one that says least. Two things forbid
+it. Losses are first put on one scale: each divided by its own running level, so that what counts
+is which teacher's loss is falling, not whose is low. And a floor under the entropy of α: the
+weights are mixed with equal ones just as far as the floor demands. Dropping learns nothing: it
+looks away from teachers that a frame matches well already.
 """
 
 from __future__ import annotations
@@ -17,15 +19,34 @@ from ..config import Balancing, DistillConfig
 from .processes import Processes
 
 _ALONE = Processes()
+_LEVEL_STEP = 0.02  # of the running level: the last fifty steps
 
 
 class Balance(nn.Module):
-    """Detached losses (T,) → weights α (T,), positive, summing to 1, entropy ≥ floor · log T."""
+    """Detached losses (T,) → weights α (T,), positive, summing to 1, entropy ≥ floor · log T.
 
-    def __init__(self, teachers: int, floor: float = 0.0) -> None:
+    `level` (T,): running mean of each teacher's loss, kept where `relative`; 0 before the first.
+    """
+
+    level: Tensor
+
+    def __init__(self, teachers: int, floor: float = 0.0, *, relative: bool = False) -> None:
         super().__init__()
         self.teachers = teachers
         self.floor = floor
+        self.relative = relative and teachers > 1
+        self.register_buffer("level", torch.zeros(teachers))
+
+    def on_one_scale(self, losses: Tensor, frames: int, processes: Processes = _ALONE) -> Tensor:
+        """Losses of each frame here (T, b) of `frames` in the whole batch → the same over each
+        teacher's level, times the mean of the levels. Unchanged where not `relative`."""
+        if not self.relative:
+            return losses
+        mean = processes.total(losses.detach().sum(1)) / frames
+        step = torch.where(self.level > 0, _LEVEL_STEP, 1.0)
+        self.level.lerp_(mean.to(self.level.dtype), step)
+        level = self.level.clamp_min(1e-6)
+        return losses * (level.mean() / level)[:, None]
 
     def weigh(self, losses: Tensor, frames: int, processes: Processes = _ALONE) -> Tensor:
         """Losses of each frame here (T, b) of `frames` in the whole batch → α (T, b)."""
@@ -43,8 +64,10 @@ class Balance(nn.Module):
 class MlpBalance(Balance):
     """α = softmax(W₂ σ(W₁ L + b₁) + b₂), σ = tanh (arXiv 2504.02351, with W₂ of T rows)."""
 
-    def __init__(self, teachers: int, floor: float, hidden: int = 16) -> None:
-        super().__init__(teachers, floor)
+    def __init__(
+        self, teachers: int, floor: float, *, relative: bool = False, hidden: int = 16
+    ) -> None:
+        super().__init__(teachers, floor, relative=relative)
         self.inner = nn.Linear(teachers, hidden)
         self.outer = nn.Linear(hidden, teachers)
         nn.init.zeros_(self.outer.weight)  # start from equal weights
@@ -57,8 +80,10 @@ class MlpBalance(Balance):
 class AttentionBalance(Balance):
     """α_i = softmax(qᵀ k_i / √d), q and k_i learned (arXiv 2504.02351; k_i as free vectors)."""
 
-    def __init__(self, teachers: int, floor: float, width: int = 16) -> None:
-        super().__init__(teachers, floor)
+    def __init__(
+        self, teachers: int, floor: float, *, relative: bool = False, width: int = 16
+    ) -> None:
+        super().__init__(teachers, floor, relative=relative)
         self.query = nn.Parameter(torch.randn(width))
         self.keys = nn.Parameter(torch.zeros(teachers, width))  # start from equal weights
 
@@ -92,7 +117,8 @@ def build_balance(config: DistillConfig, teachers: int) -> Balance:
     if config.balancing == "drop":
         return DropBalance(teachers, config.drop_probability)
     rules: dict[Balancing, type[Balance]] = {"mlp": MlpBalance, "attention": AttentionBalance}
-    return rules[config.balancing](teachers, config.entropy_floor)
+    rule = rules[config.balancing]
+    return rule(teachers, config.entropy_floor, relative=config.relative_losses)
 
 
 def entropy(alpha: Tensor) -> float:

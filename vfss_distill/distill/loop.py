@@ -28,6 +28,7 @@ from .agreement import agree_on_masks, align
 from .batches import Batch, Batches, Material
 from .cache import Say
 from .checkpoint import FOLDER, Training, load_checkpoint, save_checkpoint
+from .compilation import compiled
 from .data import Tick
 from .journal import Metrics
 from .losses import task_loss
@@ -97,7 +98,7 @@ def train(training: Training, material: Material, config: DistillConfig, place: 
     log = place.folder / "metrics.jsonl" if processes.is_first else None
 
     metrics = Metrics(log, training.step, tensorboard=config.tensorboard)
-    with metrics, _stop_asked(processes) as stop:
+    with metrics, compiled(student, config), _stop_asked(processes) as stop:
         for step in range(training.step, total):
             started = time.monotonic()
             aligning = step < config.align_steps

@@ -41,30 +41,36 @@ def task_loss(
     """BCE + Dice over what is labelled, and nothing else; and a little of: is it there at all?
 
     `logits` and `masks` (B, T, s, s), masks 0..1 (soft edges welcome); `labelled` (B, T) bool.
-    BCE: mean over pixels of labelled maps. Dice: per task over the labelled maps of the whole
-    batch (V-Net's squared form, Milletari et al. 2016), mean over the tasks that occur; a task
-    that is absent from the whole batch is taught by BCE alone. Presence: BCE of the strongest 4×4
-    patch, since a false bolus of a hundred pixels hardly moves a mean over the frame; here it costs
-    all. → scalar, 0 if nothing is labelled.
+    BCE: mean over pixels of labelled maps. Dice (V-Net's squared form, Milletari et al. 2016), mean
+    over the tasks that occur, half of it over all labelled maps of the batch taken as one, which is
+    steady, half map by map, which is what is reported: a trace of barium counts as much as a
+    mouthful. A task that is absent from the whole batch is taught by BCE alone. Presence: BCE of
+    the strongest 4×4 patch, since a false bolus of a hundred pixels hardly moves a mean over the
+    frame; here it costs all. → scalar, 0 if nothing is labelled.
     """
     known = labelled.to(logits.dtype)  # (B, T)
     pixels = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean((2, 3))
     strongest = F.avg_pool2d(logits, 4, ceil_mode=True).amax((2, 3))
     there = (masks.amax((2, 3)) > 0.5).to(logits.dtype)
     probabilities = torch.sigmoid(logits)
+    overlap = (probabilities * masks).sum((2, 3))
+    areas = (probabilities.square() + masks.square()).sum((2, 3)).clamp_min(1e-6)
     per_map = (  # each (B, T), summed over the batch to (T,)
         pixels,
         torch.ones_like(known),
-        (probabilities * masks).sum((2, 3)),
-        (probabilities.square() + masks.square()).sum((2, 3)),
+        overlap,
+        areas,
         masks.sum((2, 3)),
         F.binary_cross_entropy_with_logits(strongest, there, reduction="none"),
+        there * (1 - 2 * overlap / areas),
+        there,
     )
-    bce, counted, shared, squares, truth, presence = total(
+    bce, counted, shared, squares, truth, presence, apart, present = total(
         torch.stack([(m * known).sum(0) for m in per_map])
     )
     occurs = (truth > 0).to(logits.dtype)
-    dice = 1 - 2 * shared / squares.clamp_min(1e-6)
+    whole = 1 - 2 * shared / squares.clamp_min(1e-6)
+    dice = 0.5 * whole + 0.5 * apart / present.clamp_min(1)
     return (bce + presence_weight * presence).sum() / counted.sum().clamp_min(1) + (
         dice * occurs
     ).sum() / occurs.sum().clamp_min(1)

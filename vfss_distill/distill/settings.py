@@ -10,6 +10,9 @@ from ..errors import ConfigError, UsageError, WorkspaceError
 from ..tasks import TaskSet
 from ..workspace import Workspace
 
+# Weights a student may start from that are no file of the workspace.
+WITH_THE_PACKAGE = ("vfss12-small", "imagenet")
+
 # May differ between a run and its resumption: they do not shape it.
 MACHINE = {"device", "threads", "tensorboard"}
 
@@ -45,7 +48,7 @@ def resolve_config(
             "or --teachers none to learn from labels alone.",
         )
     settings["teachers"] = [_portable(workspace, str(t)) for t in settings["teachers"]]
-    if settings.get("init") not in (None, "", "imagenet"):
+    if settings.get("init") not in (None, "", *WITH_THE_PACKAGE):
         settings["init"] = _inside(workspace, str(settings["init"]), "weights to start from")
     config = parse(DistillConfig, settings, file=file.name if file else None)
     if config.teachers:

@@ -41,7 +41,7 @@ def barium_seen(simulator: StudySimulator, pose: Pose) -> NDArray[np.bool_]:
     shape = simulator.screen.picture
     drawn = pose.patches["bolus"].mask(shape) | pose.patches["thin_bolus"].mask(shape)
     contrast = 255 * (1 - np.exp(-simulator.scene.barium(pose)))  # a linear display, no scatter
-    return visible(drawn, contrast, simulator.view.px_per_mm)
+    return visible(drawn, contrast, np.zeros_like(contrast), simulator.view.px_per_mm)
 
 
 def played(seed: int, kind: Kind | None = None, *, impaired: bool | None = None) -> Drawn:
@@ -330,8 +330,37 @@ def test_traces_too_faint_small_or_thin_are_no_truth() -> None:
     ):
         drawn[window], contrast[window] = True, levels
     contrast[5:25, 20:22], contrast[5:25, 22:25] = EDGE_GREY + 1, EDGE_GREY - 1
-    seen = visible(drawn, contrast, 2.0)
+    seen = visible(drawn, contrast, np.zeros_like(contrast), 2.0)
     assert seen[6:24, 5:22].all() and not seen[:, 22:].any() and not seen[30:].any()
+
+
+def test_what_drowns_in_noise_is_no_truth() -> None:
+    """A contrast of 20 levels over 8 mm² at two pixels a millimetre: 32 pixels, so that noise of 20
+    levels a pixel leaves a signal of 5.7 deviations, and noise of 30 one of 3.8 (Rose: 5)."""
+    drawn = np.zeros((40, 40), bool)
+    drawn[10:22, 10:22] = True
+    contrast = np.where(drawn, 20, 0).astype(np.float32)
+    for deviation, seen in ((0, True), (20, True), (30, False)):
+        noise = np.full_like(contrast, deviation)
+        assert visible(drawn, contrast, noise, 2.0).any() == seen
+
+
+def test_noise_told_is_that_of_the_picture() -> None:
+    simulator = StudySimulator(3, 0, SimulateOptions(size=192, frames=1, pulses=30, extras=False))
+    machine = replace(
+        simulator.machine, photons=3000, flicker=0, sharpening=0, lag=0, vignetting=0, glare=0,
+        scatter=0.3, gamma=1, brightness_start=0, brightness=0
+    )  # fmt: skip
+    shape = simulator.screen.picture
+    columns = np.linspace(0.5, 3, shape[1], dtype=np.float32)
+    body = np.broadcast_to(columns, shape).copy()
+    detector = Detector(machine, shape, np.random.default_rng(0))
+    frames = np.stack([detector.grey(body, np.ones(shape, np.float32)) for _ in range(40)])
+    _, told = detector.contrast(np.full(shape, 0.1, np.float32))
+    inside = (frames > 5).all(0) & (frames < 250).all(0)
+    assert inside.mean() > 0.3
+    measured = frames.astype(float).std(0)[inside]
+    np.testing.assert_allclose(told[inside].mean(), measured.mean(), rtol=0.1)
 
 
 def test_contrast_is_what_the_picture_loses_without_the_bolus() -> None:
@@ -355,7 +384,7 @@ def test_contrast_is_what_the_picture_loses_without_the_bolus() -> None:
             detector._last = None
         shown = with_part.grey(body + part, field).astype(float)
         difference = np.abs(without.grey(body, field) - shown)
-        told = with_part.contrast(part)
+        told, _ = with_part.contrast(part)
         inside = part > 0
         assert told[~inside].mean() < 0.5
         # But for scatter, which the bolus also takes from all around it.

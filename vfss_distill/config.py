@@ -44,10 +44,11 @@ class DistillConfig(_Strict):
     """Everything that shapes one run.
 
     `align_steps` of feature alignment come first, then `task_steps` with the masks, during which
-    alignment goes on with weight `align_weight`. `grid` is the side of the square on which student
-    and teachers are compared. Two things keep `mlp` and `attention` from leaving all weight on the
-    easiest teacher: `relative_losses` (each is weighed against its own running level) and
-    `entropy_floor` (0 to 1, a share of log T). Of the unlabelled frames, every
+    alignment goes on with weight `align_weight`, falling to 0 where `align_fades`.
+    `grid` is the side of the square on which student and teachers are compared. Two things keep
+    `mlp` and `attention` from leaving all weight on the easiest teacher: `relative_losses` (they
+    follow whose loss is falling, not whose is low) and `entropy_floor` (0 to 1, a share of log T).
+    Of the unlabelled frames, every
     `unlabelled_every`-th is shown to the teachers. Of the labelled frames of a batch, a share of
     `mirrored` is shown facing the other way, and a share of `blank` is replaced by what is no film
     (black, white, noise, patterns) with nothing to find.
@@ -86,6 +87,7 @@ class DistillConfig(_Strict):
     align_steps: int = Field(default=2000, ge=0)
     task_steps: int = Field(default=4000, ge=0)
     align_weight: float = Field(default=0.3, ge=0)
+    align_fades: bool = False
     mask_weight: float = Field(default=0.0, ge=0)
     proposal_frames: int = Field(default=0, ge=0)
     affinity_weight: float = Field(default=0.0, ge=0)

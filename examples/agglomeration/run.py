@@ -29,6 +29,7 @@ import numpy as np
 import torch
 
 from vfss_distill.config import DistillConfig, lab_tasks, load_lab, parse
+from vfss_distill.distill.claims import in_turn
 from vfss_distill.distill.run import THRESHOLD, distill
 from vfss_distill.evaluate.metrics import Score, score
 from vfss_distill.evaluate.paired import compare_rows
@@ -47,11 +48,12 @@ SHARED: dict[str, Any] = {
     "image_size": 128,
     "grid": 16,
     "batch_size": 8,
-    "align_steps": 400,
-    "task_steps": 400,
+    "align_steps": 100,
+    "task_steps": 600,
     "warmup_steps": 30,
     "learning_rate": 0.01,
     "align_weight": 1.0,
+    "align_fades": True,
     "validate_every": 10_000,
     "checkpoint_every": 400,
     "compile": True,
@@ -123,24 +125,29 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, a core each")
-    parser.add_argument("--job", type=int, help=argparse.SUPPRESS)  # one of them
+    parser.add_argument("--job", action="store_true", help=argparse.SUPPRESS)  # one of them
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     lab = Lab(options.workspace)
     # Seeds outermost: what is done at any time is balanced.
     due = [(arm, seed) for seed in range(options.seeds) for arm in options.arms.split(",")]
-    if options.job is not None:
-        for arm, seed in due[options.job :: options.jobs]:
-            if not lab.scores(arm, seed).exists():
-                one_run(lab, arm, seed)
+    if options.job:
+        for arm, seed in in_turn(
+            lab.root / "scores",
+            due,
+            study_of=lambda run: f"{run[0]} {run[1]}",
+            is_done=lambda run: lab.scores(*run).exists(),
+            waiting=lambda others: print(f"{others} runs are with other jobs", flush=True),
+        ):
+            one_run(lab, arm, seed)
         return
     if not options.table:
         make_films(lab) if options.real is None else take_films(lab, options.real)
         words = [sys.executable, *sys.argv]
-        jobs = [subprocess.Popen([*words, "--job", str(n)]) for n in range(options.jobs)]
+        jobs = [subprocess.Popen([*words, "--job"]) for _ in range(options.jobs)]
         if any([job.wait() for job in jobs]):
             sys.exit("a run failed; run this again to go on")
-    print("\n".join(table(lab, options.seeds)))
+    print("\n".join(table(lab, options.arms.split(","), options.seeds)))
 
 
 def make_films(lab: Lab) -> None:
@@ -272,10 +279,10 @@ def pooled(lab: Lab, arm: str, seeds: Sequence[int]) -> list[Row]:
     ]
 
 
-def table(lab: Lab, most: int) -> Iterator[str]:
-    """Markdown: all arms over the seeds that every one of them has, and each against the best
+def table(lab: Lab, asked: Sequence[str], most: int) -> Iterator[str]:
+    """Markdown: these arms over the seeds that every one of them has, and each against the best
     single teacher."""
-    done = {arm: [s for s in range(most) if lab.scores(arm, s).exists()] for arm in ARMS}
+    done = {arm: [s for s in range(most) if lab.scores(arm, s).exists()] for arm in asked}
     arms = [arm for arm, seeds in done.items() if seeds]
     seeds = [s for s in range(most) if all(s in done[arm] for arm in arms)]
     if not seeds:

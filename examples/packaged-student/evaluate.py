@@ -20,6 +20,10 @@ from typing import Any
 import av
 import numpy as np
 
+from vfss_distill.inference.session import find_model
+from vfss_distill.provenance import sha256_file
+from vfss_distill.workspace import Workspace
+
 POPULATIONS = (
     ("training ranges", "train", 910_000),
     ("shifted ranges", "shifted", 920_000),
@@ -68,7 +72,9 @@ def evaluated(folder: Path, ranges: str, seed: int, model: list[str]) -> dict[st
     vfss(folder, "ingest", "films", "--quiet")
     vfss(folder, "segment", "films", "--no-overlay", "--quiet", *model)
     told = json.loads(vfss(folder, "report", "--split", "all", "--json"))
-    return dict(told["models"][0])
+    # The workspace may hold results of other models, of an earlier evaluation.
+    digest = sha256_file(find_model(Workspace(folder), Path(model[1]) if model else None))
+    return next(one for one in told["models"] if one["sha256"] == digest)
 
 
 def no_films(folder: Path, model: list[str]) -> Iterator[tuple[str, int]]:

@@ -1,11 +1,12 @@
 """How teachers' losses are weighted: alike, by an MLP on the losses, by attention, or by dropping.
 
-Both learned rules are trained on the very loss they weight, Σ α_i L_i, so the cheapest way down is
-to put all weight on the easiest teacher, which is often the one that says least. Two things forbid
-it. Losses are first put on one scale: each divided by its own running level, so that what counts
-is which teacher's loss is falling, not whose is low. And a floor under the entropy of α: the
-weights are mixed with equal ones just as far as the floor demands. Dropping learns nothing: it
-looks away from teachers that a frame matches well already.
+As published, both learned rules are trained on the very loss they weight, Σ α_i L_i, so the
+cheapest way down is to put all weight on the easiest teacher, which is often the one that says
+least. A floor under the entropy of α keeps that within bounds: the weights are mixed with equal
+ones just as far as the floor demands. Better, and the default, is not to ask whose loss is low but
+whose is falling: `relative` rules minimise Σ α_i r_i - τ H(α), r_i a loss over its own running
+level, while the student minimises Σ α_i L_i with α given. Where all fall alike, weights go back to
+equal. Dropping learns nothing: it looks away from teachers that a frame matches well already.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from ..config import Balancing, DistillConfig
 from .processes import Processes
 
 _ALONE = Processes()
-_LEVEL_STEP = 0.02  # of the running level: the last fifty steps
+_LEVEL_STEP = 0.1  # of the running level: about the last ten steps
+_TENSION = 0.2  # τ: a loss 10 % below its level has e^.5 times the weight
 
 
 class Balance(nn.Module):
@@ -37,21 +39,22 @@ class Balance(nn.Module):
         self.relative = relative and teachers > 1
         self.register_buffer("level", torch.zeros(teachers))
 
-    def on_one_scale(self, losses: Tensor, frames: int, processes: Processes = _ALONE) -> Tensor:
-        """Losses of each frame here (T, b) of `frames` in the whole batch → the same over each
-        teacher's level, times the mean of the levels. Unchanged where not `relative`."""
+    def lesson(self, losses: Tensor, frames: int, processes: Processes = _ALONE) -> Tensor:
+        """What a `relative` rule itself minimises, from losses of each frame here (T, b) of
+        `frames` in the whole batch; 0 for all others. Moves the running level on. → scalar"""
         if not self.relative:
-            return losses
+            return losses.new_zeros(())
         mean = processes.total(losses.detach().sum(1)) / frames
-        step = torch.where(self.level > 0, _LEVEL_STEP, 1.0)
-        self.level.lerp_(mean.to(self.level.dtype), step)
-        level = self.level.clamp_min(1e-6)
-        return losses * (level.mean() / level)[:, None]
+        self.level.lerp_(mean, torch.where(self.level > 0, _LEVEL_STEP, 1.0))
+        alpha = torch.softmax(self.logits(mean), dim=0)
+        fall = mean / self.level.clamp_min(1e-6)
+        return (alpha * (fall + _TENSION * torch.log(alpha.clamp_min(1e-6)))).sum()
 
     def weigh(self, losses: Tensor, frames: int, processes: Processes = _ALONE) -> Tensor:
         """Losses of each frame here (T, b) of `frames` in the whole batch → α (T, b)."""
         mean = processes.total(losses.detach().sum(1)) / frames
-        return self(mean)[:, None].expand_as(losses)
+        alpha = self(mean)
+        return (alpha.detach() if self.relative else alpha)[:, None].expand_as(losses)
 
     def logits(self, losses: Tensor) -> Tensor:
         return torch.zeros_like(losses)

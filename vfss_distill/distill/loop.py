@@ -158,7 +158,8 @@ def _loss(
     if batch.aligned:
         seen = _wide(embedding[first:])
         aligned = align(seen, batch, material, training.heads, config, processes, record)
-        loss = loss + (config.align_weight * aligned if batch.has_masks else aligned)
+        weight = align_weight(training.step, config) if batch.has_masks else 1.0
+        loss = loss + weight * aligned
     if batch.has_masks:
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             # All frames, though only the first have masks: the gradient of a slice loses
@@ -196,6 +197,12 @@ def learning_rate(step: int, config: DistillConfig) -> float:
         return config.learning_rate * (place + 1) / warmup
     share = (place - warmup) / max(1, length - warmup)
     return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+
+
+def align_weight(step: int, config: DistillConfig) -> float:
+    """Of alignment beside the masks: `align_weight`, or from there down to 0 at the last step."""
+    left = 1 - (step - config.align_steps) / max(1, config.task_steps)
+    return config.align_weight * (left if config.align_fades else 1.0)
 
 
 @torch.no_grad()

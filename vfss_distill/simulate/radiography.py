@@ -141,16 +141,18 @@ class Detector:
             self._range = self._window(density[body if body.sum() > 400 else inside] - gain)
         return self._display(density, self._range)
 
-    def contrast(self, part: Image) -> Image:
-        """By how many grey levels (H, W) the last frame would differ without `part` of its shadows.
+    def contrast(self, part: Image) -> tuple[Image, Image]:
+        """By how many grey levels (H, W) the last frame would differ without `part` of its shadows,
+        and the deviation of its noise there, in grey levels too.
 
         `part` is an attenuation like that given to `grey`. Scatter, glare, blur and the display's
-        curve are in it, also where it ends in black or white; noise and sharpening are not.
+        curve are in both, also where it ends in black or white; sharpening, which raises contrast
+        and noise alike, is in neither. Both are 0 where there is nothing of `part`.
         """
-        contrast = np.zeros(self.shape, np.float32)
+        contrast, noise = np.zeros((2, *self.shape), np.float32)
         box = cv2.boundingRect((part > _FAINTEST).view(np.uint8))
         if self._shown is None or self._range is None or box[2] == 0:
-            return contrast
+            return contrast, noise
         attenuation, noiseless, gain = self._shown
         room = int(3 * self.machine.blur_px) + 1
         window = (
@@ -161,13 +163,23 @@ class Detector:
         kept = cv2.GaussianBlur(kept, (0, 0), max(self.machine.blur_px, 0.25))
         kept *= self._vignette[window]
         here = noiseless[window]
+        grain = self._grain_at(here)
         density = (
             cv2.log(np.maximum(light, np.float32(1e-4))) + np.float32(gain)
-            for light in (here, here + kept)
+            for light in (here, here + kept, here + grain, here - grain)
         )
-        with_part, without = (self._tone(one, self._range) for one in density)
+        with_part, without, above, below = (self._tone(one, self._range) for one in density)
         contrast[window] = 255 * cv2.absdiff(with_part, without)
-        return contrast
+        noise[window] = 127.5 * cv2.absdiff(above, below)
+        return contrast, noise
+
+    def _grain_at(self, light: Image) -> Image:
+        """Deviation of the noise of `light`: quantum and electronic, less what lag averages out."""
+        m = self.machine
+        dose = m.photons * np.exp(self._shown[2] if self._shown else 0.0)
+        deviation = np.sqrt(np.maximum(light, 0) / dose + (0.1 * m.electronic) ** 2)
+        deviation *= np.sqrt((1 - m.lag) / (1 + m.lag))
+        return deviation.astype(np.float32)
 
     def _brightness(self, small: Image, field: Image) -> float:
         """Log of the dose's factor for this pulse, set from what earlier pulses measured.

@@ -213,7 +213,7 @@ class StudySimulator:
             grey[1::2] = lines[1::2]
         shape = self.screen.picture
         wet = pose.patches["bolus"].mask(shape) | pose.patches["thin_bolus"].mask(shape)
-        wet = visible(wet, detector.contrast(self.scene.barium(pose)), self._place.px_per_mm)
+        wet = visible(wet, *detector.contrast(self.scene.barium(pose)), self._place.px_per_mm)
         masks = self._labels.masks(pose, wet, field > 0.5)
         self._seen.see(pose, masks["pharynx"], wet)
         return SimulatedFrame(i, self.frame_times_s[i], self.collimator.over(grey, field), masks)

@@ -19,10 +19,12 @@ from .timeline import Timeline
 EVENTS = ("BPM", "HYB", "UESO", "UESC", "LVC", "LVCoff", "MPC", "rest")
 
 # What nobody would outline is no truth: barium that changes the picture by fewer grey levels (of
-# 255) at its darkest and at its edge, is narrower, or covers less in one piece.
-VISIBLE_GREY, EDGE_GREY = 16.0, 8.0
+# 255) at its darkest and at its edge, is narrower, or covers less in one piece; or that drowns in
+# noise: over an area of VISIBLE_MM2 an eye needs a contrast of some five deviations (Rose 1948).
+VISIBLE_GREY, EDGE_GREY = 10.0, 6.0
 VISIBLE_MM = 1.5
 VISIBLE_MM2 = 8.0
+ROSE = 5.0
 
 Floats = NDArray[np.float64]
 Measures = dict[str, Any]
@@ -64,13 +66,18 @@ def truth_of(
 
 
 def visible(
-    drawn: NDArray[np.bool_], contrast: NDArray[np.float32], px_per_mm: float
+    drawn: NDArray[np.bool_],
+    contrast: NDArray[np.float32],
+    noise: NDArray[np.float32],
+    px_per_mm: float,
 ) -> NDArray[np.bool_]:
     """Where `drawn` barium can be seen: the truth of the task "bolus".
 
-    `contrast`: by how many grey levels of 255 it changes the picture. A piece begins where that is
-    VISIBLE_GREY over VISIBLE_MM2 and reaches as far as EDGE_GREY; what is thinner than VISIBLE_MM
-    is left out. Less is a trace that nobody could outline. A film on the mucosa never counts.
+    `contrast`: by how many grey levels of 255 it changes the picture; `noise`: deviation of a
+    pixel's noise, in levels. A piece begins where contrast is VISIBLE_GREY, and ROSE times the
+    noise of the mean over VISIBLE_MM2, on that much area; it reaches as far as EDGE_GREY. What is
+    thinner than VISIBLE_MM is left out. Less is a trace that nobody could outline. A film on the
+    mucosa never counts.
     """
     wet = drawn & (contrast >= EDGE_GREY)
     if not wet.any():
@@ -79,7 +86,9 @@ def visible(
     window = slice(row, row + height), slice(column, column + width)
     inside = _wide(wet[window], VISIBLE_MM * px_per_mm)
     count, labels = cv2.connectedComponents(inside.view(np.uint8))
-    clear = np.bincount(labels[contrast[window] >= VISIBLE_GREY], minlength=count)
+    averaged = noise[window] / np.sqrt(max(VISIBLE_MM2 * px_per_mm**2, 1.0))
+    plain = contrast[window] >= np.maximum(VISIBLE_GREY, ROSE * averaged)
+    clear = np.bincount(labels[plain], minlength=count)
     large = clear >= VISIBLE_MM2 * px_per_mm**2
     large[0] = False
     wet[window] = large[labels]

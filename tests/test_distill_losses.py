@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill_lab import run, same, tiny_lab
+from vfss_distill.config import DistillConfig
 from vfss_distill.distill import balance, losses
 from vfss_distill.distill.journal import draw_curves
+from vfss_distill.distill.loop import align_weight
 from vfss_distill.distill.processes import Processes
 from vfss_distill.workspace import Workspace
 
@@ -102,6 +104,15 @@ def test_feature_loss_is_zero_for_equal_features() -> None:
     maps = torch.randn(2, 8, 4, 4, generator=torch.Generator().manual_seed(0))
     assert losses.feature_loss(maps, maps).tolist() == pytest.approx([0, 0], abs=1e-6)
     assert losses.feature_loss(maps, -maps).min() > 1
+
+
+def test_alignment_fades_where_asked() -> None:
+    plan = DistillConfig(align_steps=100, task_steps=200, align_weight=0.6)
+    assert [align_weight(step, plan) for step in (100, 299)] == [0.6, 0.6]
+    fading = plan.model_copy(update={"align_fades": True})
+    assert align_weight(100, fading) == 0.6
+    assert align_weight(200, fading) == pytest.approx(0.3)
+    assert 0 < align_weight(299, fading) < 0.01
 
 
 # ---- balancing

@@ -45,7 +45,8 @@ class Balance(nn.Module):
         if not self.relative:
             return losses.new_zeros(())
         mean = processes.total(losses.detach().sum(1)) / frames
-        self.level.lerp_(mean, torch.where(self.level > 0, _LEVEL_STEP, 1.0))
+        step = torch.full_like(mean, _LEVEL_STEP).masked_fill(self.level <= 0, 1.0)
+        self.level.lerp_(mean.to(self.level.dtype), step.to(self.level.dtype))
         alpha = torch.softmax(self.logits(mean), dim=0)
         fall = mean / self.level.clamp_min(1e-6)
         return (alpha * (fall + _TENSION * torch.log(alpha.clamp_min(1e-6)))).sum()

@@ -2,7 +2,7 @@
 
     python certainty.py WORKSPACE RUN      # a minute; then `vfss export RUN` writes the ONNX file
 
-A share of one false alarm in a hundred frames cannot be read off the frames of 32 patients. These
+A share of three false alarms in two hundred frames cannot be read off the frames of 32 patients. These
 are 120 others of the training ranges, neither trained on nor tested with.
 """
 

@@ -2,8 +2,8 @@
 
     python certainty.py WORKSPACE RUN      # a minute; then `vfss export RUN` writes the ONNX file
 
-A share of three false alarms in two hundred frames cannot be read off the frames of 32 patients. These
-are 120 others of the training ranges, neither trained on nor tested with.
+Three false alarms in two hundred frames cannot be read off the frames of 32 patients. These are
+120 others of the training ranges, neither trained on nor tested with.
 """
 
 from __future__ import annotations

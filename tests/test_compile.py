@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +48,6 @@ def test_compiled_trains_alike_and_resumes_to_the_bit(tmp_path: Path) -> None:
     def stop_at_five(done: int, of: int, words: str) -> None:
         if done == 5 and "there" not in stopped and "loss" in words:
             stopped["there"] = True
-            import os
-            import signal
-
             os.kill(os.getpid(), signal.SIGINT)
 
     half = run(lab, teachers=("medsam",), compile=True, tick=stop_at_five)

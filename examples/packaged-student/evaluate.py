@@ -73,7 +73,7 @@ def evaluated(folder: Path, ranges: str, seed: int, model: list[str]) -> dict[st
     vfss(folder, "segment", "films", "--no-overlay", "--quiet", *model)
     told = json.loads(vfss(folder, "report", "--split", "all", "--json"))
     # The workspace may hold results of other models, of an earlier evaluation.
-    digest = sha256_file(find_model(Workspace(folder), Path(model[1]) if model else None))
+    digest = sha256_file(find_model(Workspace(folder), model[1] if model else None))
     return next(one for one in told["models"] if one["sha256"] == digest)
 
 

@@ -21,7 +21,7 @@ from .data import LabelledFrames, unpack
 # beyond that, the frames that are hidden cost more than the alarms that are spared.
 FALSE_ALARMS = 0.015
 HIDDEN = 0.02  # at most, of the task's pixels: a frame with a trace of five is no great loss
-FEWEST = 20  # frames of either kind; with fewer, a share of one in a hundred is guessing
+FEWEST = 20  # frames of either kind; with fewer, a share of so few in a hundred is guessing
 
 
 def set_certainty(student: Student, labelled: LabelledFrames) -> Iterator[str]:

@@ -7,11 +7,9 @@ from typing import Any
 
 from ..config import DistillConfig, load_lab, parse, read_yaml
 from ..errors import ConfigError, UsageError, WorkspaceError
+from ..models.pretrained import IMAGENET, PACKAGED
 from ..tasks import TaskSet
 from ..workspace import Workspace
-
-# Weights a student may start from that are no file of the workspace.
-WITH_THE_PACKAGE = ("vfss12-small", "imagenet")
 
 # May differ between a run and its resumption: they do not shape it.
 MACHINE = {"device", "threads", "tensorboard"}
@@ -48,7 +46,7 @@ def resolve_config(
             "or --teachers none to learn from labels alone.",
         )
     settings["teachers"] = [_portable(workspace, str(t)) for t in settings["teachers"]]
-    if settings.get("init") not in (None, "", *WITH_THE_PACKAGE):
+    if settings.get("init") not in (None, "", PACKAGED, IMAGENET):
         settings["init"] = _inside(workspace, str(settings["init"]), "weights to start from")
     config = parse(DistillConfig, settings, file=file.name if file else None)
     if config.teachers:

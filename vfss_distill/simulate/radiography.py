@@ -163,7 +163,7 @@ class Detector:
         kept = cv2.GaussianBlur(kept, (0, 0), max(self.machine.blur_px, 0.25))
         kept *= self._vignette[window]
         here = noiseless[window]
-        grain = self._grain_at(here)
+        grain = self._grain_at(here, gain)
         density = (
             cv2.log(np.maximum(light, np.float32(1e-4))) + np.float32(gain)
             for light in (here, here + kept, here + grain, here - grain)
@@ -173,10 +173,10 @@ class Detector:
         noise[window] = 127.5 * cv2.absdiff(above, below)
         return contrast, noise
 
-    def _grain_at(self, light: Image) -> Image:
+    def _grain_at(self, light: Image, gain: float) -> Image:
         """Deviation of the noise of `light`: quantum and electronic, less what lag averages out."""
         m = self.machine
-        dose = m.photons * np.exp(self._shown[2] if self._shown else 0.0)
+        dose = m.photons * np.exp(gain)
         deviation = np.sqrt(np.maximum(light, 0) / dose + (0.1 * m.electronic) ** 2)
         deviation *= np.sqrt((1 - m.lag) / (1 + m.lag))
         return deviation.astype(np.float32)

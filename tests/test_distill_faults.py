@@ -19,7 +19,7 @@ from tiny_teachers import dino_state
 from vfss_distill.distill import losses
 from vfss_distill.distill.journal import Metrics, read_metrics
 from vfss_distill.distill.packing import checksum
-from vfss_distill.errors import ModelError, StorageError
+from vfss_distill.errors import ConfigError, ModelError, StorageError
 from vfss_distill.workspace import Workspace
 
 
@@ -103,15 +103,21 @@ def test_a_loss_that_is_no_number_keeps_the_last_checkpoint(
 
     honest, calls = losses.task_loss, []
 
-    def broken(*arguments: torch.Tensor) -> torch.Tensor:
+    def broken(*arguments: torch.Tensor, **options: torch.Tensor) -> torch.Tensor:
         calls.append(1)
-        return honest(*arguments) * (float("nan") if len(calls) == 4 else 1)
+        return honest(*arguments, **options) * (float("nan") if len(calls) == 4 else 1)
 
     monkeypatch.setattr(loop, "task_loss", broken)
     with pytest.raises(ModelError, match=r"step 3 \(study p\w-\w+, frame \d"):
         run(lab, run_name="nan")
     state = json.loads((lab.runs / "nan" / "last.ckpt" / "state.json").read_text())
     assert state["step"] == 2
+
+
+def test_a_weight_for_a_task_that_is_none_is_refused(lab: Workspace) -> None:
+    with pytest.raises(ConfigError, match=r"task_weights names boluss.*"):
+        run(lab, task_weights={"boluss": 2.0})
+    run(lab, task_weights={"bolus": 2.0})
 
 
 def fill_disk_at(monkeypatch: pytest.MonkeyPatch, part: str, count: int) -> None:

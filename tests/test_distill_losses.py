@@ -79,6 +79,22 @@ def test_a_trace_costs_as_much_as_a_mouthful_when_it_is_missed() -> None:
     assert min(missed) > 0.25  # half of one map in two, whatever its size
 
 
+def test_a_task_counts_as_much_as_its_weight() -> None:
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.randn(2, 3, 16, 16, generator=generator, requires_grad=True)
+    masks = (torch.rand(2, 3, 16, 16, generator=generator) > 0.7).float()
+    known = torch.ones(2, 3, dtype=torch.bool)
+
+    def pull(*weights: float) -> torch.Tensor:
+        loss = losses.task_loss(logits, masks, known, weights=torch.tensor(weights))
+        (slope,) = torch.autograd.grad(loss, logits)
+        return slope.abs().sum((0, 2, 3))
+
+    even = pull(1, 1, 1)
+    torch.testing.assert_close(pull(4, 1, 1) / even, torch.tensor([2.0, 0.5, 0.5]))
+    torch.testing.assert_close(pull(0, 1, 1) / even, torch.tensor([0.0, 1.5, 1.5]))
+
+
 def test_a_small_false_mask_costs_presence_as_much_as_a_large_one() -> None:
     empty = torch.zeros(1, 1, 32, 32)
     known = torch.ones(1, 1, dtype=torch.bool)

@@ -7,7 +7,7 @@ Two models: `LabConfig` is `vfss.yaml`, what a lab sets once; `DistillConfig` is
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -44,14 +44,16 @@ class DistillConfig(_Strict):
     """Everything that shapes one run.
 
     `align_steps` of feature alignment come first, then `task_steps` with the masks, during which
-    alignment goes on with weight `align_weight`, falling to 0 where `align_fades`.
+    alignment goes on with weight `align_weight`, falling to 0 where `align_fades`, on
+    `align_share` · `batch_size` further frames a step.
     `grid` is the side of the square on which student and teachers are compared. Two things keep
     `mlp` and `attention` from leaving all weight on the easiest teacher: `relative_losses` (they
     follow whose loss is falling, not whose is low) and `entropy_floor` (0 to 1, a share of log T).
     Of the unlabelled frames, every
     `unlabelled_every`-th is shown to the teachers. Of the labelled frames of a batch, a share of
     `mirrored` is shown facing the other way, and a share of `blank` is replaced by what is no film
-    (black, white, noise, patterns) with nothing to find.
+    (black, white, noise, patterns) with nothing to find. `task_weights`: what a task counts in the
+    loss of the masks, by its name; 1 for those not named.
 
     What teachers say beyond features counts with the following weights, 0 leaving it out, and
     where a teacher of that kind takes part. `mask_weight`: masks of a promptable segmenter under
@@ -88,6 +90,7 @@ class DistillConfig(_Strict):
     task_steps: int = Field(default=4000, ge=0)
     align_weight: float = Field(default=0.3, ge=0)
     align_fades: bool = False
+    align_share: float = Field(default=0.25, gt=0, le=4)
     mask_weight: float = Field(default=0.0, ge=0)
     proposal_frames: int = Field(default=0, ge=0)
     affinity_weight: float = Field(default=0.0, ge=0)
@@ -96,6 +99,7 @@ class DistillConfig(_Strict):
     anchors: tuple[str, ...] = ()
     mirrored: float = Field(default=0.5, ge=0, le=1)
     blank: float = Field(default=0.03, ge=0, lt=1)
+    task_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     batch_size: int = Field(default=16, ge=1)
     learning_rate: float = Field(default=5e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)

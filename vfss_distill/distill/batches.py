@@ -22,8 +22,6 @@ from .processes import Processes
 from .prompts import PromptedMasks
 from .proposals import Proposals
 
-# In stage 2 each batch of masks travels with this share of frames for alignment.
-_ALIGN_SHARE = 0.25
 _STREAM_ALIGN, _STREAM_TASK, _STREAM_PROMPTED = 1, 2, 3
 
 
@@ -107,7 +105,7 @@ class Batches:
         aligns = config.align_weight > 0 or bool(self.prompted)
         if not self.material.teachers or not aligns:
             return 0
-        return max(1, round(config.batch_size * _ALIGN_SHARE))
+        return max(1, round(config.batch_size * config.align_share))
 
     def _task_align(self, step: int) -> list[Key]:
         """Where a teacher drew masks under boxes, half of them are frames that have some."""

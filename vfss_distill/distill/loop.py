@@ -11,7 +11,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -165,13 +165,26 @@ def _loss(
             # All frames, though only the first have masks: the gradient of a slice loses
             # the channels-last layout, and every level would pay for it.
             logits = _wide(student.decode(pyramid))  # (B, T, S/2, S/2)
-        masked = task_loss(logits[:first], batch.masks, batch.labelled, processes.total)
+        masked = task_loss(
+            logits[:first],
+            batch.masks,
+            batch.labelled,
+            processes.total,
+            weights=_task_weights(material.labelled.tasks, config, logits),
+        )
         record["task"] = masked.item()
         loss = loss + masked
         if batch.drawn and batch.aligned:
             drawn = agree_on_masks(logits[first:], batch, processes, record)
             loss = loss + config.mask_weight * drawn
     return loss, embedding
+
+
+def _task_weights(tasks: Sequence[str], config: DistillConfig, like: Tensor) -> Tensor | None:
+    """(T,), or None where all tasks count alike."""
+    if not config.task_weights:
+        return None
+    return like.new_tensor([config.task_weights.get(task, 1.0) for task in tasks])
 
 
 def _wide(maps: Tensor) -> Tensor:

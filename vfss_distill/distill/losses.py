@@ -37,6 +37,7 @@ def task_loss(
     labelled: Tensor,
     total: Total = alone,
     presence_weight: float = PRESENCE_WEIGHT,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """BCE + Dice over what is labelled, and nothing else; and a little of: is it there at all?
 
@@ -46,7 +47,8 @@ def task_loss(
     steady, half map by map, which is what is reported: a trace of barium counts as much as a
     mouthful. A task that is absent from the whole batch is taught by BCE alone. Presence: BCE of
     the strongest 4×4 patch, since a false bolus of a hundred pixels hardly moves a mean over the
-    frame; here it costs all. → scalar, 0 if nothing is labelled.
+    frame; here it costs all. `weights` (T,): what a task counts in every mean over tasks, by default
+    one. → scalar, 0 if nothing is labelled.
     """
     known = labelled.to(logits.dtype)  # (B, T)
     pixels = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean((2, 3))
@@ -68,12 +70,13 @@ def task_loss(
     bce, counted, shared, squares, truth, presence, apart, present = total(
         torch.stack([(m * known).sum(0) for m in per_map])
     )
-    occurs = (truth > 0).to(logits.dtype)
+    weights = torch.ones_like(counted) if weights is None else weights
+    occurs = (truth > 0).to(logits.dtype) * weights
     whole = 1 - 2 * shared / squares.clamp_min(1e-6)
     dice = 0.5 * whole + 0.5 * apart / present.clamp_min(1)
-    return (bce + presence_weight * presence).sum() / counted.sum().clamp_min(1) + (
-        dice * occurs
-    ).sum() / occurs.sum().clamp_min(1)
+    pixelwise = (weights * (bce + presence_weight * presence)).sum()
+    labels, tasks = (weights * counted).sum(), occurs.sum()
+    return pixelwise / labels.clamp_min(1) + (dice * occurs).sum() / tasks.clamp_min(1)
 
 
 def dice_scores(predicted: Tensor, truth: Tensor) -> Tensor:

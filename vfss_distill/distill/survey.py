@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import DistillConfig
-from ..errors import WorkspaceError
+from ..errors import ConfigError, WorkspaceError
 from ..intake.splits import load_splits
 from ..intake.study import Study, list_studies
 from ..provenance import digest_json
@@ -68,7 +68,14 @@ class Survey:
 def survey(
     workspace: Workspace, tasks: TaskSet, config: DistillConfig, say: Callable[[str], None]
 ) -> Survey:
-    """Look through the study store. Raises WorkspaceError when there is nothing to train on."""
+    """Look through the study store. Raises WorkspaceError when there is nothing to train on,
+    ConfigError when a task is weighted that the task set has not.
+    """
+    if unknown := sorted(set(config.task_weights) - set(tasks.ids)):
+        raise ConfigError(
+            f"task_weights names {', '.join(unknown)}, which the task set has not",
+            remedy=f"Its tasks are {' '.join(tasks.ids)}.",
+        )
     studies = list_studies(workspace)
     if not studies:
         raise WorkspaceError(

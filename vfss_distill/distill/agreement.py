@@ -39,13 +39,13 @@ def align(
             for projector, target in zip(heads.projectors, targets.values(), strict=True)
         ]
     )
-    alpha = heads.balance.weigh(losses, batch.aligned, processes)  # (teachers, a)
+    alpha, lesson = heads.balance.weigh(losses, batch.aligned, processes)  # (teachers, a)
     sums = torch.cat([losses.sum(1), alpha.sum(1), (alpha * losses).sum()[None]])
     mean = processes.total(sums) / batch.aligned
     count = len(losses)
     record["align"] = dict(zip(targets, mean[:count].tolist(), strict=True))
     record["alpha"] = dict(zip(targets, mean[count : 2 * count].tolist(), strict=True))
-    loss = mean[-1] + heads.balance.lesson(losses, batch.aligned, processes)
+    loss = mean[-1] + lesson
 
     weights = {
         "affinity": config.affinity_weight,

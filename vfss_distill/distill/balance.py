@@ -25,7 +25,7 @@ _TENSION = 0.2  # τ: a loss 10 % below its level has e^.5 times the weight
 
 
 class Balance(nn.Module):
-    """Detached losses (T,) → weights α (T,), positive, summing to 1, entropy ≥ floor · log T.
+    """Losses → weights α of T teachers, positive, summing to 1, entropy ≥ floor · log T.
 
     `level` (T,): running mean of each teacher's loss, kept where `relative`; 0 before the first.
     """
@@ -39,30 +39,25 @@ class Balance(nn.Module):
         self.relative = relative and teachers > 1
         self.register_buffer("level", torch.zeros(teachers))
 
-    def lesson(self, losses: Tensor, frames: int, processes: Processes = _ALONE) -> Tensor:
-        """What a `relative` rule itself minimises, from losses of each frame here (T, b) of
-        `frames` in the whole batch; 0 for all others. Moves the running level on. → scalar"""
-        if not self.relative:
-            return losses.new_zeros(())
+    def weigh(
+        self, losses: Tensor, frames: int, processes: Processes = _ALONE
+    ) -> tuple[Tensor, Tensor]:
+        """Losses of each frame here (T, b) of `frames` in the whole batch → α (T, b), and what a
+        `relative` rule itself minimises, a scalar, 0 for all others. Moves the running level on.
+        """
         mean = processes.total(losses.detach().sum(1)) / frames
+        free = torch.softmax(self.logits(mean), dim=0)
+        alpha = hold_entropy(free, self.floor)[:, None].expand_as(losses)
+        if not self.relative:
+            return alpha, losses.new_zeros(())
         step = torch.full_like(mean, _LEVEL_STEP).masked_fill(self.level <= 0, 1.0)
         self.level.lerp_(mean.to(self.level.dtype), step.to(self.level.dtype))
-        alpha = torch.softmax(self.logits(mean), dim=0)
         fall = mean / self.level.clamp_min(1e-6)
-        return (alpha * (fall + _TENSION * torch.log(alpha.clamp_min(1e-6)))).sum()
-
-    def weigh(self, losses: Tensor, frames: int, processes: Processes = _ALONE) -> Tensor:
-        """Losses of each frame here (T, b) of `frames` in the whole batch → α (T, b)."""
-        mean = processes.total(losses.detach().sum(1)) / frames
-        alpha = self(mean)
-        return (alpha.detach() if self.relative else alpha)[:, None].expand_as(losses)
+        lesson = (free * (fall + _TENSION * torch.log(free.clamp_min(1e-6)))).sum()
+        return alpha.detach(), lesson
 
     def logits(self, losses: Tensor) -> Tensor:
         return torch.zeros_like(losses)
-
-    def forward(self, losses: Tensor) -> Tensor:
-        alpha = torch.softmax(self.logits(losses.detach()), dim=0)
-        return hold_entropy(alpha, self.floor)
 
 
 class MlpBalance(Balance):
@@ -106,12 +101,14 @@ class DropBalance(Balance):
         super().__init__(teachers)
         self.probability = probability
 
-    def weigh(self, losses: Tensor, frames: int, processes: Processes = _ALONE) -> Tensor:
+    def weigh(
+        self, losses: Tensor, frames: int, processes: Processes = _ALONE
+    ) -> tuple[Tensor, Tensor]:
         mine = processes.part(frames)
         draws = torch.rand(self.teachers, frames)[:, mine].to(losses.device)
         stays = draws >= self.probability
         stays.scatter_(0, losses.detach().argmax(0, keepdim=True), value=True)
-        return stays.to(losses.dtype) / stays.sum(0)
+        return stays.to(losses.dtype) / stays.sum(0), losses.new_zeros(())
 
 
 def build_balance(config: DistillConfig, teachers: int) -> Balance:

@@ -22,9 +22,9 @@ _GRAIN_GAIN = 1.8
 def photometric(frames: Tensor, generator: torch.Generator) -> Tensor:
     """(B, C, S, S), 0..255 → float32 of the same shape and range.
 
-    Gamma, window, uneven light, blur or sharpening, fine or coarse noise that differs between dark
-    and bright, a box of text or shutter, and now and then the other polarity; one draw per sample,
-    shared by its channels.
+    Gamma, window, too little light, uneven light, blur or sharpening, fine or coarse noise that
+    differs between dark and bright, a box of text or shutter, and now and then the other polarity;
+    one draw per sample, shared by its channels.
     """
     grey = torch.div(frames, 255.0)  # ours: everything below works in place
     count = len(grey)
@@ -41,6 +41,7 @@ def photometric(frames: Tensor, generator: torch.Generator) -> Tensor:
     grey.clamp_min_(1e-4).pow_(torch.exp(draw(-0.6, 0.6)))
     contrast = torch.exp(draw(-0.65, 0.4))
     grey.mul_(contrast).add_(0.5 - 0.5 * contrast + draw(-0.16, 0.16))
+    grey.mul_(1 - chance(0.2) * draw(0, 0.65))
     grey.addcmul_(chance(0.5) * draw(0, 0.2), _hills(grey, generator))
     grey.lerp_(_blurred(grey), -(chance(0.5) * draw(-1.3, 1.0)))  # beyond it: sharper
     draws = draw(-0.06, 0.07).clamp_min(0), draw(-1.6, 1.6), chance(0.4).float()

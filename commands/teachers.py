@@ -103,7 +103,8 @@ def _row(card: TeacherCard, workspace: Path) -> dict[str, Any]:
 
 def _where(found: Path, card: TeacherCard, workspace: Path) -> str:
     """Where the file lies, without naming the machine's folders."""
-    from ..models.teachers.card import PACKAGED_WEIGHTS, WEIGHTS_VARIABLE
+    from ..models import PACKAGED_WEIGHTS
+    from ..models.teachers.card import WEIGHTS_VARIABLE
 
     for root, shown in ((workspace, ""), (PACKAGED_WEIGHTS, "(in the package) ")):
         if found.resolve().is_relative_to(root.resolve()):

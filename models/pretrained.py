@@ -23,12 +23,11 @@ from torch import Tensor, nn
 
 from ..errors import UsageError, WeightsMismatch, WeightsMissing
 from ..provenance import sha256_file
+from . import PACKAGED_STUDENT, PACKAGED_WEIGHTS
 from .students import Student, is_student, load_student, trunk_name
 from .teachers.checkpoint import Checkpoint, Tensors, open_checkpoint
 
 IMAGENET = "imagenet"
-PACKAGED = "vfss12-small"
-_PACKAGED_FILE = Path(__file__).parent / "weights" / f"{PACKAGED}.safetensors"
 # Trunk → the package that carries public ImageNet weights of it, its file, its licence.
 _PACKAGES: Mapping[str, tuple[str, str, str]] = {
     "tf_efficientnet_lite0": (
@@ -68,9 +67,9 @@ def initialise(student: Student, source: str, root: Path) -> Start:
     start at nothing. Normalisation becomes that of the weights. Raises UsageError (no such
     weights for this trunk), WeightsMissing, WeightsMismatch.
     """
-    if source == PACKAGED:
-        begun = _from_student(student, _PACKAGED_FILE)
-        return replace(begun, source=PACKAGED, licence="Apache-2.0")
+    if source == PACKAGED_STUDENT:
+        begun = _from_student(student, PACKAGED_WEIGHTS / f"{PACKAGED_STUDENT}.safetensors")
+        return replace(begun, source=PACKAGED_STUDENT, licence="Apache-2.0")
     name = trunk_name(student.config.trunk)
     if source == IMAGENET:
         path, licence = _packaged(name)

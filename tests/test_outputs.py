@@ -26,7 +26,7 @@ from vfss_distill.distill.prompts import PromptedMasks, boxes_around, fill_promp
 from vfss_distill.distill.run import RunOutcome, distill
 from vfss_distill.errors import ConfigError, ModelError
 from vfss_distill.intake.study import Study, list_studies, write_mask
-from vfss_distill.models.teachers.card import PACKAGED_WEIGHTS
+from vfss_distill.models import PACKAGED_WEIGHTS
 from vfss_distill.workspace import Workspace
 
 SMALL = ("small-sam", "small-dino", "small-clip")

@@ -35,11 +35,11 @@ from tiny_teachers import (
     write_tiny_weights,
 )
 from vfss_distill.errors import ConfigError, UsageError, WeightsMismatch, WeightsMissing
+from vfss_distill.models import PACKAGED_WEIGHTS
 from vfss_distill.models.teachers import preprocess, small
 from vfss_distill.models.teachers.base import Teacher, fixed_image
 from vfss_distill.models.teachers.card import (
     FAMILIES,
-    PACKAGED_WEIGHTS,
     find_weights,
     list_cards,
     load_card,

@@ -15,8 +15,9 @@ from transformers import BertConfig, BertModel, BertTokenizer
 
 from tiny_teachers import Tensors, medclip_state, open_clip_state, random_state
 from vfss_distill.errors import ConfigError, WeightsMismatch
+from vfss_distill.models import PACKAGED_WEIGHTS
 from vfss_distill.models.teachers import text
-from vfss_distill.models.teachers.card import PACKAGED_WEIGHTS, load_card
+from vfss_distill.models.teachers.card import load_card
 from vfss_distill.models.teachers.checkpoint import Checkpoint
 from vfss_distill.models.teachers.text import NoTexts, embed_texts
 

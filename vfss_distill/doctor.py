@@ -187,9 +187,10 @@ def _codecs() -> Iterator[Check]:
 def _provider() -> Iterator[Check]:
     """ONNX Runtime lists what it was built for, not what works: ask by loading a model."""
     try:
-        from .inference.session import PACKAGED_MODEL, Segmenter, packaged_model
+        from .inference.session import Segmenter, packaged_model
+        from .models import PACKAGED_STUDENT
 
-        provider = Segmenter(packaged_model(PACKAGED_MODEL)).provider
+        provider = Segmenter(packaged_model(PACKAGED_STUDENT)).provider
     except VfssError as error:
         yield Check("inference", "failed", error.without_file, _INSTALL_ALL)
     except ImportError as error:

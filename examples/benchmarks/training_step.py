@@ -1,6 +1,7 @@
 """Where the time of a training step goes: batch 16 of `small` at 256 × 256, three teachers.
 
-    python examples/benchmarks/training_step.py [--steps 40] [--threads 2] [--cpu-time] [--profile]
+    python examples/benchmarks/training_step.py [--steps 40] [--threads 2] [--compile]
+        [--cpu-time] [--profile]
 
 Simulated films; teachers stand in with random features of the published sizes (256 × 32 × 32,
 768 × 32 × 32, 768 × 7 × 7), in the cache as always. The steps are those of `vfss distill`. After
@@ -12,6 +13,7 @@ both see the same machine at the same time:
     bare       forward and backward alone
     rate       bare / step: 1 would be a step that does nothing else
 
+With `--compile` both lines come twice, the second time with `compile: true` (a minute more).
 Memory is what the process holds after each pass over the labelled frames.
 """
 
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import statistics
 import subprocess
 import sys
@@ -200,7 +203,7 @@ def measure(material: Material, config: DistillConfig, root: Path, stage: str) -
     warm = rows[2:-1]  # the last one writes the checkpoint
     step, loader, alone = (statistics.median(column) for column in zip(*warm, strict=True))
     print(
-        f"{stage:7}{1e3 * step:9.0f}{1e3 * loader:9.0f}{1e3 * alone:9.0f}"
+        f"{stage:14}{1e3 * step:9.0f}{1e3 * loader:9.0f}{1e3 * alone:9.0f}"
         f"{loader / step:10.1%}{alone / step:8.2f}"
         f"{memory[len(memory) // 4]:10.0f}{memory[-1] - memory[len(memory) // 4]:+10.0f}"
     )
@@ -211,6 +214,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--student", default="small")
+    parser.add_argument("--compile", action="store_true", help="Also with a compiled student.")
     parser.add_argument(
         "--cpu-time", action="store_true", help="Count CPU time: for a machine that others use."
     )
@@ -229,16 +233,19 @@ def main() -> None:
         material = prepare(root, DistillConfig(**common))
         print(f"{options.student}, 256 × 256, batch 16, {options.threads} thread(s), median of")
         print(f"{options.steps - 3} steps, ms; megabytes held after a quarter, and growth")
-        print("stage       step   loader     bare    loader    rate      held    growth")
-        for stage, steps in stages.items():
-            config = DistillConfig(**common, **steps, checkpoint_every=10**6)
-            (root / stage).mkdir()
+        print("stage            step   loader     bare    loader    rate      held    growth")
+        for compile, (stage, steps) in itertools.product(
+            [False, True] if options.compile else [False], stages.items()
+        ):
+            config = DistillConfig(**common, **steps, checkpoint_every=10**6, compile=compile)
+            name = f"{stage} compiled" if compile else stage
+            place = Path(tempfile.mkdtemp(dir=root))
             if options.profile:
                 with torch.profiler.profile() as seen:
-                    measure(material, config, root / stage, stage)
+                    measure(material, config, place, name)
                 print(seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=25))
             else:
-                measure(material, config, root / stage, stage)
+                measure(material, config, place, name)
 
 
 if __name__ == "__main__":

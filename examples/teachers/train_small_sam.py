@@ -28,7 +28,7 @@ from vfss_distill.models.teachers.preprocess import Preprocessing
 from vfss_distill.models.teachers.registry import load_teacher
 from vfss_distill.models.teachers.small import build_small_sam
 
-PROMPTS = 6
+BATCH, PROMPTS = 4, 6
 GRID, WIDTH, PLACES = 32, 64, 192  # of the encoder's map; patches compared per frame
 PREPROCESSING = Preprocessing(256, "stretch", "minmax", (0.0,), (1.0,))
 
@@ -107,27 +107,24 @@ def main() -> None:
     network.kin = nn.Conv2d(WIDTH, WIDTH, 1)
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
-        picked = world.pick(4, generator)
+        picked = world.pick(BATCH, generator)
         frames = photometric(world.frames_at(picked), generator)
         embeddings = network.image_encoder(PREPROCESSING(frames))  # (B, 64, 32, 32)
         structures = world.masks_at(picked)
         rim = functional.pixel_shuffle(network.rim(embeddings), 2)[:, 0].float()
         dense = functional.binary_cross_entropy_with_logits(rim, outlines(structures))
         dense = dense + 0.2 * resemblance(network.kin(embeddings), structures, generator)
-        parts = []
-        for embedding, masks in zip(embeddings, structures, strict=True):
-            boxes, shapes = boxes_and_shapes(masks, generator)
-            sparse, plain = network.prompt_encoder(points=None, boxes=boxes, masks=None)
-            low, _ = network.mask_decoder(
-                image_embeddings=embedding[None],
-                image_pe=network.prompt_encoder.get_dense_pe(),
-                sparse_prompt_embeddings=sparse,
-                dense_prompt_embeddings=plain,
-                multimask_output=False,
-            )  # (P, 1, 128, 128)
-            target = functional.interpolate(shapes[:, None], low.shape[-2:], mode="area")
-            parts.append(mask_loss(low[:, 0].float(), target[:, 0]))
-        return torch.stack(parts).mean() + dense
+        boxes, shapes = boxes_and_shapes(structures[0], generator)
+        sparse, plain = network.prompt_encoder(points=None, boxes=boxes, masks=None)
+        low, _ = network.mask_decoder(  # of one frame: it takes longer than the encoder on four
+            image_embeddings=embeddings[:1],
+            image_pe=network.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=plain,
+            multimask_output=False,
+        )  # (P, 1, 128, 128)
+        target = functional.interpolate(shapes[:, None], low.shape[-2:], mode="area")
+        return mask_loss(low[:, 0].float(), target[:, 0]) + dense
 
     def kept() -> nn.Module:
         """The network without the throw-away heads."""

@@ -26,6 +26,7 @@ from pydantic.dataclasses import dataclass
 
 from ...config import read_yaml
 from ...errors import ConfigError, UsageError, VfssError, WeightsMissing
+from .. import PACKAGED_WEIGHTS
 
 Family = Literal["sam", "dinov2", "medclip", "open_clip", "transformers", "timm"]
 FAMILIES: tuple[str, ...] = get_args(Family)
@@ -33,9 +34,7 @@ FAMILIES: tuple[str, ...] = get_args(Family)
 WEIGHTS_VARIABLE = "VFSS_WEIGHTS"
 VOCABULARY = "vocab.txt"
 
-_MODELS = Path(__file__).resolve().parents[1]
-PACKAGED_CARDS = _MODELS / "cards"
-PACKAGED_WEIGHTS = _MODELS / "weights"
+PACKAGED_CARDS = PACKAGED_WEIGHTS.parent / "cards"
 
 
 def _plain_name(name: str) -> str:

@@ -47,8 +47,8 @@ def task_loss(
     steady, half map by map, which is what is reported: a trace of barium counts as much as a
     mouthful. A task that is absent from the whole batch is taught by BCE alone. Presence: BCE of
     the strongest 4×4 patch, since a false bolus of a hundred pixels hardly moves a mean over the
-    frame; here it costs all. `weights` (T,): what a task counts in every mean over tasks, by default
-    one. → scalar, 0 if nothing is labelled.
+    frame; here it costs all. `weights` (T,): what a task counts in every mean over tasks, else one.
+    → scalar, 0 if nothing is labelled.
     """
     known = labelled.to(logits.dtype)  # (B, T)
     pixels = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean((2, 3))

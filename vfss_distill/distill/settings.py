@@ -7,7 +7,8 @@ from typing import Any
 
 from ..config import DistillConfig, load_lab, parse, read_yaml
 from ..errors import ConfigError, UsageError, WorkspaceError
-from ..models.pretrained import IMAGENET, PACKAGED
+from ..models import PACKAGED_STUDENT
+from ..models.pretrained import IMAGENET
 from ..tasks import TaskSet
 from ..workspace import Workspace
 
@@ -46,7 +47,7 @@ def resolve_config(
             "or --teachers none to learn from labels alone.",
         )
     settings["teachers"] = [_portable(workspace, str(t)) for t in settings["teachers"]]
-    if settings.get("init") not in (None, "", PACKAGED, IMAGENET):
+    if settings.get("init") not in (None, "", PACKAGED_STUDENT, IMAGENET):
         settings["init"] = _inside(workspace, str(settings["init"]), "weights to start from")
     config = parse(DistillConfig, settings, file=file.name if file else None)
     if config.teachers:

@@ -10,7 +10,6 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,10 @@ from numpy.typing import NDArray
 from ..cores import usable_cores
 from ..errors import DeviceError, ModelError, UsageError, VfssError, WeightsMissing
 from ..letterbox import RULE
+from ..models import PACKAGED_STUDENT, PACKAGED_WEIGHTS
 from ..provenance import SCHEMA_VERSION, sha256_file
 from ..tasks import TaskSet
 from ..workspace import Workspace
-
-PACKAGED_MODEL = "vfss12-small"
 
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
@@ -131,8 +129,8 @@ def find_model(workspace: Workspace, model: str | None = None) -> Path:
     exported = [path for path in exported if not path.parent.name.startswith(".")]
     if exported:
         return max(exported, key=lambda path: (path.stat().st_mtime_ns, path.parent.name))
-    if packaged_model(PACKAGED_MODEL).is_file():
-        return packaged_model(PACKAGED_MODEL)
+    if packaged_model(PACKAGED_STUDENT).is_file():
+        return packaged_model(PACKAGED_STUDENT)
     raise WeightsMissing(
         "no trained model in this workspace and none packaged",
         remedy="Run `vfss distill`, or name a model with --model FILE.",
@@ -140,7 +138,7 @@ def find_model(workspace: Workspace, model: str | None = None) -> Path:
 
 
 def packaged_model(name: str) -> Path:
-    return Path(str(resources.files("vfss_distill.models"))) / "weights" / f"{name}.onnx"
+    return PACKAGED_WEIGHTS / f"{name}.onnx"
 
 
 def _digest(path: Path) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,10 +18,17 @@ from vfss_distill.simulate import SimulateOptions, StudySimulator, simulate_stud
 from vfss_distill.simulate.exposure import Pose
 from vfss_distill.simulate.plan import draw_plan
 from vfss_distill.simulate.population import TRAIN, draw_patient
-from vfss_distill.simulate.radiography import Detector
+from vfss_distill.simulate.radiography import Detector, _grain_area, _grain_bank
 from vfss_distill.simulate.swallow import KINDS, Jerk, Kind, Plan
 from vfss_distill.simulate.timeline import Timeline, play
-from vfss_distill.simulate.truth import EDGE_GREY, EVENTS, VISIBLE_GREY, truth_of, visible
+from vfss_distill.simulate.truth import (
+    EDGE_GREY,
+    EVENTS,
+    VISIBLE_GREY,
+    VISIBLE_MM2,
+    truth_of,
+    visible,
+)
 
 FPS = 30.0
 TIMES = np.arange(150) / FPS
@@ -359,8 +367,36 @@ def test_noise_told_is_that_of_the_picture() -> None:
     _, told = detector.contrast(np.full(shape, 0.1, np.float32))
     inside = (frames > 5).all(0) & (frames < 250).all(0)
     assert inside.mean() > 0.3
-    measured = frames.astype(float).std(0)[inside]
+    measured = frames.astype(float).std(0)[inside] * np.sqrt(detector._grain_px2)
     np.testing.assert_allclose(told[inside].mean(), measured.mean(), rtol=0.1)
+    # Where the part is black, its noise is that of what it would be told from.
+    black = (frames == 0).all(0)
+    assert black.any()
+    _, told = detector.contrast(np.full(shape, 2.0, np.float32))
+    assert told[black].max() > 0.3 * measured.max()
+
+
+@pytest.mark.parametrize("sigma", [0.2, 0.45, 0.9])
+def test_grain_is_stronger_over_an_area_than_noise_of_single_pixels(sigma: float) -> None:
+    """The mean over 16 × 16 pixels, in deviations of a pixel."""
+    bank = _grain_bank(np.random.default_rng(1), (416, 416), sigma)
+    means = np.stack(bank)[:, :512, :512].reshape(5, 32, 16, 32, 16).mean((2, 4))
+    assert means.std() * 16 == pytest.approx(np.sqrt(_grain_area(sigma)), rel=0.08)
+
+
+def test_a_collimator_leaves_no_slivers_of_the_bolus() -> None:
+    """At 8 mm² a piece counts, in front of the collimator too."""
+    pieces = 0
+    for seed in range(12):
+        options = SimulateOptions(size=192, fps=4, frames=6, ranges="shifted", extras=False)
+        simulator = StudySimulator(seed, 0, options)
+        least = VISIBLE_MM2 * simulator.view.px_per_mm**2
+        for frame in simulator.frames():
+            count, labels = cv2.connectedComponents(frame.masks["bolus"].view(np.uint8))
+            areas = np.bincount(labels.ravel(), minlength=count)[1:]
+            assert (areas >= least).all()
+            pieces += count - 1
+    assert pieces > 20
 
 
 def test_contrast_is_what_the_picture_loses_without_the_bolus() -> None:

@@ -6,11 +6,12 @@ memory as uint8 and masks as bits; otherwise they are read when asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 Key: TypeAlias = tuple[int, int]
 Tick: TypeAlias = Callable[[int, int, str], None]
+Item, Read = TypeVar("Item"), TypeVar("Read")
 
 # Tasks per plane of bits: a plane is warped as one float image, exact up to 2**24.
 BITS = 16
@@ -50,8 +52,8 @@ class Frames:
         self.held: NDArray[np.uint8] | None = None
         if len(needed) * size * size <= budget_bytes:
             held = np.empty((len(needed), size, size), np.uint8)
-            for row, key in enumerate(needed):
-                held[row] = self._read(key)
+            for row, square in _all_of(self._read, needed):
+                held[row] = square
                 tick(row + 1, len(needed), "frames")
             self.row_of = {key: row for row, key in enumerate(needed)}
             self.held = held
@@ -126,8 +128,8 @@ class LabelledFrames:
         shape = (len(self.keys), self.planes_each, frames.size, frames.size)
         if 2 * int(np.prod(shape)) <= budget_bytes:
             held = np.empty(shape, np.uint16)
-            for row in range(len(self.keys)):
-                held[row] = self._read(row)
+            for row, planes in _all_of(self._read, range(len(self.keys))):
+                held[row] = planes
                 tick(row + 1, len(self.keys), "masks")
             self.held = held
 
@@ -164,6 +166,16 @@ class LabelledFrames:
             square = Letterbox.fit(mask.shape[0], mask.shape[1], size).mask(mask)
             planes[number // BITS] |= square.astype(np.uint16) << (number % BITS)
         return planes
+
+
+def _all_of(read: Callable[[Item], Read], items: Iterable[Item]) -> Iterator[tuple[int, Read]]:
+    """What `read` gives for each, numbered, on as many threads as torch has: decoders of images
+    let the others work."""
+    pool = ThreadPoolExecutor(torch.get_num_threads())
+    try:
+        yield from enumerate(pool.map(read, items))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def unpack(planes: Tensor, tasks: int) -> Tensor:

@@ -97,6 +97,7 @@ class Detector:
         self.machine, self.shape = machine, shape
         self._rng = rng
         self._grain = _grain_bank(rng, shape, machine.grain_px)
+        self._grain_px2 = _grain_area(machine.grain_px)
         self._last: Image | None = None
         self._range: tuple[float, float] | None = None
         self._level: float | None = None  # brightness that is kept
@@ -143,7 +144,8 @@ class Detector:
 
     def contrast(self, part: Image) -> tuple[Image, Image]:
         """By how many grey levels (H, W) the last frame would differ without `part` of its shadows,
-        and the deviation of its noise there, in grey levels too.
+        and the deviation of its noise there, in grey levels too: of noise that differs from pixel
+        to pixel and over a larger area is as strong as this one, which has grain.
 
         `part` is an attenuation like that given to `grey`. Scatter, glare, blur and the display's
         curve are in both, also where it ends in black or white; sharpening, which raises contrast
@@ -163,14 +165,22 @@ class Detector:
         kept = cv2.GaussianBlur(kept, (0, 0), max(self.machine.blur_px, 0.25))
         kept *= self._vignette[window]
         here = noiseless[window]
+        around = here + kept
         grain = self._grain_at(here, gain)
         density = (
             cv2.log(np.maximum(light, np.float32(1e-4))) + np.float32(gain)
-            for light in (here, here + kept, here + grain, here - grain)
+            for light in (here, around, here + grain, here - grain,
+                          around + self._grain_at(around, gain))
+        )  # fmt: skip
+        with_part, without, above, below, above_without = (
+            self._tone(one, self._range) for one in density
         )
-        with_part, without, above, below = (self._tone(one, self._range) for one in density)
         contrast[window] = 255 * cv2.absdiff(with_part, without)
-        noise[window] = 127.5 * cv2.absdiff(above, below)
+        # The largest half: black and white cut others off, and what is all black has no noise but
+        # among what has.
+        noise[window] = cv2.max(above - with_part, with_part - below)
+        noise[window] = cv2.max(noise[window], above_without - without)
+        noise[window] *= 255 * np.sqrt(self._grain_px2)
         return contrast, noise
 
     def _grain_at(self, light: Image, gain: float) -> Image:
@@ -246,6 +256,13 @@ def _softened(image: Image, sigma_px: float) -> Image:
     half = cv2.GaussianBlur(half, (0, 0), sigma_px / 2)
     wide: Image = cv2.resize(half, (w, h), interpolation=cv2.INTER_LINEAR)
     return wide
+
+
+def _grain_area(sigma_px: float) -> float:
+    """Pixels that one grain of the noise takes: over a large area it is as strong as noise that
+    differs from pixel to pixel and has so many times its variance. 4πσ² where σ is large."""
+    row = cv2.GaussianBlur(np.eye(1, 65, 32), (0, 0), max(sigma_px, 0.2))
+    return float((row.sum() ** 2 / (row**2).sum()) ** 2)
 
 
 def _grain_bank(rng: np.random.Generator, shape: tuple[int, int], sigma_px: float) -> list[Image]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -95,14 +96,22 @@ class Labels:
         drawn = self._tasks(pose, wet)
         if self._extras:
             drawn |= self._more(pose, drawn)
-        # Behind the collimator nothing is seen and nothing is labelled, nor the sliver of a bone
-        # that it leaves.
+        # Behind the collimator nothing is seen and nothing is labelled, nor the sliver of a bone or
+        # of a piece of the bolus that it leaves.
         names = (*VFSS12.ids, *(EXTRA_STRUCTURES if self._extras else ()))
         seen = {name: drawn[name] & inside for name in names}
         for name in ("hyoid", "mandible", *self._skeleton.vertebrae, *_DISCS):
             if name in seen and np.count_nonzero(seen[name]) < self._sliver_px:
                 seen[name][:] = False
+        seen["bolus"] = self._pieces(seen["bolus"])
         return {name: self._screen.mask(mask) for name, mask in seen.items()}
+
+    def _pieces(self, mask: Mask) -> Mask:
+        """Without those that are slivers."""
+        count, labels = cv2.connectedComponents(mask.view(np.uint8))
+        large = np.bincount(labels.ravel(), minlength=count) >= self._sliver_px
+        large[0] = False
+        return large[labels]
 
     def _tasks(self, pose: Pose, wet: Mask) -> dict[str, Mask]:
         shape, motion = self._screen.picture, pose.motion

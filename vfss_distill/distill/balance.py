@@ -27,6 +27,8 @@ _TENSION = 0.2  # τ: a loss 10 % below its level has e^.5 times the weight
 class Balance(nn.Module):
     """Losses → weights α of T teachers, positive, summing to 1, entropy ≥ floor · log T.
 
+    A `relative` rule sees each loss over its own running level, about 1, instead of the loss.
+
     `level` (T,): running mean of each teacher's loss, kept where `relative`; 0 before the first.
     """
 
@@ -45,15 +47,16 @@ class Balance(nn.Module):
         """Losses of each frame here (T, b) of `frames` in the whole batch → α (T, b), and what a
         `relative` rule itself minimises, a scalar, 0 for all others. Moves the running level on.
         """
-        mean = processes.total(losses.detach().sum(1)) / frames
-        free = torch.softmax(self.logits(mean), dim=0)
+        seen = processes.total(losses.detach().sum(1)) / frames  # (T,)
+        if self.relative:
+            step = torch.full_like(seen, _LEVEL_STEP).masked_fill(self.level <= 0, 1.0)
+            self.level.lerp_(seen.to(self.level.dtype), step.to(self.level.dtype))
+            seen = seen / self.level.clamp_min(1e-6)
+        free = torch.softmax(self.logits(seen), dim=0)
         alpha = hold_entropy(free, self.floor)[:, None].expand_as(losses)
         if not self.relative:
             return alpha, losses.new_zeros(())
-        step = torch.full_like(mean, _LEVEL_STEP).masked_fill(self.level <= 0, 1.0)
-        self.level.lerp_(mean.to(self.level.dtype), step.to(self.level.dtype))
-        fall = mean / self.level.clamp_min(1e-6)
-        lesson = (free * (fall + _TENSION * torch.log(free.clamp_min(1e-6)))).sum()
+        lesson = (free * (seen + _TENSION * torch.log(free.clamp_min(1e-6)))).sum()
         return alpha.detach(), lesson
 
     def logits(self, losses: Tensor) -> Tensor:

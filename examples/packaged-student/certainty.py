@@ -1,9 +1,9 @@
 """Set the student's cuts for the surest pixel on more patients than a run's validation has.
 
-    python certainty.py WORKSPACE RUN      # a minute; then `vfss export RUN` writes the ONNX file
+    python certainty.py WORKSPACE RUN      # five minutes; then `vfss export RUN` writes the ONNX file
 
 Three false alarms in two hundred frames cannot be read off the frames of 32 patients. These are
-120 others of the training ranges, neither trained on nor tested with.
+300 others of the training ranges, neither trained on nor tested with.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from vfss_distill.intake.study import list_studies
 from vfss_distill.models.students import load_student, save_student
 from vfss_distill.workspace import Workspace
 
-FILMS = "--patients 120 --seed 930000 --size 256 --fps 12 --frames 24 --label-every 4 --workers 2"
+FILMS = "--patients 300 --seed 930000 --size 256 --fps 12 --frames 24 --label-every 4 --workers 2"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("workspace", type=Path, help="for the 120 patients; made if need be")
+    parser.add_argument("workspace", type=Path, help="for the 300 patients; made if need be")
     parser.add_argument("run", type=Path, help="folder of the run, changed in place")
     options = parser.parse_args()
     options.workspace.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Set the student's cuts for the surest pixel on more patients than a run's validation has.
 
-    python certainty.py WORKSPACE RUN      # five minutes; then `vfss export RUN` writes the ONNX file
+    python certainty.py WORKSPACE RUN      # minutes; then `vfss export RUN` writes the ONNX file
 
 Three false alarms in two hundred frames cannot be read off the frames of 32 patients. These are
 300 others of the training ranges, neither trained on nor tested with.

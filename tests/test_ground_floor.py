@@ -7,6 +7,7 @@ import json
 import pickle
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -215,6 +216,26 @@ def test_letterbox_fits_and_comes_back(height: int, width: int, size: int) -> No
     back = box.undo(square.astype(np.float32))
     assert back.shape == (height, width)
     assert np.allclose(back, 200)
+
+
+@given(st.data(), st.integers(20, 300), st.integers(20, 300))
+def test_letterbox_of_a_part_is_that_of_a_frame_of_its_own(
+    data: Any, height: int, width: int
+) -> None:
+    wide, high = data.draw(st.integers(4, width)), data.draw(st.integers(4, height))
+    x, y = data.draw(st.integers(0, width - wide)), data.draw(st.integers(0, height - high))
+    grey = np.random.default_rng(0).integers(1, 256, (height, width), dtype=np.uint8)
+    box, alone = Letterbox.fit(height, width, 64, (x, y, wide, high)), Letterbox.fit(high, wide, 64)
+    inside = grey[box.window]
+    assert inside.shape == (high, wide)
+    square = box.frame(grey)
+    assert np.array_equal(square, alone.frame(inside))
+    back = box.undo(square.astype(np.float32))
+    assert np.array_equal(back[box.window], alone.undo(square.astype(np.float32)))
+    back[box.window] = 0
+    assert not back.any()
+    turned = box.mirrored().frame(np.ascontiguousarray(grey[:, ::-1]))
+    assert np.array_equal(turned, alone.frame(np.ascontiguousarray(inside[:, ::-1])))
 
 
 def test_letterbox_keeps_a_mask_where_it_was() -> None:

@@ -491,8 +491,13 @@ def test_masks_are_the_undone_letterbox(
     height: int, width: int, size: int, seed: int, share: float
 ) -> None:
     """Bringing back only a box gives what bringing back the whole map gives."""
-    box = Letterbox.fit(height, width, size)
     rng = np.random.default_rng(seed)
+    part = None
+    if seed % 2:  # only a part of the frame is in the square
+        wide, high = rng.integers(1, width + 1), rng.integers(1, height + 1)
+        x, y = rng.integers(0, width - wide + 1), rng.integers(0, height - high + 1)
+        part = int(x), int(y), int(wide), int(high)
+    box = Letterbox.fit(height, width, size, part)
     maps = np.zeros((3, size, size), np.float32)
     extent = max(2, int(size * share))
     for layer in maps:

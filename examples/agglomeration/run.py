@@ -36,7 +36,6 @@ from vfss_distill.evaluate.paired import compare_rows
 from vfss_distill.evaluate.statistics import Row, summarise
 from vfss_distill.inference.masks import MaskMaker
 from vfss_distill.intake.study import Study, list_studies
-from vfss_distill.letterbox import Letterbox
 from vfss_distill.models.students import Student, load_student
 from vfss_distill.models.teachers.card import weights_folders
 from vfss_distill.workspace import Workspace, atomic_path
@@ -230,7 +229,7 @@ def scored(student: Student, workspace: Workspace) -> Iterator[Row]:
     """Every labelled mask of the test patients against the student's, at the film's own size."""
     tasks = student.config.tasks
     for study in list_studies(workspace):
-        box = Letterbox.fit(study.record.height, study.record.width, student.config.image_size)
+        box = study.letterbox(student.config.image_size)
         masks_of = MaskMaker(box, tasks, [THRESHOLD] * len(tasks))
         numbers = study.labelled_frames(tasks[0])
         squares = np.stack([box.frame(study.read_frame(number)) for number in numbers])

@@ -25,7 +25,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import DataError, ModelError, StorageError
-from ..letterbox import RULE, Letterbox
+from ..letterbox import RULE
 from ..models.decoder import pool_to
 from ..provenance import digest_json, document
 from ..workspace import free_bytes, is_temporary, read_json, write_bytes, write_json
@@ -230,8 +230,11 @@ class TeacherFeatures:
 
 
 def frames_digest(study: Study, frames: Sequence[int]) -> str:
-    """Digest of the stored frames themselves: a study ingested anew in another way differs."""
+    """Digest of the stored frames themselves, and of which part of them is shown: a study ingested
+    anew in another way differs."""
     digest = hashlib.sha256()
+    if study.record.picture is not None:
+        digest.update(repr(study.record.picture.part).encode())
     for frame in frames:
         path = study.folder / "frames" / f"{frame:06d}.png"
         try:
@@ -275,9 +278,7 @@ def _compute(
 
 def full_square(study: Study, frame: int) -> NDArray[np.uint8]:
     """At full size: each teacher does its own resizing."""
-    grey = study.read_frame(frame)
-    height, width = grey.shape
-    square: NDArray[np.uint8] = Letterbox.fit(height, width, max(height, width)).frame(grey)
+    square: NDArray[np.uint8] = study.letterbox().frame(study.read_frame(frame))
     return square
 
 

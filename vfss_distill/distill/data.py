@@ -18,8 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..letterbox import Letterbox
-
 if TYPE_CHECKING:
     from ..intake.study import Study
 
@@ -79,9 +77,7 @@ class Frames:
 
     def _read(self, key: Key) -> NDArray[np.uint8]:
         grey = self.studies[key[0]].read_frame(key[1])
-        square: NDArray[np.uint8] = Letterbox.fit(grey.shape[0], grey.shape[1], self.size).frame(
-            grey
-        )
+        square: NDArray[np.uint8] = self.studies[key[0]].letterbox(self.size).frame(grey)
         return square
 
 
@@ -163,7 +159,7 @@ class LabelledFrames:
             if mask is None:  # the record says labelled, the file has gone
                 self.labelled[row, number] = False
                 continue
-            square = Letterbox.fit(mask.shape[0], mask.shape[1], size).mask(mask)
+            square = self.frames.studies[key[0]].letterbox(size).mask(mask)
             planes[number // BITS] |= square.astype(np.uint16) << (number % BITS)
         return planes
 

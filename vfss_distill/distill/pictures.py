@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from ..letterbox import Letterbox
 from ..workspace import atomic_path, write_bytes
 from .cache import full_square
 from .data import Frames, Key
@@ -52,9 +51,8 @@ class Shown:
         """(n, grid, grid): cells of which at least half is frame, not the letterbox's black."""
         boxes = []
         for number, _ in self.keys:
-            record = self.studies[number].record
-            box = Letterbox.fit(record.height, record.width, grid)
-            boxes.append(box.mask(np.ones((record.height, record.width), bool)))
+            box = self.studies[number].letterbox(grid)
+            boxes.append(box.mask(np.ones((box.height, box.width), bool)))
         return np.stack(boxes)
 
 

@@ -23,7 +23,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import ModelError
-from ..letterbox import Letterbox
 from ..provenance import digest_json
 from .cache import (
     Job,
@@ -198,8 +197,7 @@ def _present(study: Study, frame: int, tasks: Sequence[str]) -> dict[int, NDArra
         mask = study.read_mask(task, frame)
         if mask is None or not mask.any():
             continue
-        height, width = mask.shape
-        square = Letterbox.fit(height, width, max(height, width)).mask(mask)
+        square = study.letterbox().mask(mask)
         if square.any():
             found[number] = square
     return found

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ..config import DistillConfig, parse, read_yaml
 from ..errors import ModelError, WeightsMissing, WorkspaceError
 from ..intake.study import Study, list_studies
-from ..letterbox import RULE, Letterbox
+from ..letterbox import RULE
 from ..models.students import Student, load_student
 from ..provenance import RESEARCH_USE_ONLY, SCHEMA_VERSION, provenance
 from ..tasks import TaskSet
@@ -197,7 +197,7 @@ def _spread(frames: int) -> list[int]:
 
 
 def _letterboxed(study: Study, index: int, size: int, context: int) -> NDArray[np.uint8]:
-    box = Letterbox.fit(study.record.height, study.record.width, size)
+    box = study.letterbox(size)
     wanted = range(index - context, index + context + 1)
     inside = [min(max(number, 0), study.record.frames - 1) for number in wanted]
     return np.stack([box.frame(study.read_frame(number)) for number in inside])

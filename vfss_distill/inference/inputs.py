@@ -116,10 +116,12 @@ class Identifier:
             return open_source(study.folder)
         source = open_source(item.path)
         given = given_boxes(study.record) if study is not None else ()
+        picture = study.record.picture if study is not None else None
         if not self._blank:
-            return BlankedSource(source, given) if given else source
+            return BlankedSource(source, given, picture=picture) if given or picture else source
         known = study is not None and study.record.burned_in == "blanked"
-        return BlankedSource(source, study.record.blanked if study and known else None, given)
+        boxes = study.record.blanked if study and known else None
+        return BlankedSource(source, boxes, given, picture)
 
 
 def shown(path: Path) -> str:

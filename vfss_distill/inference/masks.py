@@ -56,8 +56,10 @@ class MaskMaker:
         self.letterbox = letterbox
         self.tasks = tuple(tasks)
         self.thresholds = np.asarray(thresholds, np.float32)
-        self._rows = _Axis(letterbox.scaled_height, letterbox.height)
-        self._columns = _Axis(letterbox.scaled_width, letterbox.width)
+        self._x, self._y, width, height = letterbox.shown
+        self._shown = width, height
+        self._rows = _Axis(letterbox.scaled_height, height)
+        self._columns = _Axis(letterbox.scaled_width, width)
 
     def __call__(self, maps: NDArray[np.float32]) -> tuple[TaskMask, ...]:
         """`maps`: probabilities (T, S, S). One mask per task, in the order of the tasks."""
@@ -87,14 +89,14 @@ class MaskMaker:
             top, left = rows.start, columns.start
             crop = inner[rows.low : rows.high, columns.low : columns.high]
             probability = np.asarray(rows.weights @ crop @ columns.weights.T, np.float32)
-        return _measured(task, top, left, probability, probability >= threshold)
+        found = probability >= threshold
+        return _measured(task, self._y + top, self._x + left, probability, found)
 
     def _undo(self, inner: NDArray[np.float32]) -> NDArray[np.float32]:
         import cv2
 
-        size = (self.letterbox.width, self.letterbox.height)
         whole: NDArray[np.float32] = cv2.resize(
-            np.ascontiguousarray(inner), size, interpolation=cv2.INTER_LINEAR
+            np.ascontiguousarray(inner), self._shown, interpolation=cv2.INTER_LINEAR
         )
         return whole
 

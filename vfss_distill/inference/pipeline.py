@@ -109,7 +109,7 @@ def _stream(
         if first is None:
             raise InputError("holds no frames", file=source.path.name)
         height, width = first[0].grey.shape
-        box = Letterbox.fit(height, width, segmenter.image_size)
+        box = _letterbox(source, height, width, segmenter.image_size)
         writer = ResultWriter(
             folder,
             box,
@@ -147,7 +147,8 @@ def _squares(source: FrameSource, size: int, mirror: bool) -> Iterator[tuple[Fra
     for frame in source.frames():
         height, width = frame.grey.shape
         if box is None:
-            box = Letterbox.fit(height, width, size)
+            box = _letterbox(source, height, width, size)
+            box = box.mirrored() if mirror else box
         if (height, width) != (box.height, box.width):
             raise InputError(
                 f"frame {frame.index + 1} has another size than the first",
@@ -157,6 +158,12 @@ def _squares(source: FrameSource, size: int, mirror: bool) -> Iterator[tuple[Fra
         # Mirrored before it is scaled: then a film and its mirror image give the same square.
         grey = np.ascontiguousarray(frame.grey[:, ::-1]) if mirror else frame.grey
         yield frame, box.frame(grey)
+
+
+def _letterbox(source: FrameSource, height: int, width: int, size: int) -> Letterbox:
+    """Once frames have come, and with them what is known of where the picture is."""
+    picture = source.info.picture
+    return Letterbox.fit(height, width, size, None if picture is None else picture.part)
 
 
 def _turned(maps: NDArray[np.float32], box: Letterbox) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .boxes import Box, blank_boxes, is_text
 from .film_sample import FrameSample
+from .picture import find_picture
 from .source import Frame, FrameSource, SourceInfo
 from .surroundings import find_to_blank, told
 
@@ -18,12 +19,13 @@ class BlankedSource:
 
     `boxes` None: they are looked for the first time frames are asked for, in a pass of its own over
     the recording, since text that shows late has to be gone from the start. `given`: boxes that a
-    person gave, whatever is found.
+    person gave, whatever is found. `picture`: see SourceInfo; looked for in the same pass.
     """
 
     source: FrameSource
     boxes: tuple[Box, ...] | None = None
     given: tuple[Box, ...] = ()
+    picture: Box | None = None
 
     @property
     def path(self) -> Path:
@@ -31,7 +33,7 @@ class BlankedSource:
 
     @property
     def info(self) -> SourceInfo:
-        info = self.source.info
+        info = replace(self.source.info, picture=self.picture)
         if not self.boxes:
             return info
         count = len(self.boxes)
@@ -49,6 +51,7 @@ class BlankedSource:
             for frame in self.source.frames():
                 sample.add(frame.grey)
             self.boxes = find_to_blank(sample.frames).with_given(self.given).blank
+            self.picture = self.picture or find_picture(sample.frames, self.boxes)
         for frame in self.source.frames():
             if not self.boxes:
                 yield frame

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 GIVEN = "given"
 FURNITURE = "furniture"
 INSET = "inset"
+PICTURE = "picture"
 _TEXT = ("inside", "border", "empty")
 _REASONS = (*_TEXT, FURNITURE, INSET, GIVEN)
 
@@ -19,7 +20,8 @@ _REASONS = (*_TEXT, FURNITURE, INSET, GIVEN)
 @dataclass(frozen=True)
 class Box:
     """A rectangle in pixels of the stored frames. `reason`: empty, border, inside (text, see
-    `burned_in`), furniture, inset (see `field`), or given: a person named it."""
+    `burned_in`), furniture, inset (see `field`), given: a person named it; or picture: all that is
+    not black on every frame (see `picture`)."""
 
     x: int
     y: int
@@ -31,6 +33,11 @@ class Box:
     def window(self) -> tuple[slice, slice]:
         """Rows and columns."""
         return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
+
+    @property
+    def part(self) -> tuple[int, int, int, int]:
+        """x, y, width, height."""
+        return self.x, self.y, self.width, self.height
 
     @property
     def area(self) -> int:

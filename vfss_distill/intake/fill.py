@@ -25,6 +25,7 @@ from .burned_in import BurnedIn
 from .film_sample import FrameSample
 from .frame_store import WAITING_FILE, FrameStore
 from .labels import Labels, check_frames, read_mask
+from .picture import find_picture
 from .repeats import RepeatCounter, frame_digest
 from .source import FrameSource, Interlaced, open_source
 from .study import StudyRecord, write_mask, write_record
@@ -136,8 +137,10 @@ def _fill(
     found = found.with_given(draft.blanked)
     view = decide(sample.frames, listed=listed, hint=source.info.view_hint)
     store.finish(found.blank, mirror=view.mirrored)
+    picture = find_picture(sample.frames, found.blank)
     if view.mirrored:
         found = found.mirrored(width)
+        picture = picture and picture.mirrored(width)
     for task, index, path in labels:
         mask = read_mask(path, (height, width))
         write_mask(folder, task, index, mask[:, ::-1] if view.mirrored else mask)
@@ -160,6 +163,7 @@ def _fill(
         frame_digests=digests.decode(),
         blanked=found.blank,
         suspect=found.suspect,
+        picture=picture,
         view=view.view,
         facing=view.facing,
         mirrored=view.mirrored,

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..provenance import sha256_file, sha256_files
+from .boxes import Box
 
 if TYPE_CHECKING:
     from .dicom_series import LeftOut
@@ -66,6 +67,7 @@ class SourceInfo:
     tells what was done with interlaced pictures ("deinterlaced", "fields", "kept"; "": none were).
     `view_hint`: the header's word on view and side, see view.py; "" where it has none.
     `exam_hint`: what recordings of one examination share; like `patient_hint`, never written.
+    `picture`: where it lies within margins that stay black, as far as that is known by now.
     `acquisition`: technical facts of a DICOM header that name nobody, see dicom_acquisition.py.
     """
 
@@ -81,6 +83,7 @@ class SourceInfo:
     interlaced: str = ""
     view_hint: str = ""
     exam_hint: str | None = None
+    picture: Box | None = None
     acquisition: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, StorageError
+from ..letterbox import Letterbox
 from ..provenance import document
 from ..workspace import Workspace, is_temporary, read_json
 from .boxes import Box
@@ -56,6 +57,7 @@ class StudyRecord:
     `burned_in`: what was done with text and furniture found in the pictures: "blanked", "kept", or
     "" in records of a version that did not look.
     `blanked` boxes are black on all frames; `suspect` ones are untouched and may hold text.
+    `picture`: all that networks are shown of the frames; around it they are black. None: all.
     `view`: lateral or frontal. `facing`: where the patient looks in the recording, left or right;
     `mirrored`: frames, masks and boxes here are mirrored, so that the patient faces left. `view_by`
     and `view_confidence`: see `Decision` in view.py; "" in records of a version that did not look.
@@ -93,6 +95,7 @@ class StudyRecord:
     burned_in: str = ""
     blanked: tuple[Box, ...] = ()
     suspect: tuple[Box, ...] = ()
+    picture: Box | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -125,6 +128,8 @@ class StudyRecord:
                 values[name] = tuple(values.get(name, ()))
             for name in ("blanked", "suspect"):
                 values[name] = tuple(Box.from_dict(box) for box in values.get(name, ()))
+            picture = values.get("picture")
+            values["picture"] = None if picture is None else Box.from_dict(picture)
             return cls(**values)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
@@ -151,6 +156,13 @@ class Study:
     @property
     def patient(self) -> str:
         return self.record.patient
+
+    def letterbox(self, size: int | None = None) -> Letterbox:
+        """How its picture lies in a square of `size`; None: as large as the picture is stored."""
+        record = self.record
+        part = None if record.picture is None else record.picture.part
+        longer = max(part[2:] if part else (record.width, record.height))
+        return Letterbox.fit(record.height, record.width, size or longer, part)
 
     def read_frame(self, index: int) -> NDArray[np.uint8]:
         """Frame `index` (from 0), uint8 (H, W). Raises DataError."""
@@ -199,6 +211,7 @@ class StudySource:
             pixel_spacing_mm=record.pixel_spacing_mm,
             warnings=record.warnings,
             stored_size=(record.height, record.width),
+            picture=record.picture,
         )
 
     def frames(self) -> Iterator[Frame]:

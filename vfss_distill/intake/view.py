@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from .film_sample import FrameSample
+from .picture import find_picture
 from .patients import keys_of, read_table, unused_keys
 from .source import Found, FrameSource
 from .study import StudyRecord
@@ -176,12 +177,14 @@ def header_view(header: Any) -> str:
 
 
 def mean_probabilities(frames: Sequence[NDArray[np.uint8]]) -> list[float]:
-    """Mean probabilities of CLASSES over up to 12 frames, spread evenly.
+    """Mean probabilities of CLASSES over up to 12 frames, spread evenly, without black margins.
 
     Frames that show nothing like a swallow have no say, unless they are the most.
     """
     chosen = np.unique(np.linspace(0, len(frames) - 1, _FRAMES).round().astype(int))
-    said = packaged_model().probabilities([frames[index] for index in chosen])
+    picture = find_picture(frames)
+    window = picture.window if picture else (slice(None), slice(None))
+    said = packaged_model().probabilities([frames[index][window] for index in chosen])
     useful = said[:, _OTHER] < 0.5
     if 2 * useful.sum() >= len(said):
         said = said[useful]

@@ -74,10 +74,10 @@ def visible(
     """Where `drawn` barium can be seen: the truth of the task "bolus".
 
     `contrast`: by how many grey levels of 255 it changes the picture; `noise`: deviation of a
-    pixel's noise, in levels, were it another in each. A piece begins where contrast is VISIBLE_GREY, and ROSE times the
-    noise of the mean over VISIBLE_MM2, on that much area; it reaches as far as EDGE_GREY. What is
-    thinner than VISIBLE_MM is left out. Less is a trace that nobody could outline. A film on the
-    mucosa never counts.
+    pixel's noise, in levels, were it another in each. A piece begins where contrast is
+    VISIBLE_GREY, and ROSE times the noise of the mean over VISIBLE_MM2, on that much area; it
+    reaches as far as EDGE_GREY. What is thinner than VISIBLE_MM is left out. Less is a trace that
+    nobody could outline. A film on the mucosa never counts.
     """
     wet = drawn & (contrast >= EDGE_GREY)
     if not wet.any():

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from .film_sample import FrameSample
-from .picture import find_picture
 from .patients import keys_of, read_table, unused_keys
+from .picture import find_picture
 from .source import Found, FrameSource
 from .study import StudyRecord
 from .view_model import CLASSES, packaged_model

@@ -7,7 +7,6 @@ import json
 import platform
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +70,8 @@ def document(body: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
+    from importlib import metadata  # here, so that `vfss --help` does not pay for it
+
     versions = {}
     for name in _RECORDED:
         try:

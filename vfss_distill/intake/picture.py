@@ -27,7 +27,7 @@ def find_picture(frames: Sequence[Grey], black: Sequence[Box] = ()) -> Box | Non
     `frames`: a sample of one film, uint8 (H, W) each; `black`: boxes that will be made black. None
     where that is nearly the whole frame or hardly any of it.
     """
-    if not frames:
+    if len(frames) == 0:
         return None
     top = frames[0].copy()
     for grey in frames[1:]:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 Key: TypeAlias = tuple[int, int]
 Tick: TypeAlias = Callable[[int, int, str], None]
-Item, Read = TypeVar("Item"), TypeVar("Read")
+Item = TypeVar("Item")
+Read = TypeVar("Read")
 
 # Tasks per plane of bits: a plane is warped as one float image, exact up to 2**24.
 BITS = 16

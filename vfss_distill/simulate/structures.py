@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,7 +13,7 @@ from .layers import Layers
 from .raster import rasterise
 from .screen import Screen
 from .throat import Motion
-from .truth import VISIBLE_MM2
+from .truth import VISIBLE_MM2, large_pieces
 
 Mask = NDArray[np.bool_]
 
@@ -103,15 +102,8 @@ class Labels:
         for name in ("hyoid", "mandible", *self._skeleton.vertebrae, *_DISCS):
             if name in seen and np.count_nonzero(seen[name]) < self._sliver_px:
                 seen[name][:] = False
-        seen["bolus"] = self._pieces(seen["bolus"])
+        seen["bolus"] = large_pieces(seen["bolus"], self._sliver_px)
         return {name: self._screen.mask(mask) for name, mask in seen.items()}
-
-    def _pieces(self, mask: Mask) -> Mask:
-        """Without those that are slivers."""
-        count, labels = cv2.connectedComponents(mask.view(np.uint8))
-        large = np.bincount(labels.ravel(), minlength=count) >= self._sliver_px
-        large[0] = False
-        return large[labels]
 
     def _tasks(self, pose: Pose, wet: Mask) -> dict[str, Mask]:
         shape, motion = self._screen.picture, pose.motion

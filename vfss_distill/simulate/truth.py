@@ -85,14 +85,28 @@ def visible(
     column, row, width, height = cv2.boundingRect(wet.view(np.uint8))
     window = slice(row, row + height), slice(column, column + width)
     inside = _wide(wet[window], VISIBLE_MM * px_per_mm)
-    count, labels = cv2.connectedComponents(inside.view(np.uint8))
     averaged = noise[window] / np.sqrt(max(VISIBLE_MM2 * px_per_mm**2, 1.0))
     plain = contrast[window] >= np.maximum(VISIBLE_GREY, ROSE * averaged)
-    clear = np.bincount(labels[plain], minlength=count)
-    large = clear >= VISIBLE_MM2 * px_per_mm**2
-    large[0] = False
-    wet[window] = large[labels]
+    wet[window] = large_pieces(inside, VISIBLE_MM2 * px_per_mm**2, plain)
     return wet
+
+
+def large_pieces(
+    mask: NDArray[np.bool_], least_px: float, counted: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
+    """Those connected pieces of `mask` (h, w) that have at least so many pixels, of `counted` ones
+    where given."""
+    result = np.zeros_like(mask)
+    column, row, width, height = cv2.boundingRect(mask.view(np.uint8))
+    if not width:
+        return result
+    window = slice(row, row + height), slice(column, column + width)
+    count, labels = cv2.connectedComponents(np.ascontiguousarray(mask[window]).view(np.uint8))
+    sizes = np.bincount(labels[(mask if counted is None else counted)[window]], minlength=count)
+    large = sizes >= least_px
+    large[0] = False
+    result[window] = large[labels]
+    return result
 
 
 def _wide(mask: NDArray[np.bool_], width_px: float) -> NDArray[np.bool_]:

@@ -29,6 +29,14 @@ class Film:
     times_s: tuple[float, ...]
 
 
+def write_frames(folder: Path, frames: NDArray[np.uint8]) -> Path:
+    """(N, H, W) as a folder of images."""
+    folder.mkdir(parents=True)
+    for index, grey in enumerate(frames):
+        cv2.imwrite(str(folder / f"{index:04d}.png"), grey)
+    return folder
+
+
 def barcode(index: int, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
     """Frame `index` (0-255), in Gray code: one bar changes at a time, as little as in a film."""
     code = index ^ index >> 1

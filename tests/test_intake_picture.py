@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from conftest import Cli
+from intake_films import write_frames
 from vfss_distill.intake.boxes import INSET, PICTURE, Box
 from vfss_distill.intake.picture import find_picture
 from vfss_distill.intake.study import StudyRecord, list_studies
@@ -77,12 +78,6 @@ def narrow() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     return np.pad(study.frames, place), np.pad(study.masks["c3"], place)
 
 
-def write(folder: Path, frames: NDArray[np.uint8]) -> None:
-    folder.mkdir(parents=True)
-    for index, grey in enumerate(frames):
-        cv2.imwrite(str(folder / f"{index:06d}.png"), grey)
-
-
 def segmented(cli: Cli, root: Path, word: str) -> NDArray[np.bool_]:
     told = json.loads(cli("segment", word, "--no-overlay", "--json").stdout)
     masks = root / told["studies"][0]["outputs"]["masks"] / "c3"
@@ -95,11 +90,10 @@ def dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
 
 
 def test_masks_of_a_narrow_picture_lie_on_the_film(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, narrow: tuple[NDArray, NDArray]
+    cli: Cli, tmp_path: Path, narrow: tuple[NDArray, NDArray]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     frames, truth = narrow
-    write(tmp_path / "films" / "a", frames)
+    write_frames(tmp_path / "films" / "a", frames)
     stranger = segmented(cli, tmp_path, "films/a")
     assert stranger.shape == frames.shape
     assert dice(stranger, truth) > 0.9
@@ -109,6 +103,6 @@ def test_masks_of_a_narrow_picture_lie_on_the_film(
     assert found is not None and found.width < 0.5 * frames.shape[2]
     assert np.array_equal(segmented(cli, tmp_path, study.id), stranger)
     # Mirrored, it is looked at as before.
-    write(tmp_path / "turned", np.ascontiguousarray(frames[:, :, ::-1]))
+    write_frames(tmp_path / "turned", np.ascontiguousarray(frames[:, :, ::-1]))
     turned = segmented(cli, tmp_path, "turned")[:, :, ::-1]
     assert np.array_equal(turned, stranger)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from conftest import Cli
-from intake_films import barcode, write_dicom
+from intake_films import barcode, write_dicom, write_frames
 from vfss_distill.errors import UsageError, WeightsMismatch, WeightsMissing
 from vfss_distill.inference.pipeline import SegmentOptions, segment_source
 from vfss_distill.inference.record import Subject
@@ -60,13 +60,6 @@ def left() -> Any:
 def right() -> Any:
     """Another patient, who really faces right."""
     return swallow(FIRST_SEED + 1, RIGHT)
-
-
-def write_frames(folder: Path, frames: Grey) -> Path:
-    folder.mkdir(parents=True)
-    for index, grey in enumerate(frames):
-        cv2.imwrite(str(folder / f"{index:04d}.png"), grey)
-    return folder
 
 
 def write_masks(folder: Path, masks: NDArray[np.bool_], task: str) -> None:

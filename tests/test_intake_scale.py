@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from conftest import Cli
 from intake_films import write_dicom, write_film, write_image, write_images
+from vfss_distill.engines import Done, OneProcess, Processes, WorkerDied
 from vfss_distill.errors import InputError, UsageError
 from vfss_distill.intake import fill
-from vfss_distill.intake.engines import Done, OneProcess, Processes, WorkerDied
 from vfss_distill.intake.study import list_studies
 from vfss_distill.workspace import Workspace
+from watched import until, workers_of
 
 KEY = "0123456789abcdef" * 4 + "\n"
 
@@ -160,7 +161,7 @@ class TestEngines:
         half = tmp_path / "half"
         with pytest.raises(KeyboardInterrupt), Processes(act, 1) as engine:
             engine.submit(0, half)
-            _until(half.exists)
+            until(half.exists)
             raise KeyboardInterrupt
         assert not half.exists()
 
@@ -224,11 +225,11 @@ class TestAccidents:
         with subprocess.Popen(
             command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
         ) as process:
-            _until(lambda: bool(_half_done(tmp_path)) or process.poll() is not None)
+            until(lambda: bool(_half_done(tmp_path)) or process.poll() is not None)
             if how == "ctrl-c":
                 os.killpg(process.pid, signal.SIGINT)
             else:
-                victims = _children(process.pid)
+                victims = workers_of(process.pid)
                 for victim in victims:
                     os.kill(victim, signal.SIGKILL)
             stderr = process.communicate(timeout=60)[1]
@@ -250,17 +251,3 @@ class TestAccidents:
 def _half_done(root: Path) -> list[Path]:
     begun = ("frames/000010.png", "frames.raw")  # compressed as they come, or waiting
     return [path for name in begun for path in root.glob(f"studies/.partial-*/{name}")]
-
-
-def _children(process: int) -> list[int]:
-    """Workers of an ingest; its resource tracker is no worker."""
-    found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    lines = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in found}
-    return [pid for pid, line in lines.items() if b"spawn_main" in line]
-
-
-def _until(true: Any) -> None:
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.005)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from vfss_distill.simulate.mask_png import png
 from vfss_distill.simulate.raster import rasterise
 from vfss_distill.simulate.truth import EVENTS
 from vfss_distill.tasks import VFSS12
+from watched import until, workers_of
 
 SMALL = ("--size", 96, "--frames", 8, "--quiet")
 
@@ -184,6 +187,18 @@ def test_interrupted_run_goes_on(tmp_path: Path) -> None:
     assert vfss(*words)[0] == 0
     assert digests(tmp_path / "o") == whole
     assert first.stat().st_mtime_ns == kept
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads processes in /proc")
+def test_workers_end_with_the_run_that_is_killed(tmp_path: Path) -> None:
+    words = ("simulate", "o", "-n", "500", "--workers", "2", *map(str, SMALL))
+    command = [sys.executable, "-m", "vfss_distill", *words]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+        until(lambda: any(tmp_path.glob("o/*/*_truth.json")) or process.poll() is not None)
+        workers = workers_of(process.pid)
+        assert len(workers) == 2
+        process.kill()
+    until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
 
 
 def test_force_leaves_no_frames_of_a_longer_run(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from vfss_distill.simulate.truth import (
     EDGE_GREY,
     EVENTS,
     VISIBLE_GREY,
+    VISIBLE_MM,
     VISIBLE_MM2,
     truth_of,
     visible,
@@ -333,13 +334,39 @@ def test_traces_too_faint_small_or_thin_are_no_truth() -> None:
     for window, levels in (
         (np.s_[5:25, 5:25], VISIBLE_GREY + 1),
         (np.s_[30:50, 30:50], VISIBLE_GREY - 1),
-        (np.s_[60:65, 5:10], 100.0),
+        (np.s_[60:65, 5:10], VISIBLE_GREY + 2),
         (np.s_[60:62, 20:70], 100.0),
     ):
         drawn[window], contrast[window] = True, levels
     contrast[5:25, 20:22], contrast[5:25, 22:25] = EDGE_GREY + 1, EDGE_GREY - 1
     seen = visible(drawn, contrast, np.zeros_like(contrast), 2.0)
     assert seen[6:24, 5:22].all() and not seen[:, 22:].any() and not seen[30:].any()
+
+
+@pytest.mark.parametrize(
+    ("levels", "side", "seen"), [(15, 5, False), (24, 4, False), (30, 4, True)]
+)
+def test_what_is_darker_may_be_smaller(levels: float, side: int, seen: bool) -> None:
+    """8 mm² of 10 levels are 32 such pixels at two a millimetre. A square loses its corners: 21
+    pixels of 15 levels are as much as 31.5, 12 of 24 as 28.8, 12 of 30 as 36."""
+    drawn = np.zeros((40, 40), bool)
+    drawn[10 : 10 + side, 10 : 10 + side] = True
+    contrast = np.where(drawn, levels, 0).astype(np.float32)
+    assert visible(drawn, contrast, np.zeros_like(contrast), 2.0).any() == seen
+
+
+@pytest.mark.parametrize(
+    ("px_per_mm", "least"), [(0.6, 1), (1.0, 2), (1.28, 2), (1.9, 3), (2.6, 4), (4.0, 6)]
+)
+def test_a_line_has_a_mask_from_the_width_that_is_asked_for(px_per_mm: float, least: int) -> None:
+    """1.5 mm to the nearest pixel, also where that is an even number, and where it was drawn."""
+    for width in (least - 1, least):
+        drawn = np.zeros((80, 80), bool)
+        drawn[10 : 10 + width, 10:70] = True
+        contrast = np.where(drawn, 100, 0).astype(np.float32)
+        seen = visible(drawn, contrast, np.zeros_like(contrast), px_per_mm)
+        assert seen.any() == (width == least)
+        assert not (seen & ~drawn).any()
 
 
 def test_what_drowns_in_noise_is_no_truth() -> None:
@@ -385,12 +412,14 @@ def test_grain_is_stronger_over_an_area_than_noise_of_single_pixels(sigma: float
 
 
 def test_a_collimator_leaves_no_slivers_of_the_bolus() -> None:
-    """At 8 mm² a piece counts, in front of the collimator too."""
+    """What it leaves of a piece is wide enough, and dark enough for its area, or has no mask."""
     pieces = 0
     for seed in range(12):
         options = SimulateOptions(size=192, fps=4, frames=6, ranges="shifted", extras=False)
         simulator = StudySimulator(seed, 0, options)
-        least = VISIBLE_MM2 * simulator.view.px_per_mm**2
+        px_per_mm = simulator._place.px_per_mm
+        darkest = 255 / VISIBLE_GREY
+        least = max(VISIBLE_MM2 * px_per_mm**2 / darkest, (VISIBLE_MM * px_per_mm - 1) ** 2)
         for frame in simulator.frames():
             count, labels = cv2.connectedComponents(frame.masks["bolus"].view(np.uint8))
             areas = np.bincount(labels.ravel(), minlength=count)[1:]

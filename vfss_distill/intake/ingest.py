@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..config import load_lab
 from ..cores import usable_cores
+from ..engines import Done, Engine, OneProcess, Processes, WorkerDied
 from ..errors import InputError, StorageError, VfssError
 from ..workspace import Workspace
 from .box_table import BoxTable, given_boxes
@@ -26,7 +27,6 @@ from .discovery import (
     is_simulated,
     relative_to_workspace,
 )
-from .engines import Done, Engine, OneProcess, Processes, WorkerDied
 from .fill import Job, Words, attempt, sweep, unforeseen
 from .identities import Identities, Identity
 from .ingest_report import Failure, IngestOptions, IngestReport, Skipped

@@ -10,8 +10,8 @@ import os
 from collections.abc import Callable
 from typing import Any, Self
 
+from ..engines import Done, died
 from ..errors import UsageError
-from .engines import Done, died
 
 
 class RayCluster:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ..engines import Engine, OneProcess, Processes, WorkerDied
 from ..errors import UsageError
 from ..workspace import read_json, write_text
 from .options import SimulateOptions
@@ -122,21 +123,31 @@ def _claim(root: Path, options: DatasetOptions, *, force: bool) -> None:
 def _run(
     root: Path, jobs: list[Job], workers: int, force: bool
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    if workers <= 1 or len(jobs) == 1:
-        for place, job in enumerate(jobs):
-            yield place, make_study(root, job, force)
-        return
-    # Spawned, not forked: OpenCV and PyAV keep threads that do not survive a fork.
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
-        waiting = {pool.submit(make_study, root, job, force): i for i, job in enumerate(jobs)}
-        try:
-            while waiting:
-                finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield waiting.pop(future), future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    slots = max(min(workers, len(jobs)), 1)
+    work = partial(_attempt, root, force)
+    engine: Engine = OneProcess(work) if slots == 1 else Processes(work, slots)
+    waiting = iter(enumerate(jobs))
+    with engine:
+        for job in islice(waiting, slots):
+            engine.submit(*job)
+        for _ in jobs:
+            done = engine.wait()
+            if isinstance(done.value, WorkerDied):
+                name, told = jobs[done.number].study, done.value
+                raise WorkerDied(told.what, file=name, remedy=told.remedy)
+            if isinstance(done.value, Exception):
+                raise done.value
+            yield done.number, done.value
+            for job in islice(waiting, 1):
+                engine.submit(*job)
+
+
+def _attempt(root: Path, force: bool, job: Job) -> dict[str, Any] | Exception:
+    """An error is returned: raised, it would end a worker without a word."""
+    try:
+        return make_study(root, job, force)
+    except Exception as error:
+        return error
 
 
 def _clear(truth_file: Path, job: Job) -> None:

@@ -13,7 +13,7 @@ from .layers import Layers
 from .raster import rasterise
 from .screen import Screen
 from .throat import Motion
-from .truth import VISIBLE_MM2, large_pieces
+from .truth import VISIBLE_MM2
 
 Mask = NDArray[np.bool_]
 
@@ -91,18 +91,18 @@ class Labels:
         }
 
     def masks(self, pose: Pose, wet: Mask, inside: Mask) -> dict[str, Mask]:
-        """`wet`: visible barium; `inside`: where the collimator is open; both of the picture."""
+        """`wet`: barium that is visible there; `inside`: where the collimator is open; both of the
+        picture."""
         drawn = self._tasks(pose, wet)
         if self._extras:
             drawn |= self._more(pose, drawn)
-        # Behind the collimator nothing is seen and nothing is labelled, nor the sliver of a bone or
-        # of a piece of the bolus that it leaves.
+        # Behind the collimator nothing is seen and nothing is labelled, nor the sliver of a bone
+        # that it leaves.
         names = (*VFSS12.ids, *(EXTRA_STRUCTURES if self._extras else ()))
         seen = {name: drawn[name] & inside for name in names}
         for name in ("hyoid", "mandible", *self._skeleton.vertebrae, *_DISCS):
             if name in seen and np.count_nonzero(seen[name]) < self._sliver_px:
                 seen[name][:] = False
-        seen["bolus"] = large_pieces(seen["bolus"], self._sliver_px)
         return {name: self._screen.mask(mask) for name, mask in seen.items()}
 
     def _tasks(self, pose: Pose, wet: Mask) -> dict[str, Mask]:

@@ -212,9 +212,12 @@ class StudySimulator:
         for lines in second:
             grey[1::2] = lines[1::2]
         shape = self.screen.picture
-        wet = pose.patches["bolus"].mask(shape) | pose.patches["thin_bolus"].mask(shape)
-        wet = visible(wet, *detector.contrast(self.scene.barium(pose)), self._place.px_per_mm)
-        masks = self._labels.masks(pose, wet, field > 0.5)
+        barium = pose.patches["bolus"].mask(shape) | pose.patches["thin_bolus"].mask(shape)
+        inside, looks = field > 0.5, detector.contrast(self.scene.barium(pose))
+        wet = visible(barium & inside, *looks, self._place.px_per_mm)
+        masks = self._labels.masks(pose, wet, inside)
+        # Spaces are measured whole, also behind the collimator, and so is what they hold.
+        wet = visible(barium, *looks, self._place.px_per_mm)
         self._seen.see(pose, masks["pharynx"], wet)
         return SimulatedFrame(i, self.frame_times_s[i], self.collimator.over(grey, field), masks)
 

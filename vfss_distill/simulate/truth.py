@@ -19,8 +19,8 @@ from .timeline import Timeline
 EVENTS = ("BPM", "HYB", "UESO", "UESC", "LVC", "LVCoff", "MPC", "rest")
 
 # What nobody would outline is no truth: barium that changes the picture by fewer grey levels (of
-# 255) at its darkest and at its edge, is narrower, or covers less in one piece; or that drowns in
-# noise: over an area of VISIBLE_MM2 an eye needs a contrast of some five deviations (Rose 1948).
+# 255) at its darkest and at its edge, is narrower, or covers less in one piece for how dark it is;
+# or that drowns in noise: over VISIBLE_MM2 an eye needs a contrast of some five deviations (Rose).
 VISIBLE_GREY, EDGE_GREY = 10.0, 6.0
 VISIBLE_MM = 1.5
 VISIBLE_MM2 = 8.0
@@ -74,10 +74,11 @@ def visible(
     """Where `drawn` barium can be seen: the truth of the task "bolus".
 
     `contrast`: by how many grey levels of 255 it changes the picture; `noise`: deviation of a
-    pixel's noise, in levels, were it another in each. A piece begins where contrast is
-    VISIBLE_GREY, and ROSE times the noise of the mean over VISIBLE_MM2, on that much area; it
-    reaches as far as EDGE_GREY. What is thinner than VISIBLE_MM is left out. Less is a trace that
-    nobody could outline. A film on the mucosa never counts.
+    pixel's noise, in levels, were it another in each. A piece needs a contrast of VISIBLE_GREY, and
+    of ROSE times the noise of the mean over VISIBLE_MM2, on that much area; what is twice as dark
+    may be half as large (Ricco's law, of spots too small to have a shape). It reaches as far as
+    EDGE_GREY. What is thinner than VISIBLE_MM is left out. Less is a trace that nobody could
+    outline. A film on the mucosa never counts.
     """
     wet = drawn & (contrast >= EDGE_GREY)
     if not wet.any():
@@ -85,41 +86,35 @@ def visible(
     column, row, width, height = cv2.boundingRect(wet.view(np.uint8))
     window = slice(row, row + height), slice(column, column + width)
     inside = _wide(wet[window], VISIBLE_MM * px_per_mm)
-    averaged = noise[window] / np.sqrt(max(VISIBLE_MM2 * px_per_mm**2, 1.0))
-    plain = contrast[window] >= np.maximum(VISIBLE_GREY, ROSE * averaged)
-    wet[window] = large_pieces(inside, VISIBLE_MM2 * px_per_mm**2, plain)
+    least_px = VISIBLE_MM2 * px_per_mm**2
+    averaged = noise[window] / np.sqrt(max(least_px, 1.0))
+    clear = contrast[window] / np.maximum(VISIBLE_GREY, ROSE * averaged)
+    wet[window] = _large_pieces(inside, np.where(clear >= 1, clear, 0), least_px)
     return wet
 
 
-def large_pieces(
-    mask: NDArray[np.bool_], least_px: float, counted: NDArray[np.bool_] | None = None
+def _large_pieces(
+    mask: NDArray[np.bool_], weight: NDArray[np.floating[Any]], least: float
 ) -> NDArray[np.bool_]:
-    """Those connected pieces of `mask` (h, w) that have at least so many pixels, of `counted` ones
-    where given."""
-    result = np.zeros_like(mask)
-    column, row, width, height = cv2.boundingRect(mask.view(np.uint8))
-    if not width:
-        return result
-    window = slice(row, row + height), slice(column, column + width)
-    count, labels = cv2.connectedComponents(np.ascontiguousarray(mask[window]).view(np.uint8))
-    sizes = np.bincount(labels[(mask if counted is None else counted)[window]], minlength=count)
-    large = sizes >= least_px
+    """The connected pieces of `mask` (h, w) over which `weight` (h, w) sums to `least` or more."""
+    count, labels = cv2.connectedComponents(mask.view(np.uint8))
+    large = np.bincount(labels.ravel(), weight.ravel(), minlength=count) >= least
     large[0] = False
-    result[window] = large[labels]
-    return result
+    pieces: NDArray[np.bool_] = large[labels]
+    return pieces
 
 
 def _wide(mask: NDArray[np.bool_], width_px: float) -> NDArray[np.bool_]:
-    """What of `mask` (h, w) a disc of that diameter can cover (an opening)."""
-    side = 2 * round((width_px - 1) / 2 + 0.25) + 1
+    """What of `mask` (h, w) a disc so wide, to the nearest pixel, can cover (an opening)."""
+    side = round(width_px)
     if side <= 1:
         return mask
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-    room = side // 2
-    padded = cv2.copyMakeBorder(
-        mask.view(np.uint8), room, room, room, room, cv2.BORDER_CONSTANT, value=0
-    )
-    opened = cv2.morphologyEx(padded, cv2.MORPH_OPEN, disc)[room:-room, room:-room]
+    across = np.arange(side) - (side - 1) / 2
+    # Half a pixel less: three pixels across are a cross, four lose their corners.
+    disc = (across[:, None] ** 2 + across**2 <= side**2 / 4 - 0.5).astype(np.uint8)
+    # The anchor of the one is mirrored in the other: with an even side its middle is no pixel.
+    shrunk = cv2.erode(mask.view(np.uint8), disc, anchor=(0, 0), borderValue=0)
+    opened = cv2.dilate(shrunk, disc, anchor=(side - 1, side - 1), borderValue=0)
     return np.ascontiguousarray(opened).view(np.bool_)
 
 

@@ -1,4 +1,4 @@
-"""Where the work of ingest runs: in this process, in several, or on a cluster.
+"""Where work on many studies runs: in this process, in several, or on a cluster.
 
 An engine takes jobs by `submit` and gives back one finished job at a time by `wait`, in any order.
 It decides nothing: what is ingested, skipped or refused is decided in one place and in the order of
@@ -18,7 +18,7 @@ from multiprocessing.context import SpawnProcess
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from ..errors import DeviceError
+from .errors import DeviceError
 
 _PATIENCE_S = 10.0  # for a worker to take its half study away
 
@@ -149,7 +149,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process: SpawnProcess = context.Process(
-            target=_serve, args=(theirs, work), name="vfss-ingest", daemon=True
+            target=_serve, args=(theirs, work), name="vfss-worker", daemon=True
         )
         with _interrupts_later():
             self.process.start()
@@ -181,8 +181,8 @@ class _Worker:
 def died(how: str) -> WorkerDied:
     """The error for a worker that is gone. `how`: in brackets."""
     return WorkerDied(
-        f"the process that read it was killed or crashed ({how})",
-        remedy="It may have run out of memory: try fewer --workers, or this recording alone.",
+        f"the process that worked on it was killed or crashed ({how})",
+        remedy="It may have run out of memory: try fewer --workers, or this one alone.",
     )
 
 

@@ -4,8 +4,8 @@
 #   examples/packaged-student/run.sh WORKSPACE      # resumable: run it again after an interruption
 #
 # Simulated patients only. Distilled from the three packaged small teachers on some of them, then
-# trained on the labels of others alone. evaluate.py, beside this file, measures it on patients that
-# are in neither.
+# trained on the labels of others alone, and of others again with more weight on the bolus.
+# evaluate.py, beside this file, measures it on patients that are in none of them.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 films="--size 256 --fps 6 --frames 20 --workers 2"
@@ -20,7 +20,7 @@ train() { # workspace, teachers
   fi
 }
 
-mkdir -p "$1/first" "$1/last/weights"
+mkdir -p "$1/first" "$1/last/weights" "$1/bolus/weights"
 cd "$1/first"
 [ -f vfss.yaml ] || echo 'splits: {val: 0.05, test: 0}' > vfss.yaml
 vfss simulate films --patients 640 --seed 20000 --label-every 3 $films
@@ -33,5 +33,12 @@ vfss simulate films --patients 900 --seed 60000 --label-every 2 $films
 vfss ingest films --quiet
 cp ../first/runs/vfss12-small/student.safetensors weights/first.safetensors
 train last none
+
+cd ../bolus
+[ -f vfss.yaml ] || echo 'splits: {val: 0.03, test: 0}' > vfss.yaml
+vfss simulate films --patients 1500 --seed 80000 --label-every 2 $films
+vfss ingest films --workers 2 --quiet
+cp ../last/runs/vfss12-small/student.safetensors weights/last.safetensors
+train bolus none
 python "$here/certainty.py" ../certainty runs/vfss12-small
 vfss export vfss12-small --force

@@ -24,6 +24,7 @@ GROUND = (
     "letterbox",
     "pages",
     "cores",
+    "engines",
     "__init__",
 )
 # Each room may import from itself, the ground floor, and the rooms named here.

@@ -80,6 +80,15 @@ def test_behind_a_collimator_there_is_no_mask() -> None:
     assert covered.float().mean((1, 2)).max() < 0.7
 
 
+def test_the_frame_before_lingers_in_some() -> None:
+    frames, before = torch.full((400, 1, 8, 8), 200, dtype=torch.uint8), torch.zeros(400, 1, 8, 8)
+    seen = augment.lingering(frames, before, seeded(), probability=0.5)
+    assert seen.flatten(1).std(1).max() < 1e-3  # as a whole
+    share = 1 - seen[:, 0, 0, 0] / 200
+    assert 0.4 < (share > 0).float().mean() < 0.6
+    assert 0.6 < share.max() <= 0.65
+
+
 def test_mirrored_frames_face_the_other_way() -> None:
     frames = torch.linspace(0, 255, 64).expand(8, 1, 64, 64).contiguous()
     planes = (frames > 128).float()

@@ -90,6 +90,14 @@ def test_batches_from_memory_and_from_disk_are_the_same(lab: Workspace) -> None:
     assert torch.equal(made[0].frames[0, 0], made[0].frames[0, 1])
 
 
+@pytest.mark.parametrize("budget", [1 << 30, 0])
+def test_the_frame_before_is_of_the_same_study(lab: Workspace, budget: int) -> None:
+    studies = list_studies(lab)
+    keys = [(0, 0), (0, 2), (1, 0), (1, 1)]
+    frames = Frames(studies, keys, size=64, context=0, budget_bytes=budget, earlier=True)
+    assert torch.equal(frames.before(keys), frames.batch([(0, 0), (0, 1), (1, 0), (1, 0)]))
+
+
 def test_photometric_keeps_geometry_and_geometric_moves_masks_along(lab: Workspace) -> None:
     frames = torch.full((8, 1, 64, 64), 40, dtype=torch.uint8)
     frames[:, :, 20:40, 24:44] = 200

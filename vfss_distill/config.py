@@ -52,8 +52,9 @@ class DistillConfig(_Strict):
     Of the unlabelled frames, every
     `unlabelled_every`-th is shown to the teachers. Of the labelled frames of a batch, a share of
     `mirrored` is shown facing the other way, and a share of `blank` is replaced by what is no film
-    (black, white, noise, patterns) with nothing to find. `task_weights`: what a task counts in the
-    loss of the masks, by its name; 1 for those not named.
+    (black, white, noise, patterns) with nothing to find; in a share of `lag` the frame before
+    lingers, as with detectors that glow on and filters against noise. `task_weights`: what a task
+    counts in the loss of the masks, by its name; 1 for those not named.
 
     What teachers say beyond features counts with the following weights, 0 leaving it out, and
     where a teacher of that kind takes part. `mask_weight`: masks of a promptable segmenter under
@@ -99,6 +100,7 @@ class DistillConfig(_Strict):
     anchors: tuple[str, ...] = ()
     mirrored: float = Field(default=0.5, ge=0, le=1)
     blank: float = Field(default=0.03, ge=0, lt=1)
+    lag: float = Field(default=0.0, ge=0, le=1)
     task_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     batch_size: int = Field(default=16, ge=1)
     learning_rate: float = Field(default=5e-3, gt=0)

@@ -36,7 +36,7 @@ def photometric(frames: Tensor, generator: torch.Generator) -> Tensor:
     def chance(probability: float) -> Tensor:
         return draw(0, 1) < probability
 
-    inverted = chance(0.15).float()
+    inverted = chance(0.3).float()
     grey.mul_(1 - 2 * inverted).add_(inverted)
     grey.clamp_min_(1e-4).pow_(torch.exp(draw(-0.6, 0.6)))
     contrast = torch.exp(draw(-0.65, 0.4))
@@ -48,6 +48,19 @@ def photometric(frames: Tensor, generator: torch.Generator) -> Tensor:
     grey.add_(_noise(grey, draws, generator))
     _boxed(grey, generator)
     return grey.clamp_(0, 1).mul_(255.0)
+
+
+def lingering(
+    frames: Tensor, before: Tensor, generator: torch.Generator, probability: float
+) -> Tensor:
+    """Some frames (B, C, S, S) with up to .65 of the one `before` in them → float32, 0..255.
+
+    Detectors glow on and filters against noise average over time, more in one clinic than in the
+    next: a bolus then leaves a ghost where it was, and is pale where it has just come.
+    """
+    draws = torch.rand(len(frames), 2, 1, 1, 1, generator=generator, device=frames.device)
+    share = 0.65 * draws[:, 0] * (draws[:, 1] < probability)
+    return frames.float().lerp_(before.float(), share)
 
 
 def _noise(

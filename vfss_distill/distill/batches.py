@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..config import DistillConfig
-from .augment import blanked, collimated, geometric, photometric
+from .augment import blanked, collimated, geometric, lingering, photometric
 from .cache import TeacherFeatures
 from .data import Frames, Key, LabelledBatch, LabelledFrames, Order, shares
 from .outputs import Outputs
@@ -131,7 +131,11 @@ class Batches:
         masks = labelled = torch.empty(0, device=device)
         mine = self.processes.part(len(align_keys))
         if batch is not None:
-            frames = photometric(batch.frames.to(device), generator)
+            frames = batch.frames.to(device)
+            if self.config.lag:
+                earlier = material.frames.before(batch.keys).to(device)
+                frames = lingering(frames, earlier, generator, self.config.lag)
+            frames = photometric(frames, generator)
             planes = batch.planes.to(device)
             frames, planes = collimated(frames, planes, generator)
             frames, planes = geometric(frames, planes, generator, self.config.mirrored)

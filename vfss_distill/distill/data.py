@@ -31,7 +31,10 @@ BITS = 16
 
 
 class Frames:
-    """Frames of `studies`, each an S×S square with its neighbours as channels if `context`."""
+    """Frames of `studies`, each an S×S square with its neighbours as channels if `context`.
+
+    With `earlier`, what `before` gives is kept in memory too.
+    """
 
     def __init__(
         self,
@@ -41,12 +44,14 @@ class Frames:
         size: int,
         context: int,
         budget_bytes: int,
+        earlier: bool = False,
         tick: Tick = lambda *_: None,
     ) -> None:
         self.studies = studies
         self.size = size
         self.context = context
-        needed = sorted({near for key in keys for near in self._neighbourhood(key)})
+        asked = [key for one in keys for key in ((one, _one_earlier(one)) if earlier else (one,))]
+        needed = sorted({near for key in asked for near in self._neighbourhood(key)})
         self.row_of: dict[Key, int] = {}
         self.held: NDArray[np.uint8] | None = None
         if len(needed) * size * size <= budget_bytes:
@@ -66,6 +71,10 @@ class Frames:
             stack = np.stack([self._read(key) for key in flat])
         return torch.from_numpy(stack).view(len(keys), -1, self.size, self.size)
 
+    def before(self, keys: Sequence[Key]) -> Tensor:
+        """As `batch`, of the frame before each; of a study's first one, itself."""
+        return self.batch([_one_earlier(key) for key in keys])
+
     def name(self, key: Key) -> str:
         """For messages: which frame of which study."""
         return f"study {self.studies[key[0]].id}, frame {key[1]}"
@@ -80,6 +89,11 @@ class Frames:
         grey = self.studies[key[0]].read_frame(key[1])
         square: NDArray[np.uint8] = self.studies[key[0]].letterbox(self.size).frame(grey)
         return square
+
+
+def _one_earlier(key: Key) -> Key:
+    study, frame = key
+    return study, max(frame - 1, 0)
 
 
 @dataclass(frozen=True)

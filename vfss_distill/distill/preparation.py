@@ -83,6 +83,7 @@ def prepare(
     align_keys = found.align_keys(config) if teachers else []
     labelled_keys = found.train_labelled if config.task_steps else []
     size = {"size": config.image_size, "context": config.context, "budget_bytes": budget}
+    earlier = config.lag > 0
     asked = _Asked(workspace.cache, config, found, align_keys, labelled_keys, place)
     features, outputs, shas = [], Outputs(), {}
     for teacher in teachers:
@@ -97,7 +98,8 @@ def prepare(
     _standardise(features, config, place)
     for cached in features:
         cached.hold(budget // len(features), place.tick)
-    frames = Frames(found.train, [*align_keys, *labelled_keys], **size, tick=place.tick)
+    keys = [*align_keys, *labelled_keys]
+    frames = Frames(found.train, keys, **size, earlier=earlier, tick=place.tick)
     labelled = LabelledFrames(
         frames, labelled_keys, found.tasks.ids, budget_bytes=budget, tick=place.tick
     )

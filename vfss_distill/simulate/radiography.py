@@ -99,10 +99,15 @@ class Detector:
         self._grain = _grain_bank(rng, shape, machine.grain_px)
         self._grain_px2 = _grain_area(machine.grain_px)
         self._last: Image | None = None
+        # Without its noise, the light of all frames so far as they linger in the last one, and how
+        # much more there would be without barium; and where that one has some.
+        self._clean: Image | None = None
+        self._lost: Image | None = None
+        self._wet: tuple[slice, slice] | None = None
+        self._factor = np.float32(1)  # from its light to what is shown of it
         self._range: tuple[float, float] | None = None
         self._level: float | None = None  # brightness that is kept
         self._gain = machine.brightness_start
-        self._shown: tuple[Image, Image, float] | None = None  # the last frame, without its noise
         rows = np.linspace(-1, 1, shape[0], dtype=np.float32)[:, None]
         columns = np.linspace(-1, 1, shape[1], dtype=np.float32)[None]
         radius2 = rows**2 + columns**2
@@ -113,8 +118,13 @@ class Detector:
             cv2.resize(radius2, self._small, interpolation=cv2.INTER_AREA) < _MEASURED_RADIUS**2
         )
 
-    def grey(self, attenuation: Image, field: Image) -> NDArray[np.uint8]:
-        """One frame; `field` (H, W) is 1 where the collimator is open: it sets the window."""
+    def grey(
+        self, attenuation: Image, field: Image, barium: Image | None = None
+    ) -> NDArray[np.uint8]:
+        """One frame; `field` (H, W) is 1 where the collimator is open: it sets the window.
+
+        `barium`: what of the attenuation `contrast` is to tell about.
+        """
         m = self.machine
         light = cv2.exp(-attenuation)
         small = cv2.resize(light, self._small, interpolation=cv2.INTER_AREA)
@@ -130,11 +140,11 @@ class Detector:
         light += self._draw_grain() * np.float32(m.electronic * 0.1)
         if m.flicker > 0:
             gain += float(np.log(max(1 + self._rng.normal(0, m.flicker), 0.5)))
-        self._shown = attenuation, noiseless, gain
-        light *= np.float32(np.exp(gain))
-        if self._last is not None and m.lag > 0:
-            light = cv2.addWeighted(light, 1 - m.lag, self._last, m.lag, 0)
+        shown = np.float32(np.exp(gain))
+        light *= shown
+        light = self._lagging(light, self._last)
         self._last = light
+        self._look(attenuation, barium, noiseless, shown)
         density = cv2.log(np.maximum(light, np.float32(1e-4)))
         if self._range is None:  # the window looks at the patient, not at bare beam
             inside = field > 0.5
@@ -142,38 +152,24 @@ class Detector:
             self._range = self._window(density[body if body.sum() > 400 else inside] - gain)
         return self._display(density, self._range)
 
-    def contrast(self, part: Image) -> tuple[Image, Image]:
-        """By how many grey levels (H, W) the last frame would differ without `part` of its shadows,
+    def contrast(self) -> tuple[Image, Image]:
+        """By how many grey levels (H, W) the last frame would differ had there never been barium,
         and the deviation of its noise there, in grey levels too: of noise that differs from pixel
         to pixel and over a larger area is as strong as this one, which has grain.
 
-        `part` is an attenuation like that given to `grey`. Scatter, glare, blur and the display's
-        curve are in both, also where it ends in black or white; sharpening, which raises contrast
-        and noise alike, is in neither. Both are 0 where there is nothing of `part`.
+        Scatter, glare, blur, lag and the display's curve are in both, also where it ends in black
+        or white; sharpening, which raises contrast and noise alike, is in neither. Both are 0 where
+        the last frame's own barium is not, however much of it lingers from those before.
         """
         contrast, noise = np.zeros((2, *self.shape), np.float32)
-        box = cv2.boundingRect((part > _FAINTEST).view(np.uint8))
-        if self._shown is None or self._range is None or box[2] == 0:
+        if self._clean is None or self._lost is None or self._wet is None or self._range is None:
             return contrast, noise
-        attenuation, noiseless, gain = self._shown
-        room = int(3 * self.machine.blur_px) + 1
-        window = (
-            slice(max(box[1] - room, 0), box[1] + box[3] + room),
-            slice(max(box[0] - room, 0), box[0] + box[2] + room),
-        )
-        kept = cv2.exp(-attenuation[window]) * (cv2.exp(part[window]) - 1)
-        kept = cv2.GaussianBlur(kept, (0, 0), max(self.machine.blur_px, 0.25))
-        kept *= self._vignette[window]
-        here = noiseless[window]
-        around = here + kept
-        grain = self._grain_at(here, gain)
-        density = (
-            cv2.log(np.maximum(light, np.float32(1e-4))) + np.float32(gain)
-            for light in (here, around, here + grain, here - grain,
-                          around + self._grain_at(around, gain))
-        )  # fmt: skip
+        here, window = self._clean[self._wet], self._wet
+        around = here + self._lost[window]
+        grain = self._grain_at(here)
         with_part, without, above, below, above_without = (
-            self._tone(one, self._range) for one in density
+            self._tone(cv2.log(np.maximum(light, np.float32(1e-4))), self._range)
+            for light in (here, around, here + grain, here - grain, around + self._grain_at(around))
         )
         contrast[window] = 255 * cv2.absdiff(with_part, without)
         # The largest half: black and white cut others off, and what is all black has no noise but
@@ -183,11 +179,46 @@ class Detector:
         noise[window] *= 255 * np.sqrt(self._grain_px2)
         return contrast, noise
 
-    def _grain_at(self, light: Image, gain: float) -> Image:
-        """Deviation of the noise of `light`: quantum and electronic, less what lag averages out."""
-        m = self.machine
-        dose = m.photons * np.exp(gain)
-        deviation = np.sqrt(np.maximum(light, 0) / dose + (0.1 * m.electronic) ** 2)
+    def _look(
+        self, attenuation: Image, barium: Image | None, noiseless: Image, shown: np.float32
+    ) -> None:
+        """Keep what `contrast` needs of a frame; `shown`: the factor of its light when shown."""
+        fresh = 1.0 if self._clean is None else 1 - self.machine.lag  # share of this frame's light
+        self._clean = self._lagging(noiseless * shown, self._clean)
+        self._factor, self._wet = shown, None
+        if self._lost is not None:  # to zero in the end: numbers next to it are slow
+            _, self._lost = cv2.threshold(
+                self._lost * np.float32(self.machine.lag), 1e-6, 0, cv2.THRESH_TOZERO
+            )
+        if barium is None:
+            return
+        column, row, width, height = cv2.boundingRect((barium > _FAINTEST).view(np.uint8))
+        if width == 0:
+            return
+        room = int(3 * self.machine.blur_px) + 1
+        rows = slice(max(row - room, 0), row + height + room)
+        window = rows, slice(max(column - room, 0), column + width + room)
+        lost = cv2.exp(-attenuation[window]) * (cv2.exp(barium[window]) - 1)
+        lost = cv2.GaussianBlur(lost, (0, 0), max(self.machine.blur_px, 0.25))
+        lost *= self._vignette[window] * shown
+        if self._lost is None:
+            self._lost = np.zeros(self.shape, np.float32)
+        self._lost[window] += np.float32(fresh) * lost
+        self._wet = window
+
+    def _lagging(self, light: Image, before: Image | None) -> Image:
+        """`light` as it is shown: the last frame's lingers in it."""
+        if before is None or self.machine.lag == 0:
+            return light
+        mixed: Image = cv2.addWeighted(light, 1 - self.machine.lag, before, self.machine.lag, 0)
+        return mixed
+
+    def _grain_at(self, light: Image) -> Image:
+        """Deviation of the noise of `light` as it is shown: quantum and electronic, less what lag
+        averages out."""
+        m, shown = self.machine, self._factor
+        light = np.maximum(light, 0) / shown
+        deviation = np.sqrt(light / (m.photons * shown) + (0.1 * m.electronic) ** 2) * shown
         deviation *= np.sqrt((1 - m.lag) / (1 + m.lag))
         return deviation.astype(np.float32)
 

@@ -208,16 +208,19 @@ class StudySimulator:
         pose = self.scene.pose(i)
         field = self.collimator.open_at(self.frame_times_s[i])
         still = self._layers.at(pose.motion)
-        grey, *second = (detector.grey(image, field) for image in self.scene.exposed(pose, still))
+        barium = self.scene.barium(pose)
+        grey, *second = (
+            detector.grey(image, field, barium) for image in self.scene.exposed(pose, still)
+        )
         for lines in second:
             grey[1::2] = lines[1::2]
         shape = self.screen.picture
-        barium = pose.patches["bolus"].mask(shape) | pose.patches["thin_bolus"].mask(shape)
-        inside, looks = field > 0.5, detector.contrast(self.scene.barium(pose))
-        wet = visible(barium & inside, *looks, self._place.px_per_mm)
+        drawn = pose.patches["bolus"].mask(shape) | pose.patches["thin_bolus"].mask(shape)
+        inside, looks = field > 0.5, detector.contrast()
+        wet = visible(drawn & inside, *looks, self._place.px_per_mm)
         masks = self._labels.masks(pose, wet, inside)
         # Spaces are measured whole, also behind the collimator, and so is what they hold.
-        wet = visible(barium, *looks, self._place.px_per_mm)
+        wet = visible(drawn, *looks, self._place.px_per_mm)
         self._seen.see(pose, masks["pharynx"], wet)
         return SimulatedFrame(i, self.frame_times_s[i], self.collimator.over(grey, field), masks)
 

@@ -82,8 +82,13 @@ def prepare(
     budget = memory_budget() // place.processes.on_this_machine
     align_keys = found.align_keys(config) if teachers else []
     labelled_keys = found.train_labelled if config.task_steps else []
-    size = {"size": config.image_size, "context": config.context, "budget_bytes": budget}
-    earlier = config.lag > 0
+    read = partial(
+        Frames,
+        size=config.image_size,
+        context=config.context,
+        budget_bytes=budget,
+        tick=place.tick,
+    )
     asked = _Asked(workspace.cache, config, found, align_keys, labelled_keys, place)
     features, outputs, shas = [], Outputs(), {}
     for teacher in teachers:
@@ -98,16 +103,14 @@ def prepare(
     _standardise(features, config, place)
     for cached in features:
         cached.hold(budget // len(features), place.tick)
-    keys = [*align_keys, *labelled_keys]
-    frames = Frames(found.train, keys, **size, earlier=earlier, tick=place.tick)
+    frames = read(found.train, [*align_keys, *labelled_keys], earlier=config.lag > 0)
     labelled = LabelledFrames(
         frames, labelled_keys, found.tasks.ids, budget_bytes=budget, tick=place.tick
     )
     validation = None
     if config.task_steps and (keys := found.val_labelled):
-        seen = Frames(found.val, keys, **size, tick=place.tick)
         validation = LabelledFrames(
-            seen, keys, found.tasks.ids, budget_bytes=budget, tick=place.tick
+            read(found.val, keys), keys, found.tasks.ids, budget_bytes=budget, tick=place.tick
         )
     drawing = [teacher for teacher in teachers if teacher.card.name in outputs.masks]
     proposals = asked.proposals(drawing[0], frames) if drawing else None

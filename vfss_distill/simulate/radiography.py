@@ -187,9 +187,8 @@ class Detector:
         self._clean = self._lagging(noiseless * shown, self._clean)
         self._factor, self._wet = shown, None
         if self._lost is not None:  # to zero in the end: numbers next to it are slow
-            _, self._lost = cv2.threshold(
-                self._lost * np.float32(self.machine.lag), 1e-6, 0, cv2.THRESH_TOZERO
-            )
+            self._lost *= np.float32(self.machine.lag)
+            cv2.threshold(self._lost, 1e-6, 0, cv2.THRESH_TOZERO, dst=self._lost)
         if barium is None:
             return
         column, row, width, height = cv2.boundingRect((barium > _FAINTEST).view(np.uint8))
@@ -217,8 +216,8 @@ class Detector:
         """Deviation of the noise of `light` as it is shown: quantum and electronic, less what lag
         averages out."""
         m, shown = self.machine, self._factor
-        light = np.maximum(light, 0) / shown
-        deviation = np.sqrt(light / (m.photons * shown) + (0.1 * m.electronic) ** 2) * shown
+        exposed = np.maximum(light, 0) / shown
+        deviation = np.sqrt(exposed / (m.photons * shown) + (0.1 * m.electronic) ** 2) * shown
         deviation *= np.sqrt((1 - m.lag) / (1 + m.lag))
         return deviation.astype(np.float32)
 

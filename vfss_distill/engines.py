@@ -202,4 +202,6 @@ def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
 
 
 def _interrupt(*_: object) -> None:
+    # The parent asks twice; the second time would break into what the first one set going.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt  # unwinds `with` blocks, which take half a study away

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
-from watched import until
 
 from vfss_distill.engines import Processes
+from watched import until
 
 
 def _slow_to_leave(job: tuple[Path, float]) -> None:

@@ -11,13 +11,17 @@ import json
 from pathlib import Path
 
 import torch
+import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, Dinov2Config, Dinov2Model, SwinConfig
 
 from vfss_distill.models.teachers import dinov2, medclip
+from vfss_distill.models.teachers.base import Teacher
+from vfss_distill.models.teachers.card import load_card
 from vfss_distill.models.teachers.medclip import ResNetTower, SwinTower
 from vfss_distill.models.teachers.open_clip import VisualTower
+from vfss_distill.models.teachers.registry import load_teacher
 from vfss_distill.models.teachers.sam import SamConfig, sam_network
 
 Tensors = dict[str, Tensor]
@@ -184,3 +188,40 @@ def random_state(build: object, seed: int) -> Tensors:
             else tensor
             for name, tensor in state.items()
         }
+
+
+def saved(state: Tensors, path: Path) -> Path:
+    if path.suffix == ".safetensors":
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+    else:
+        torch.save(state, path)
+    return path
+
+
+def teacher_of(name: str, state: Tensors, path: Path) -> Teacher:
+    return load_teacher(load_card(name), saved(state, path))
+
+
+def noise(count: int = 2, height: int = 60, width: int = 80) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (count, height, width), generator=generator, dtype=torch.uint8)
+
+
+def lab_card(folder: Path, **changes: object) -> Path:
+    facts = {
+        "name": "ours",
+        "title": "Our DINO",
+        "family": "dinov2",
+        "licence": "ours",
+        "source": "our shelf",
+        "file": ["ours.safetensors"],
+        "image_size": 112,
+        "resize": "pad",
+        "intensity": "minmax",
+        "mean": [0.4],
+        "std": [0.2],
+    }
+    folder.mkdir(exist_ok=True)
+    path = folder / "ours.yaml"
+    path.write_text(yaml.safe_dump(facts | changes))
+    return path

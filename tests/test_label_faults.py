@@ -1,0 +1,155 @@
+"""`vfss labels import`: what does not fit, and what lies."""
+
+from __future__ import annotations
+
+import gzip
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from conftest import Cli
+from label_world import (
+    all_masks,
+    coco,
+    cvat_video,
+    first_study,
+    make_world,
+    put,
+)
+from vfss_distill.workspace import Workspace
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Workspace:
+    return make_world(tmp_path)
+
+
+def refuse(world: Workspace, cli: Cli, *words: object) -> str:
+    before = all_masks(world)
+    outcome = cli("labels", "import", *words, cwd=world.root)
+    assert outcome.exit_code in (2, 4), outcome.stderr
+    assert outcome.stderr.count("error:") == 1
+    assert all_masks(world).keys() == before.keys()
+    return outcome.stderr
+
+
+TRIANGLE = {"image_id": 7, "category_id": 3, "segmentation": [[1, 1, 9, 1, 9, 9]]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"categories": [{"id": 3, "name": "tongue"}, {"id": 1, "name": "bolus"}]}, "'tongue'"),
+        ({"images": [{"id": 7, "file_name": "2.png", "height": 48, "width": 64}]}, "--study"),
+        ({"images": None}, "not what COCO JSON files look like"),
+        ({"annotations": [{**TRIANGLE, "image_id": 1}]}, "not what COCO"),
+        ({"annotations": [{**TRIANGLE, "segmentation": [["x"]]}]}, "not what COCO"),
+        ({"annotations": []}, "labels no frame"),
+    ],
+)
+def test_coco_that_does_not_fit(
+    changes: dict[str, object], said: str, world: Workspace, cli: Cli
+) -> None:
+    body = coco(first_study(world).id, annotations=[TRIANGLE])
+    put(world.root / "coco.json", {**body, **changes})
+    assert said in refuse(world, cli, "coco.json")
+
+
+@pytest.mark.parametrize(
+    ("file_name", "size", "said"),
+    [
+        ("{}/000009.png", (48, 64), "labels frame 9"),
+        ("{}/000002.png", (96, 64), "is 64x96, study"),
+        ("{}/000002.png", (10**9, 10**9), "is 1000000000x1000000000, study"),
+        ("{}/first.png", (48, 64), "no frame number"),
+    ],
+)
+def test_frames_and_sizes_that_do_not_fit(
+    file_name: str, size: tuple[int, int], said: str, world: Workspace, cli: Cli
+) -> None:
+    study = first_study(world).id
+    image = {"id": 7, "file_name": file_name.format(study), "height": size[0], "width": size[1]}
+    shape = {"id": 1, "image_id": 7, "category_id": 3, "segmentation": [[1, 1, 9, 1, 9, 9]]}
+    put(world.root / "coco.json", coco(study, images=[image], annotations=[shape]))
+    assert said in refuse(world, cli, "coco.json")
+
+
+def test_two_pictures_for_one_frame(world: Workspace, cli: Cli) -> None:
+    study = first_study(world).id
+    body = coco(study)
+    for number, image in enumerate(body["images"]):  # type: ignore[arg-type, var-annotated]
+        image["file_name"] = f"{study}/{'ab'[number]}_02.png"
+    put(world.root / "coco.json", body)
+    assert "two entries for frame 2" in refuse(world, cli, "coco.json")
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        {"size": [48, 64], "counts": [48 * 64, 10**12]},
+        {"size": [48, 64], "counts": [-5, 48 * 64 + 5]},
+        {"size": [10**6, 10**6], "counts": [10**12]},
+        {"size": [48, 64], "counts": "P0"},
+        [[1, 1, 2, 2]],
+    ],
+)
+def test_shapes_that_lie(segmentation: object, world: Workspace, cli: Cli) -> None:
+    shape = {"id": 1, "image_id": 7, "category_id": 3, "segmentation": segmentation}
+    put(world.root / "coco.json", coco(first_study(world).id, annotations=[shape]))
+    refuse(world, cli, "coco.json")
+
+
+BOMB = "<!DOCTYPE a [<!ENTITY b 'bb'><!ENTITY c '&b;&b;&b;&b;'>]>"
+OUTSIDE = "<!DOCTYPE a [<!ENTITY b SYSTEM 'file:///etc/hostname'>]>"
+
+
+@pytest.mark.parametrize("head", [BOMB, OUTSIDE, "<!DOCTYPE annotations SYSTEM 'http://x/y.dtd'>"])
+def test_xml_with_entity_tricks(head: str, world: Workspace, cli: Cli) -> None:
+    text = cvat_video('<polygon frame="1" points="&b;"/>', head=head)
+    put(world.root / "task.xml", text)
+    said = refuse(world, cli, "task.xml", "--study", first_study(world).id)
+    assert "defines entities or a DTD" in said
+
+
+@pytest.mark.parametrize("name", ["big.json", "big.xml", "big.seg.nrrd", "big.dcm"])
+def test_two_gigabytes_are_refused_unread(name: str, world: Workspace, cli: Cli) -> None:
+    head = {"nrrd": b"NRRD0004\n", "dcm": bytes(128) + b"DICM"}.get(name.rpartition(".")[2], b"{")
+    with (world.root / name).open("wb") as stream:
+        stream.write(head)
+        stream.truncate(2 * 2**30)
+    cli("labels", "import", "none", cwd=world.root)  # imports cost memory too
+    tracemalloc.start()
+    said = refuse(world, cli, name, "--study", first_study(world).id)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "is 2048 MB, label files of this kind may have" in said
+    assert peak < 50 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("empty.json", b""),
+        ("deep.json", b"[" * 100_000),
+        ("cut.json", b'{"images": ['),
+        ("cut.xml", b"<annotations><image"),
+        ("other.xml", b"<html></html>"),
+        ("noise.json", bytes(range(256))),
+        (
+            "cut.seg.nrrd",
+            b"NRRD0004\ntype: uchar\ndimension: 3\nsizes: 64 48 6\nencoding: gzip\n"
+            b"Segment0_Name:=c3\n\n" + gzip.compress(bytes(99)),
+        ),
+        ("detached.nrrd", b"NRRD0004\ndata file: /etc/passwd\n\n"),
+        (
+            "huge.nrrd",
+            b"NRRD0004\ntype: uchar\nsizes: 8000 8000 999999\nencoding: raw\nSegment0_Name:=c3\n\n",
+        ),
+        ("film.txt", b"hello"),
+        ("not.dcm", bytes(128) + b"DICM" + bytes(40)),
+    ],
+)
+def test_damaged_files(name: str, data: bytes, world: Workspace, cli: Cli) -> None:
+    (world.root / name).write_bytes(data)
+    refuse(world, cli, name, "--study", first_study(world).id)

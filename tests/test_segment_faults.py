@@ -1,0 +1,194 @@
+"""`vfss segment`: what may go wrong."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from conftest import Cli, Outcome
+from square_models import (
+    TASKS,
+    WHO,
+    MovingSquare,
+    make_film,
+    make_model,
+    picture,
+)
+from vfss_distill.inference.canvas import Caption
+from vfss_distill.inference.overlay import OverlayWriter
+from vfss_distill.inference.pipeline import SegmentOptions, segment_source
+from vfss_distill.inference.session import Segmenter, _cuda_works
+from vfss_distill.tasks import VFSS12
+
+CONSTANT = [index / 30 for index in range(24)]
+VARYING = [0.0, 0.033, 0.1, 0.1334, 0.2, 0.5, 0.517, 0.75, 1.9, 2.0]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return make_model(tmp_path / "runs" / "run-001" / "student.onnx")
+
+
+def one_line(result: Outcome) -> str:
+    assert "Traceback" not in result.stderr
+    (line,) = result.stderr.strip().splitlines()
+    return line
+
+
+def make_bad_films(folder: Path) -> list[str]:
+    folder.mkdir()
+    good = make_film(folder / "good.mp4", CONSTANT).read_bytes()
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "truncated.mp4").write_bytes(good[: len(good) // 3])
+    (folder / "text.mp4").write_text("no film at all\n" * 50)
+    (folder / "noise.dcm").write_bytes(bytes(128) + b"DICM" + b"\x07" * 500)
+    with av.open(str(folder / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=16_000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), "fltp", "mono")
+        sound.sample_rate = 16_000
+        container.mux([*stream.encode(sound), *stream.encode(None)])
+    return ["empty.mp4", "truncated.mp4", "text.mp4", "noise.dcm", "sound.mp4"]
+
+
+def test_one_bad_film_never_stops_the_others(cli: Cli, tmp_path: Path, model: Path) -> None:
+    bad = make_bad_films(tmp_path / "in")
+    words = [f"in/{name}" for name in (*bad[:2], "good.mp4", *bad[2:], "missing.mp4")]
+    result = cli("segment", *words, "--json", "--quiet")
+    assert result.exit_code == 3
+    assert "Traceback" not in result.stderr
+    printed = json.loads(result.stdout)
+    assert len(printed["studies"]) == 1
+    failed = {entry["input"]: entry["error"] for entry in printed["failed"]}
+    assert set(failed) == {f"in/{name}" for name in (*bad, "missing.mp4")}
+    for name, error in failed.items():
+        assert name in result.stderr and error
+        assert str(tmp_path) not in error
+    assert [path.name for path in (tmp_path / "results").rglob(".partial-*")] == []
+
+
+def test_nothing_but_bad_films(cli: Cli, tmp_path: Path, model: Path) -> None:
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    result = cli("segment", "empty.mp4")
+    assert result.exit_code == 4
+    assert "empty.mp4" in one_line(Outcome(4, "", result.stderr.split("\n", 1)[1]))
+    assert not (tmp_path / "results").exists() or not any((tmp_path / "results").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"vfss__schema_version": None}, "not a model of vfss"),
+        ({"vfss__schema_version": "9"}, "schema version 9"),
+        ({"vfss__tasks": "{"}, "vfss.tasks"),
+        ({"vfss__tasks": json.dumps(VFSS12.to_dict())}, "vfss.thresholds"),
+        ({"vfss__image_size": "-1"}, "vfss.image_size"),
+        ({"vfss__image_size": "128"}, "do not fit"),
+        ({"vfss__thresholds": '{"bright": 2, "never": 0.5}'}, "vfss.thresholds"),
+        ({"vfss__letterbox": "stretched"}, "another rule"),
+        ({"vfss__name": ""}, "vfss.name"),
+    ],
+)
+def test_model_that_does_not_describe_itself(
+    cli: Cli, tmp_path: Path, changed: dict[str, str | None], said: str
+) -> None:
+    make_film(tmp_path / "study.mp4", CONSTANT)
+    make_model(tmp_path / "bad.onnx", **changed)
+    result = cli("segment", "study.mp4", "--model", "bad.onnx")
+    assert result.exit_code == 5
+    line = one_line(result)
+    assert "bad.onnx" in line and said in line
+
+
+def test_file_that_is_no_model(cli: Cli, tmp_path: Path) -> None:
+    make_film(tmp_path / "study.mp4", CONSTANT)
+    (tmp_path / "text.onnx").write_text("no model")
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    for name in ("text.onnx", "empty.onnx", "missing.onnx"):
+        result = cli("segment", "study.mp4", "--model", name)
+        assert result.exit_code == 5
+        assert name in one_line(result)
+
+
+def test_cuda_asked_for_and_not_got(cli: Cli, tmp_path: Path, model: Path) -> None:
+    if _cuda_works():
+        pytest.skip("this machine has a CUDA device")
+    make_film(tmp_path / "study.mp4", CONSTANT)
+    result = cli("segment", "study.mp4", "--device", "cuda")
+    assert result.exit_code == 6
+    assert "CUDA" in one_line(result)
+    assert Segmenter(model, "auto").provider == "CPUExecutionProvider"
+
+
+def test_full_disk_leaves_nothing_half(
+    cli: Cli, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_film(tmp_path / "study.mp4", CONSTANT)
+    make_film(tmp_path / "other.mp4", VARYING)
+    assert cli("segment", "other.mp4").exit_code == 0
+    kept = sorted(path.name for path in (tmp_path / "results").rglob("*"))
+    real = Path.write_bytes
+
+    def full(self: Path, data: bytes) -> int:
+        if self.name == "000007.png":
+            raise OSError(errno.ENOSPC, "No space left on device", str(self))
+        return real(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    result = cli("segment", "study.mp4", "--quiet")
+    assert result.exit_code == 6
+    assert "disk is full" in one_line(result)
+    left = [path.name for path in (tmp_path / "results").rglob("*") if path.is_file()]
+    assert sorted(left) == [name for name in kept if "." in name and "-" not in name]
+
+
+def test_full_disk_under_the_overlay(tmp_path: Path, model: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    with pytest.raises(OSError) as caught:  # noqa: SIM117
+        with OverlayWriter(Path("/dev/full"), 96, 128, TASKS, Caption("s", "m")) as film:
+            for index in range(300):
+                film.add(picture(index), index, index / 30, ())
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_interrupted_in_the_middle(tmp_path: Path, model: Path) -> None:
+    def interrupt(done: int, total: int, words: str) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    target = tmp_path / "results" / "s" / "m"
+    with pytest.raises(KeyboardInterrupt):
+        segment_source(
+            MovingSquare(50),
+            Segmenter(model, "cpu", 1),
+            target,
+            SegmentOptions(WHO, tick=interrupt),
+        )
+    assert list((tmp_path / "results" / "s").iterdir()) == []
+
+
+def test_segment_imports_no_torch(tmp_path: Path, model: Path) -> None:
+    make_film(tmp_path / "study.mp4", CONSTANT)
+    code = (
+        "import sys, typer\n"
+        "from vfss_distill.commands import segment\n"
+        "app = typer.Typer()\n"
+        "app.callback()(lambda: None)\n"
+        "segment.register(app)\n"
+        "app(['segment', 'study.mp4'], standalone_mode=False)\n"
+        "assert 'onnxruntime' in sys.modules\n"
+        "heavy = {'torch', 'torchvision', 'transformers', 'timm', 'onnx'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "onnxruntime" not in done.stderr, "its noise reaches the user"

@@ -344,11 +344,11 @@ def test_traces_too_faint_small_or_thin_are_no_truth() -> None:
 
 
 @pytest.mark.parametrize(
-    ("levels", "side", "seen"), [(15, 5, False), (24, 4, False), (30, 4, True)]
+    ("levels", "side", "seen"), [(12, 5, False), (18, 4, False), (21, 4, True)]
 )
 def test_what_is_darker_may_be_smaller(levels: float, side: int, seen: bool) -> None:
-    """8 mm² of 10 levels are 32 such pixels at two a millimetre. A square loses its corners: 21
-    pixels of 15 levels are as much as 31.5, 12 of 24 as 28.8, 12 of 30 as 36."""
+    """8 mm² of 10 levels are 32 such pixels at two a millimetre: 25 pixels of 12 levels are as much
+    as 30, 16 of 18 as 28.8, 16 of 21 as 33.6."""
     drawn = np.zeros((40, 40), bool)
     drawn[10 : 10 + side, 10 : 10 + side] = True
     contrast = np.where(drawn, levels, 0).astype(np.float32)
@@ -367,6 +367,16 @@ def test_a_line_has_a_mask_from_the_width_that_is_asked_for(px_per_mm: float, le
         seen = visible(drawn, contrast, np.zeros_like(contrast), px_per_mm)
         assert seen.any() == (width == least)
         assert not (seen & ~drawn).any()
+
+
+def test_a_pool_may_be_narrower_than_a_line() -> None:
+    """Whether two rows of pixels hold a disc is a matter of where they lie; a pool is seen."""
+    for length, seen in ((5, True), (11, False)):
+        drawn = np.zeros((40, 40), bool)
+        drawn[10, 10 : 10 + length], drawn[11, 11 : 9 + length] = True, True
+        contrast = np.where(drawn, 60, 0).astype(np.float32)
+        found = visible(drawn, contrast, np.zeros_like(contrast), 2.0)
+        assert np.array_equal(found, drawn) if seen else not found.any()
 
 
 def test_what_drowns_in_noise_is_no_truth() -> None:

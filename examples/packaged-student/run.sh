@@ -4,7 +4,8 @@
 #   examples/packaged-student/run.sh WORKSPACE      # resumable: run it again after an interruption
 #
 # Simulated patients only. Distilled from the three packaged small teachers on some of them, then
-# trained on the labels of others alone, and of others again with more weight on the bolus.
+# trained on the labels of others alone, of others again with more weight on the bolus, and of yet
+# others with films that remember the frame before.
 # evaluate.py, beside this file, measures it on patients that are in none of them.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -20,7 +21,7 @@ train() { # workspace, teachers
   fi
 }
 
-mkdir -p "$1/first" "$1/last/weights" "$1/bolus/weights"
+mkdir -p "$1/first" "$1/last/weights" "$1/bolus/weights" "$1/lag/weights"
 cd "$1/first"
 [ -f vfss.yaml ] || echo 'splits: {val: 0.05, test: 0}' > vfss.yaml
 vfss simulate films --patients 640 --seed 20000 --label-every 3 $films
@@ -40,5 +41,13 @@ vfss simulate films --patients 1500 --seed 80000 --label-every 2 $films
 vfss ingest films --workers 2 --quiet
 cp ../last/runs/vfss12-small/student.safetensors weights/last.safetensors
 train bolus none
+
+cd ../lag
+[ -f vfss.yaml ] || echo 'splits: {val: 0.03, test: 0}' > vfss.yaml
+vfss simulate films --patients 1500 --seed 120000 --label-every 2 $films
+vfss ingest films --workers 2 --quiet
+cp ../bolus/runs/vfss12-small/student.safetensors weights/bolus.safetensors
+train lag none
+python "$here/average.py" runs/vfss12-small weights/bolus.safetensors
 python "$here/certainty.py" ../certainty runs/vfss12-small
 vfss export vfss12-small --force

@@ -21,8 +21,9 @@ EVENTS = ("BPM", "HYB", "UESO", "UESC", "LVC", "LVCoff", "MPC", "rest")
 # What nobody would outline is no truth: barium that changes the picture by fewer grey levels (of
 # 255) at its darkest and at its edge, is narrower, or covers less in one piece for how dark it is;
 # or that drowns in noise: over VISIBLE_MM2 an eye needs a contrast of some five deviations (Rose).
+# A piece of SPOT_MM at most is a spot, a pool or a drop, and may be narrower than a line may.
 VISIBLE_GREY, EDGE_GREY = 10.0, 6.0
-VISIBLE_MM = 1.5
+VISIBLE_MM, SPOT_MM = 1.5, 5.0
 VISIBLE_MM2 = 8.0
 ROSE = 5.0
 
@@ -77,15 +78,17 @@ def visible(
     pixel's noise, in levels, were it another in each. A piece needs a contrast of VISIBLE_GREY, and
     of ROSE times the noise of the mean over VISIBLE_MM2, on that much area; what is twice as dark
     may be half as large (Ricco's law, of spots too small to have a shape). It reaches as far as
-    EDGE_GREY. What is thinner than VISIBLE_MM is left out. Less is a trace that nobody could
-    outline. A film on the mucosa never counts.
+    EDGE_GREY. What is thinner than VISIBLE_MM is left out, but in a piece of SPOT_MM at most: the
+    pool at the bottom of a space is two pixels high, and whether these make a disc is chance. Less
+    is a trace that nobody could outline. A film on the mucosa never counts.
     """
     wet = drawn & (contrast >= EDGE_GREY)
     if not wet.any():
         return wet
     column, row, width, height = cv2.boundingRect(wet.view(np.uint8))
     window = slice(row, row + height), slice(column, column + width)
-    inside = _wide(wet[window], VISIBLE_MM * px_per_mm)
+    here = wet[window]
+    inside = _wide(here, VISIBLE_MM * px_per_mm) | _short_pieces(here, SPOT_MM * px_per_mm)
     least_px = VISIBLE_MM2 * px_per_mm**2
     averaged = noise[window] / np.sqrt(max(least_px, 1.0))
     clear = contrast[window] / np.maximum(VISIBLE_GREY, ROSE * averaged)
@@ -101,6 +104,16 @@ def _large_pieces(
     large = np.bincount(labels.ravel(), weight.ravel(), minlength=count) >= least
     large[0] = False
     pieces: NDArray[np.bool_] = large[labels]
+    return pieces
+
+
+def _short_pieces(mask: NDArray[np.bool_], length_px: float) -> NDArray[np.bool_]:
+    """The connected pieces of `mask` (h, w) that a square of `length_px` can hold."""
+    _, labels, boxes, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8))
+    sides = boxes[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]]
+    short = (sides <= length_px).all(axis=1)
+    short[0] = False
+    pieces: NDArray[np.bool_] = short[labels]
     return pieces
 
 

@@ -223,8 +223,9 @@ class TestAccidents:
         write_images(tmp_path / "v" / "a" / "slow", 200, suffix=".bmp")
         command = [sys.executable, "-m", "vfss_distill", "ingest", "v", "--workers", "2"]
         with subprocess.Popen(
-            command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
-        ) as process:
+            command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            preexec_fn=_hears_ctrl_c,
+        ) as process:  # fmt: skip
             until(lambda: bool(_half_done(tmp_path)) or process.poll() is not None)
             if how == "ctrl-c":
                 os.killpg(process.pid, signal.SIGINT)
@@ -246,6 +247,11 @@ class TestAccidents:
         again = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
         assert again.returncode == 0
         assert len(list_studies(Workspace(tmp_path))) == 3
+
+
+def _hears_ctrl_c() -> None:
+    """A job in the background of a script is started deaf to it, and so are its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _half_done(root: Path) -> list[Path]:

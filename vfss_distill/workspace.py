@@ -24,6 +24,7 @@ import os
 import secrets
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -162,7 +163,16 @@ def atomic_folder(target: Path) -> Iterator[Path]:
                 shutil.rmtree(old, ignore_errors=True)
             _flush(target.parent)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            _take_away(temporary)
+
+
+def _take_away(folder: Path) -> None:
+    """Interrupted, a thread may still be writing a frame into it: then it is not empty yet."""
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.05)
 
 
 def write_bytes(target: Path, data: bytes, *, mode: int | None = None) -> None:

@@ -21,14 +21,13 @@ Masks = dict[tuple[str, str, int], np.ndarray]
 def make_world(tmp_path: Path) -> Workspace:
     """Two studies; bolus and hyoid overlap, one mask is blank, and frame 5 has no c3."""
     workspace = Workspace(tmp_path / "world")
-    for patient, part in (("pa", "train"), ("pb", "test")):
+    for patient in ("pa", "pb"):
         labelled = {"bolus": range(6), "hyoid": range(0, 6, 2), "c3": range(5)}
         study = write_study(workspace, patient, size=(HEIGHT, WIDTH), labelled=labelled)
         hyoid = study.read_mask("hyoid", 0)
         assert hyoid is not None
         write_mask(study.folder, "bolus", 0, hyoid | np.roll(hyoid, 3, 1))  # overlap
         write_mask(study.folder, "bolus", 1, np.zeros((HEIGHT, WIDTH), bool))  # absent
-        assert part
     write_splits(workspace, train=["pa"], test=["pb"])
     (workspace.root / "vfss.yaml").write_text("task_set: vfss12\n")
     return workspace

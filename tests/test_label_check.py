@@ -12,10 +12,7 @@ import numpy as np
 import pytest
 
 from conftest import Cli
-from label_world import (
-    first_study,
-    put,
-)
+from label_world import first_study, put
 from tiny_studies import small_world, write_splits, write_study
 from vfss_distill.intake.study import Study, list_studies, write_mask, write_png, write_record
 from vfss_distill.workspace import Workspace

@@ -9,14 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Cli
-from label_world import (
-    all_masks,
-    coco,
-    cvat_video,
-    first_study,
-    make_world,
-    put,
-)
+from label_world import all_masks, coco, cvat_video, first_study, make_world, put
 from vfss_distill.workspace import Workspace
 
 

@@ -10,9 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from label_world import (
-    dice,
-)
+from label_world import dice
 from vfss_distill.errors import LabelError
 from vfss_distill.intake.formats.annotations import Annotations
 from vfss_distill.intake.formats.outlines import Polygon, fill, outline, trace

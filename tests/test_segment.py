@@ -12,14 +12,7 @@ import numpy as np
 import pytest
 
 from conftest import Cli
-from square_models import (
-    TASKS,
-    make_film,
-    make_model,
-    only_result,
-    picture,
-    read_mask,
-)
+from square_models import TASKS, make_film, make_model, only_result, picture, read_mask
 from vfss_distill.inference.overlay import read_times
 from vfss_distill.intake.study import StudyRecord, write_frame, write_record
 from vfss_distill.provenance import sha256_file

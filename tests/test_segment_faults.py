@@ -13,14 +13,7 @@ import numpy as np
 import pytest
 
 from conftest import Cli, Outcome
-from square_models import (
-    TASKS,
-    WHO,
-    MovingSquare,
-    make_film,
-    make_model,
-    picture,
-)
+from square_models import TASKS, WHO, MovingSquare, make_film, make_model, picture
 from vfss_distill.inference.canvas import Caption
 from vfss_distill.inference.overlay import OverlayWriter
 from vfss_distill.inference.pipeline import SegmentOptions, segment_source

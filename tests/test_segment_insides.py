@@ -13,12 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from square_models import (
-    WHO,
-    MovingSquare,
-    make_model,
-    picture,
-)
+from square_models import WHO, MovingSquare, make_model, picture
 from vfss_distill.errors import InputError, ModelError, StorageError, WeightsMissing
 from vfss_distill.inference.canvas import Canvas, Caption
 from vfss_distill.inference.masks import MaskMaker, TaskMask

@@ -27,9 +27,7 @@ from tiny_teachers import (
 from vfss_distill.errors import WeightsMismatch
 from vfss_distill.models.teachers import small
 from vfss_distill.models.teachers.base import fixed_image
-from vfss_distill.models.teachers.card import (
-    load_card,
-)
+from vfss_distill.models.teachers.card import load_card
 from vfss_distill.models.teachers.registry import load_teacher
 from vfss_distill.models.teachers.sam import SamTeacher, sam_network
 

@@ -27,9 +27,7 @@ from tiny_teachers import (
     teacher_of,
 )
 from vfss_distill.errors import WeightsMismatch
-from vfss_distill.models.teachers.card import (
-    load_card,
-)
+from vfss_distill.models.teachers.card import load_card
 from vfss_distill.models.teachers.checkpoint import open_checkpoint
 from vfss_distill.models.teachers.registry import load_teacher
 

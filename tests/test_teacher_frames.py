@@ -11,9 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from vfss_distill.models.teachers import preprocess
-from vfss_distill.models.teachers.card import (
-    load_card,
-)
+from vfss_distill.models.teachers.card import load_card
 from vfss_distill.models.teachers.preprocess import Preprocessing, crop, pad, stretch
 
 Tensors = dict[str, Tensor]

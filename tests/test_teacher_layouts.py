@@ -23,10 +23,7 @@ from tiny_teachers import (
 from vfss_distill.errors import WeightsMismatch
 from vfss_distill.models import PACKAGED_WEIGHTS
 from vfss_distill.models.teachers import small
-from vfss_distill.models.teachers.card import (
-    find_weights,
-    load_card,
-)
+from vfss_distill.models.teachers.card import find_weights, load_card
 from vfss_distill.models.teachers.registry import load_teacher
 from vfss_distill.models.teachers.sam import VIT_B, sam_network
 

@@ -11,13 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Cli
-from tiny_teachers import (
-    dino_state,
-    lab_card,
-    noise,
-    saved,
-    write_tiny_weights,
-)
+from tiny_teachers import dino_state, lab_card, noise, saved, write_tiny_weights
 from vfss_distill.errors import ConfigError, UsageError, WeightsMissing
 from vfss_distill.models import PACKAGED_WEIGHTS
 from vfss_distill.models.teachers.card import (

@@ -16,7 +16,7 @@ from distill_lab import run, same, tiny_lab
 from vfss_distill.config import DistillConfig
 from vfss_distill.distill import balance, losses
 from vfss_distill.distill.journal import draw_curves
-from vfss_distill.distill.loop import align_weight
+from vfss_distill.distill.loop import fading
 from vfss_distill.distill.processes import Processes
 from vfss_distill.workspace import Workspace
 
@@ -122,13 +122,12 @@ def test_feature_loss_is_zero_for_equal_features() -> None:
     assert losses.feature_loss(maps, -maps).min() > 1
 
 
-def test_alignment_fades_where_asked() -> None:
-    plan = DistillConfig(align_steps=100, task_steps=200, align_weight=0.6)
-    assert [align_weight(step, plan) for step in (100, 299)] == [0.6, 0.6]
-    fading = plan.model_copy(update={"align_fades": True})
-    assert align_weight(100, fading) == 0.6
-    assert align_weight(200, fading) == pytest.approx(0.3)
-    assert 0 < align_weight(299, fading) < 0.01
+def test_what_teachers_say_fades_where_asked() -> None:
+    plan = DistillConfig(align_steps=100, task_steps=200)
+    assert [fading(step, plan) for step in (100, 299)] == [1, 1]
+    plan = plan.model_copy(update={"align_fades": True})
+    assert [fading(step, plan) for step in (100, 200)] == pytest.approx([1, 0.5])
+    assert 0 < fading(299, plan) < 0.01
 
 
 # ---- balancing

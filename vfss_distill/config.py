@@ -44,8 +44,8 @@ class DistillConfig(_Strict):
     """Everything that shapes one run.
 
     `align_steps` of feature alignment come first, then `task_steps` with the masks, during which
-    alignment goes on with weight `align_weight`, falling to 0 where `align_fades`, on
-    `align_share` · `batch_size` further frames a step.
+    alignment goes on with weight `align_weight` on `align_share` · `batch_size` further frames a
+    step. Where `align_fades`, all that teachers say falls to nothing by the last step.
     `grid` is the side of the square on which student and teachers are compared. Two things keep
     `mlp` and `attention` from leaving all weight on the easiest teacher: `relative_losses` (they
     follow whose loss is falling, not whose is low) and `entropy_floor` (0 to 1, a share of log T).

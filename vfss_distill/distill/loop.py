@@ -158,7 +158,8 @@ def _loss(
     if batch.aligned:
         seen = _wide(embedding[first:])
         aligned = align(seen, batch, material, training.heads, config, processes, record)
-        weight = align_weight(training.step, config) if batch.has_masks else 1.0
+        left = fading(training.step, config)
+        weight = config.align_weight * left if batch.has_masks else 1.0
         loss = loss + weight * aligned
     if batch.has_masks:
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -176,7 +177,7 @@ def _loss(
         loss = loss + masked
         if batch.drawn and batch.aligned:
             drawn = agree_on_masks(logits[first:], batch, processes, record)
-            loss = loss + config.mask_weight * drawn
+            loss = loss + config.mask_weight * fading(training.step, config) * drawn
     return loss, embedding
 
 
@@ -212,10 +213,11 @@ def learning_rate(step: int, config: DistillConfig) -> float:
     return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
-def align_weight(step: int, config: DistillConfig) -> float:
-    """Of alignment beside the masks: `align_weight`, or from there down to 0 at the last step."""
+def fading(step: int, config: DistillConfig) -> float:
+    """What is left, beside the masks, of the teachers' weight: 1, or from there down to 0 at the
+    last step."""
     left = 1 - (step - config.align_steps) / max(1, config.task_steps)
-    return config.align_weight * (left if config.align_fades else 1.0)
+    return left if config.align_fades else 1.0
 
 
 @torch.no_grad()

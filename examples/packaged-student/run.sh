@@ -4,50 +4,41 @@
 #   examples/packaged-student/run.sh WORKSPACE      # resumable: run it again after an interruption
 #
 # Simulated patients only. Distilled from the three packaged small teachers on some of them, then
-# trained on the labels of others alone, of others again with more weight on the bolus, and of yet
-# others with films that remember the frame before.
-# evaluate.py, beside this file, measures it on patients that are in none of them.
+# trained in three parts on the labels of others alone. Each part has patients of its own and starts
+# where the one before ended; what a part is for stands in its .yaml.
+# evaluate.py, beside this file, measures the student on patients that are in none of them.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-films="--size 256 --fps 6 --frames 20 --workers 2"
+mkdir -p "$1"
+root=$(cd "$1" && pwd)
+before=
 
-train() { # workspace, teachers
+# Name, patients, seed, labelled frames (every so many), share of validation, teachers.
+part() {
+  mkdir -p "$root/$1/weights"
+  cd "$root/$1"
+  [ -f vfss.yaml ] || echo "splits: {val: $5, test: 0}" > vfss.yaml
+  vfss simulate films --patients "$2" --seed "$3" --label-every "$4" \
+    --size 256 --fps 6 --frames 20 --workers 2
+  vfss ingest films --workers 2 --quiet
+  if [ -n "$before" ]; then cp "$before" weights/from.safetensors; fi
   if [ -f "runs/vfss12-small/student.safetensors" ]; then
-    return
+    :
   elif [ -d "runs/vfss12-small" ]; then
     vfss distill --resume --name vfss12-small
   else
-    vfss distill --teachers "$2" --config "$here/$1.yaml" --name vfss12-small
+    vfss distill --teachers "$6" --config "$here/$1.yaml" --name vfss12-small
   fi
+  start=$before before=$PWD/runs/vfss12-small/student.safetensors
 }
 
-mkdir -p "$1/first" "$1/last/weights" "$1/bolus/weights" "$1/lag/weights"
-cd "$1/first"
-[ -f vfss.yaml ] || echo 'splits: {val: 0.05, test: 0}' > vfss.yaml
-vfss simulate films --patients 640 --seed 20000 --label-every 3 $films
-vfss ingest films --quiet
-train first small-sam,small-dino,small-clip
+# The student of the last part becomes the mean of itself and of the one it started from.
+average() { python "$here/average.py" runs/vfss12-small "$start"; }
 
-cd ../last
-[ -f vfss.yaml ] || echo 'splits: {val: 0.04, test: 0}' > vfss.yaml
-vfss simulate films --patients 900 --seed 60000 --label-every 2 $films
-vfss ingest films --quiet
-cp ../first/runs/vfss12-small/student.safetensors weights/first.safetensors
-train last none
-
-cd ../bolus
-[ -f vfss.yaml ] || echo 'splits: {val: 0.03, test: 0}' > vfss.yaml
-vfss simulate films --patients 1500 --seed 80000 --label-every 2 $films
-vfss ingest films --workers 2 --quiet
-cp ../last/runs/vfss12-small/student.safetensors weights/last.safetensors
-train bolus none
-
-cd ../lag
-[ -f vfss.yaml ] || echo 'splits: {val: 0.03, test: 0}' > vfss.yaml
-vfss simulate films --patients 1500 --seed 120000 --label-every 2 $films
-vfss ingest films --workers 2 --quiet
-cp ../bolus/runs/vfss12-small/student.safetensors weights/bolus.safetensors
-train lag none
-python "$here/average.py" runs/vfss12-small weights/bolus.safetensors
+part first 640 20000 3 0.05 small-sam,small-dino,small-clip
+part last 900 60000 2 0.04 none
+part bolus 1500 80000 2 0.03 none
+part lag 1500 120000 2 0.03 none
+average
 python "$here/certainty.py" ../certainty runs/vfss12-small
 vfss export vfss12-small --force

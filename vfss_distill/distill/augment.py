@@ -94,20 +94,18 @@ def _smooth(coarse: Tensor, size: int) -> Tensor:
 
 
 def collimated(
-    frames: Tensor, planes: Tensor, generator: torch.Generator, probability: float = 0.5
+    frames: Tensor, planes: Tensor, generator: torch.Generator, probability: float = 0.3
 ) -> tuple[Tensor, Tensor]:
     """Some frames (B, C, S, S) and their bit planes (B, P, S, S) become 0 outside another field:
-    between round and square, 60 to 110 % of the side, off the middle by up to an eighth of it.
+    between round and square, 70 to 110 % of the side, up to 7 % off the middle.
 
     What is covered has no mask: a student told otherwise draws vertebrae behind the collimator.
-    What is cut in two keeps the rest of its mask: of a bolus that is still held in the mouth often
-    no more than a slip is in the picture, and it is taken for teeth by whoever saw few of them.
     """
     count, _, size, _ = frames.shape
     draws = torch.rand(count, 6, 1, 1, generator=generator, device=frames.device)
     axis = torch.linspace(-1, 1, size, device=frames.device)
-    x = (axis[None, None, :] - 0.5 * (draws[:, 0] - 0.5)).abs() / (0.6 + 0.5 * draws[:, 1])
-    y = (axis[None, :, None] - 0.5 * (draws[:, 5] - 0.5)).abs() / (0.6 + 0.5 * draws[:, 2])
+    x = (axis[None, None, :] - 0.3 * (draws[:, 0] - 0.5)).abs() / (0.7 + 0.4 * draws[:, 1])
+    y = (axis[None, :, None] - 0.3 * (draws[:, 5] - 0.5)).abs() / (0.7 + 0.4 * draws[:, 2])
     power = 2 + 10 * draws[:, 3].square()  # of a superellipse
     inside = ((x.pow(power) + y.pow(power)) < 1) | (draws[:, 4] > probability)
     return frames * inside[:, None], planes * inside[:, None]

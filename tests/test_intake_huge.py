@@ -15,9 +15,7 @@ from typing import Any
 import av
 from PIL import Image
 
-from intake_films import (
-    write_film,
-)
+from intake_films import write_film
 
 BOMBS = """
 import resource, sys, time

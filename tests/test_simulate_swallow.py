@@ -19,11 +19,7 @@ from vfss_distill.simulate.plan import draw_plan
 from vfss_distill.simulate.population import TRAIN, draw_patient
 from vfss_distill.simulate.swallow import KINDS, Jerk, Kind, Plan
 from vfss_distill.simulate.timeline import Timeline, play
-from vfss_distill.simulate.truth import (
-    EVENTS,
-    truth_of,
-    visible,
-)
+from vfss_distill.simulate.truth import EVENTS, truth_of, visible
 
 FPS = 30.0
 TIMES = np.arange(150) / FPS

@@ -10,13 +10,7 @@ import pytest
 
 from vfss_distill.simulate import SimulateOptions, StudySimulator
 from vfss_distill.simulate.radiography import Detector, _grain_area, _grain_bank
-from vfss_distill.simulate.truth import (
-    EDGE_GREY,
-    VISIBLE_GREY,
-    VISIBLE_MM,
-    VISIBLE_MM2,
-    visible,
-)
+from vfss_distill.simulate.truth import EDGE_GREY, VISIBLE_GREY, VISIBLE_MM, VISIBLE_MM2, visible
 
 
 def test_traces_too_faint_small_or_thin_are_no_truth() -> None:

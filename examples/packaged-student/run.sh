@@ -22,12 +22,10 @@ part() {
     --size 256 --fps 6 --frames 20 --workers 2
   vfss ingest films --workers 2 --quiet
   if [ -n "$before" ]; then cp "$before" weights/from.safetensors; fi
-  if [ -f "runs/vfss12-small/student.safetensors" ]; then
-    :
-  elif [ -d "runs/vfss12-small" ]; then
-    vfss distill --resume --name vfss12-small
-  else
+  if [ ! -d runs/vfss12-small ]; then
     vfss distill --teachers "$6" --config "$here/$1.yaml" --name vfss12-small
+  elif [ ! -f runs/vfss12-small/student.safetensors ]; then
+    vfss distill --resume --name vfss12-small
   fi
   start=$before before=$PWD/runs/vfss12-small/student.safetensors
 }

@@ -155,10 +155,10 @@ def _loss(
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         embedding, pyramid = student.embed(batch.frames)  # (B, E, g, g)
     loss = torch.zeros((), device=device)
+    left = fading(training.step, config)
     if batch.aligned:
         seen = _wide(embedding[first:])
         aligned = align(seen, batch, material, training.heads, config, processes, record)
-        left = fading(training.step, config)
         weight = config.align_weight * left if batch.has_masks else 1.0
         loss = loss + weight * aligned
     if batch.has_masks:
@@ -177,7 +177,7 @@ def _loss(
         loss = loss + masked
         if batch.drawn and batch.aligned:
             drawn = agree_on_masks(logits[first:], batch, processes, record)
-            loss = loss + config.mask_weight * fading(training.step, config) * drawn
+            loss = loss + config.mask_weight * left * drawn
     return loss, embedding
 
 

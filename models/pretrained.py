@@ -94,14 +94,17 @@ _PER_TASK = ("decoder.head.", "decoder.presence.logit.")
 
 
 def _from_student(student: Student, path: Path) -> Start:
-    """All weights of another student; where its tasks are others, all but those of the tasks."""
+    """All weights of another student; where its tasks are others, all but those of the tasks.
+
+    Neighbours it never saw start at nothing; where it saw some and ours does not, the frame stands
+    for them, as at the ends of a film.
+    """
     other = load_student(path)
     ours, theirs = student.config, other.config
-    same = (trunk_name(ours.trunk), ours.context) == (trunk_name(theirs.trunk), theirs.context)
+    same = trunk_name(ours.trunk) == trunk_name(theirs.trunk)
     if not same or student.embed_channels != other.embed_channels:
         raise WeightsMismatch(
-            f"is a student with trunk {theirs.trunk} and context {theirs.context}, not "
-            f"{ours.trunk} and {ours.context}",
+            f"is a student with trunk {theirs.trunk}, not {ours.trunk}",
             file=path.name,
             remedy=f"Use --student {theirs.trunk}, or start from another file.",
         )
@@ -109,6 +112,9 @@ def _from_student(student: Student, path: Path) -> Start:
     left = ("certain", *(() if ours.tasks == theirs.tasks else _PER_TASK))
     state = other.state_dict()
     taken = {name: tensor for name, tensor in state.items() if not name.startswith(left)}
+    for key in _see_the_frame(student.trunk, trunk_name(ours.trunk)):
+        if ours.context != theirs.context:
+            taken[f"trunk.{key}"] = _grey(state[f"trunk.{key}"], student.input_channels)
     student.load_state_dict(taken, strict=False)
     left_out = tuple(name for name in state if name not in taken)
     return Start(path.name, "", sha256_file(path), len(taken), left_out, "the student")
@@ -199,7 +205,8 @@ def _see_the_frame(trunk: nn.Module, name: str) -> set[str]:
 
 
 def _grey(weight: Tensor, inputs: int) -> Tensor:
-    """Weights (O, 3 or 1, k, k) for colours → (O, inputs, k, k): this frame in the middle."""
+    """Weights (O, 3 or 1, k, k) for colours or frames → (O, inputs, k, k): all in the middle, where
+    the frame itself is."""
     grey = torch.zeros(len(weight), inputs, *weight.shape[2:])
     grey[:, inputs // 2] = weight.sum(1)
     return grey

@@ -129,6 +129,16 @@ def test_neighbours_are_what_the_model_sees(tmp_path: Path) -> None:
         assert after == [min(frames - 1, index + 1) for index in range(frames)]
 
 
+def test_single_frames_stand_for_their_neighbours(tmp_path: Path) -> None:
+    segmenter = Segmenter(make_model(tmp_path / "context.onnx", context=1), "cpu", 1)
+    frames = np.stack([picture(index)[None] for index in range(2)])
+    side = segmenter.image_size
+    frames = np.ascontiguousarray(frames[:, :, :side, :side])
+    repeated = segmenter.probabilities(np.repeat(frames, 3, axis=1))
+    assert repeated.any()
+    assert np.array_equal(segmenter.probabilities(frames), repeated)
+
+
 def test_size_that_changes_is_refused(tmp_path: Path, model: Path) -> None:
     class Changing(MovingSquare):
         def frames(self) -> Iterator[Frame]:

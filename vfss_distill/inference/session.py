@@ -33,7 +33,8 @@ class Segmenter:
     """A model file ready to run.
 
     `Segmenter(path).probabilities(batch)`: uint8 (B, C, S, S) letterboxed frames → float32
-    (B, T, S, S) probabilities; C is 1 or, with `context` 1, 3 (previous, this, next frame).
+    (B, T, S, S) probabilities; C is 1 or, with `context` 1, 3 (previous, this, next frame). A model
+    with context takes single frames too: each then stands for its neighbours.
 
     `device`: "auto" takes CUDA only where it really works, "cuda" insists on it. `threads` 0: as
     many as this process may use. Raises ModelError when the file is no such model, DeviceError
@@ -80,6 +81,8 @@ class Segmenter:
 
     def probabilities(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Raises DeviceError when the device gives up (memory), ModelError when the model does."""
+        if batch.shape[1] == 1 < self.channels:
+            batch = np.repeat(batch, self.channels, axis=1)
         try:
             (maps,) = self._session.run(["probabilities"], {"frames": batch})
         except _runtime_errors() as error:

@@ -191,6 +191,13 @@ def save_student(student: Student, path: Path, metadata: Mapping[str, str]) -> N
     write_bytes(path, save(tensors, metadata=header))
 
 
+def replace_weights(student: Student, path: Path) -> None:
+    """Write `student` over the one saved at `path`; what was written beside it stays."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    save_student(student, path, metadata)
+
+
 def is_student(path: Path) -> bool:
     """Whether the file says that it is a student of vfss."""
     try:

@@ -98,6 +98,16 @@ def test_outputs_are_learned_logged_and_resumed_bit_for_bit(lab: Workspace) -> N
     assert all(torch.equal(kept[name], again[name]) for name in kept)
 
 
+def test_the_loss_is_the_sum_of_what_is_logged_and_the_teachers_part_fades(lab: Workspace) -> None:
+    told = lines(run(lab, balancing="uniform", align_weight=2.0, align_fades=True))
+    for line, left in zip(told[2:], (1, 0.75, 0.5, 0.25), strict=True):  # the four steps with masks
+        said = line["outputs"]
+        aligned = sum(line["align"].values()) / 3
+        aligned += 1.0 * said["affinity"] + 0.5 * (said["embedding"] + said["anchors"])
+        expected = line["task"] + left * (2.0 * aligned + 0.5 * said["masks"])
+        assert line["loss"] == pytest.approx(expected, rel=1e-4)
+
+
 def test_a_weight_without_such_a_teacher_is_said(lab: Workspace) -> None:
     write_tiny_weights(lab.weights)
     said: list[str] = []

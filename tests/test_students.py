@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from vfss_distill.errors import StorageError, UsageError, WeightsMismatch, WeightsMissing
@@ -16,6 +17,7 @@ from vfss_distill.models.students import (
     StudentConfig,
     build_student,
     load_student,
+    replace_weights,
     save_student,
 )
 from vfss_distill.tasks import VFSS12
@@ -80,6 +82,18 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     frames = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     with torch.no_grad():
         assert torch.equal(again(frames), student(frames))
+
+
+def test_other_weights_keep_what_is_written_beside_them(tmp_path: Path) -> None:
+    path = tmp_path / "s.safetensors"
+    save_student(build_student(config()), path, {"vfss.name": "x"})
+    other = build_student(config(context=1))
+    replace_weights(other, path)
+    again = load_student(path)
+    assert again.config == other.config
+    assert torch.equal(again.trunk.conv_stem.weight, other.trunk.conv_stem.weight)
+    with safe_open(path, framework="pt") as file:
+        assert file.metadata()["vfss.name"] == "x"
 
 
 def test_files_that_are_no_student(tmp_path: Path) -> None:

@@ -13,12 +13,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from safetensors import safe_open
-
 from vfss_distill.distill.certainty import set_certainty
 from vfss_distill.distill.data import Frames, LabelledFrames, labelled_keys, memory_budget
 from vfss_distill.intake.study import list_studies
-from vfss_distill.models.students import load_student, save_student
+from vfss_distill.models.students import load_student, replace_weights
 from vfss_distill.workspace import Workspace
 
 FILMS = "--patients 300 --seed 930000 --size 256 --fps 12 --frames 24 --label-every 4 --workers 2"
@@ -42,9 +40,7 @@ def main() -> None:
     frames = Frames(studies, keys, size=size, context=student.config.context, budget_bytes=budget)
     for line in set_certainty(student, LabelledFrames(frames, keys, tasks, budget_bytes=budget)):
         print(line)
-    with safe_open(path, framework="pt") as file:
-        header = file.metadata()
-    save_student(student, path, header)
+    replace_weights(student, path)
 
 
 if __name__ == "__main__":

@@ -101,8 +101,8 @@ def _from_student(student: Student, path: Path) -> Start:
     """
     other = load_student(path)
     ours, theirs = student.config, other.config
-    same = trunk_name(ours.trunk) == trunk_name(theirs.trunk)
-    if not same or student.embed_channels != other.embed_channels:
+    trunk = trunk_name(ours.trunk)
+    if trunk != trunk_name(theirs.trunk) or student.embed_channels != other.embed_channels:
         raise WeightsMismatch(
             f"is a student with trunk {theirs.trunk}, not {ours.trunk}",
             file=path.name,
@@ -112,8 +112,8 @@ def _from_student(student: Student, path: Path) -> Start:
     left = ("certain", *(() if ours.tasks == theirs.tasks else _PER_TASK))
     state = other.state_dict()
     taken = {name: tensor for name, tensor in state.items() if not name.startswith(left)}
-    for key in _see_the_frame(student.trunk, trunk_name(ours.trunk)):
-        if ours.context != theirs.context:
+    if ours.context != theirs.context:
+        for key in _see_the_frame(student.trunk, trunk):
             taken[f"trunk.{key}"] = _grey(state[f"trunk.{key}"], student.input_channels)
     student.load_state_dict(taken, strict=False)
     left_out = tuple(name for name in state if name not in taken)

@@ -82,7 +82,7 @@ ARMS: Mapping[str, dict[str, Any]] = {
     "mlp": {**ALL, "balancing": "mlp"},
     "attention": {**ALL, "balancing": "attention"},
     "drop": {**ALL, "balancing": "drop"},
-    "without small-clip": {"teachers": TEACHERS[:2]},
+    "without small-clip": {"teachers": ("small-sam", "small-dino")},
     "all and outputs": {**ALL, **EVERY_OUTPUT},
     **{
         f"outputs without {name}'s": {**ALL, **EVERY_OUTPUT, **dict.fromkeys(OUTPUTS[name], 0)}

@@ -13,8 +13,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from vfss_distill.models.pretrained import initialise
-from vfss_distill.models.students import build_student, load_student, replace_weights
+from vfss_distill.models.students import load_student, replace_weights
 
 
 def main() -> None:
@@ -25,10 +24,7 @@ def main() -> None:
     path, trained = options.run / "student.safetensors", options.run / "trained.safetensors"
     if not trained.exists():
         shutil.copyfile(path, trained)
-    student = load_student(trained)
-    begun = build_student(student.config)  # as training began, with neighbours it may not have had
-    initialise(begun, options.start.name, options.start.parent)
-    start = begun.state_dict()
+    student, start = load_student(trained), load_student(options.start).state_dict()
     mean = {
         name: (value + start[name]) / 2 if value.is_floating_point() else value
         for name, value in student.state_dict().items()

@@ -89,6 +89,16 @@ def test_the_frame_before_lingers_in_some() -> None:
     assert 0.6 < share.max() <= 0.65
 
 
+def test_strangers_come_beside_some_frames_never_in_their_place() -> None:
+    frames = torch.arange(300.0).repeat_interleave(3).view(300, 3, 1, 1).repeat(1, 1, 4, 4)
+    seen = augment.spliced(frames, seeded(), probability=0.5)
+    assert torch.equal(seen[:, 1], frames[:, 1])
+    foreign = (seen != frames).flatten(2).any(2)
+    assert torch.equal(seen[:, 0][foreign[:, 0]], frames.roll(1, 0)[:, 0][foreign[:, 0]])
+    assert 0.35 < foreign.any(1).float().mean() < 0.55
+    assert 0 < foreign[:, [0, 2]].all(1).sum() < foreign.any(1).sum()  # one side, or both
+
+
 def test_mirrored_frames_face_the_other_way() -> None:
     frames = torch.linspace(0, 255, 64).expand(8, 1, 64, 64).contiguous()
     planes = (frames > 128).float()

@@ -53,8 +53,9 @@ class DistillConfig(_Strict):
     `unlabelled_every`-th is shown to the teachers. Of the labelled frames of a batch, a share of
     `mirrored` is shown facing the other way, and a share of `blank` is replaced by what is no film
     (black, white, noise, patterns) with nothing to find; in a share of `lag` the frame before
-    lingers, as with detectors that glow on and filters against noise. `task_weights`: what a task
-    counts in the loss of the masks, by its name; 1 for those not named.
+    lingers, as with detectors that glow on and filters against noise. `context` 1: the student sees
+    the frame before and the one after as well. `task_weights`: what a task counts in the loss of
+    the masks, by its name; 1 for those not named.
 
     What teachers say beyond features counts with the following weights, 0 leaving it out, and
     where a teacher of that kind takes part. `mask_weight`: masks of a promptable segmenter under

@@ -63,6 +63,18 @@ def lingering(
     return frames.float().lerp_(before.float(), share)
 
 
+def spliced(frames: Tensor, generator: torch.Generator, probability: float = 0.2) -> Tensor:
+    """Some frames (B, C, S, S) get the neighbours of another sample, on one side or both.
+
+    Films are cut, and folders hold stills of many: a student that never saw a stranger beside its
+    frame draws the stranger's vertebrae. The frame itself, the middle channel, stays.
+    """
+    draws = torch.rand(len(frames), 1 + frames.shape[1], generator=generator, device=frames.device)
+    foreign = (draws[:, :1] < probability) & (draws[:, 1:] < 0.7)
+    foreign[:, frames.shape[1] // 2] = False
+    return torch.where(foreign[..., None, None], frames.roll(1, 0), frames)
+
+
 def _noise(
     grey: Tensor, draws: tuple[Tensor, Tensor, Tensor], generator: torch.Generator
 ) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..config import DistillConfig
-from .augment import blanked, collimated, geometric, lingering, photometric
+from .augment import blanked, collimated, geometric, lingering, photometric, spliced
 from .cache import TeacherFeatures
 from .data import Frames, Key, LabelledBatch, LabelledFrames, Order, shares
 from .outputs import Outputs
@@ -135,6 +135,8 @@ class Batches:
             if self.config.lag:
                 earlier = material.frames.before(batch.keys).to(device)
                 frames = lingering(frames, earlier, generator, self.config.lag)
+            if self.config.context:
+                frames = spliced(frames, generator)
             frames = photometric(frames, generator)
             planes = batch.planes.to(device)
             frames, planes = collimated(frames, planes, generator)

@@ -2,6 +2,7 @@
 
     python run.py WORKSPACE --jobs 2            # hours on two cores; run it again to go on
     python run.py WORKSPACE --seeds 1 --arms supervised,small-sam,attention
+    python run.py WORKSPACE --times 3           # with three times the steps
     python run.py WORKSPACE --table             # only the table of what is done
     python run.py OTHER --real DATA --jobs 2    # the same on 18 real patients, cine-MRI, one task
 
@@ -96,9 +97,13 @@ SINGLE = [arm for arm in ARMS if arm.split(" ")[0] in TEACHERS]
 
 @dataclass(frozen=True)
 class Lab:
-    """Two workspaces, so that no test patient can be trained on: `train` and `test`."""
+    """Two workspaces, so that no test patient can be trained on: `train` and `test`.
+
+    Runs take `times` the steps; their scores lie beside one another.
+    """
 
     root: Path
+    times: int = 1
 
     @property
     def train(self) -> Workspace:
@@ -108,12 +113,12 @@ class Lab:
     def test(self) -> Workspace:
         return Workspace(self.root / "test")
 
+    def run_name(self, arm: str, seed: int) -> str:
+        slug = arm.replace(" ", "-").replace("'", "")
+        return f"{slug}-{seed}" if self.times == 1 else f"{slug}-{seed}-x{self.times}"
+
     def scores(self, arm: str, seed: int) -> Path:
-        return self.root / "scores" / f"{slug(arm)}-{seed}.csv"
-
-
-def slug(arm: str) -> str:
-    return arm.replace(" ", "-").replace("'", "")
+        return self.root / "scores" / f"{self.run_name(arm, seed)}.csv"
 
 
 def main() -> None:
@@ -124,18 +129,19 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--times", type=int, default=1, help="so many times the steps")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, a core each")
     parser.add_argument("--job", action="store_true", help=argparse.SUPPRESS)  # one of them
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    lab = Lab(options.workspace)
+    lab = Lab(options.workspace, options.times)
     # Seeds outermost: what is done at any time is balanced.
     due = [(arm, seed) for seed in range(options.seeds) for arm in options.arms.split(",")]
     if options.job:
         for arm, seed in in_turn(
             lab.root / "scores",
             due,
-            study_of=lambda run: f"{run[0]} {run[1]}",
+            study_of=lambda run: lab.run_name(*run),
             is_done=lambda run: lab.scores(*run).exists(),
             waiting=lambda others: print(f"{others} runs are with other jobs", flush=True),
         ):
@@ -199,9 +205,11 @@ def vfss(workspace: Workspace, words: str) -> None:
 
 def one_run(lab: Lab, arm: str, seed: int) -> None:
     """Train and score on the test patients; the scores are what stays."""
-    name = f"{slug(arm)}-{seed}"
+    name = lab.run_name(arm, seed)
     folder = lab.train.runs / name
     settings = {**SHARED, **ARMS[arm], "seed": seed, "threads": 1}
+    for stage in ("align_steps", "task_steps"):
+        settings[stage] *= lab.times
     config = parse(DistillConfig, {"task_set": load_lab(lab.train).task_set, **settings})
     print(f"{arm}, seed {seed}", flush=True)
     if not (folder / "student.safetensors").exists():

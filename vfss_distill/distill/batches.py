@@ -27,7 +27,10 @@ _STREAM_ALIGN, _STREAM_TASK, _STREAM_PROMPTED = 1, 2, 3
 
 @dataclass(frozen=True)
 class Material:
-    """What the loop trains on. `align_keys` is empty and `teachers` too in a supervised run."""
+    """What the loop trains on. `align_keys` is empty and `teachers` too in a supervised run.
+
+    `merits`: what a probe found in each teacher, where that was asked and could be tried.
+    """
 
     frames: Frames
     align_keys: Sequence[Key]
@@ -36,6 +39,7 @@ class Material:
     validation: LabelledFrames | None
     outputs: Outputs = field(default_factory=Outputs)
     proposals: Proposals | None = None
+    merits: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)

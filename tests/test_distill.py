@@ -187,8 +187,13 @@ def test_nothing_written_names_a_place(cli: Cli, lab: Workspace) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"balancing": "attention"}, {"balancing": "mlp", "align_steps": 0, "task_steps": 8}],
-    ids=["alignment first", "all at once"],
+    [
+        {"balancing": "attention"},
+        {"balancing": "mlp", "align_steps": 0, "task_steps": 8},
+        {"context": 1},  # these two have weights that lie channels last
+        {"student": "base"},
+    ],
+    ids=["alignment first", "all at once", "neighbours", "base"],
 )
 def test_resumed_equals_uninterrupted(lab: Workspace, changes: dict[str, Any]) -> None:
     plan: dict[str, Any] = {"teachers": ("medsam", "raddino"), **changes}

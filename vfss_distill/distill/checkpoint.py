@@ -67,6 +67,14 @@ def save_checkpoint(folder: Path, training: Training) -> None:
         write_json(new / "state.json", document(body))
 
 
+def saved_step(folder: Path) -> int:
+    """Steps done when the checkpoint was written; 0 without a readable one."""
+    try:
+        return int(read_json(folder / "state.json")["step"])
+    except (DataError, KeyError, TypeError, ValueError):
+        return 0
+
+
 def load_checkpoint(folder: Path, training: Training) -> None:
     """Fill `training` from `folder`. Raises WeightsMismatch when it is damaged or of another
     student, ModelError when the run it belongs to saw other data or weights."""
@@ -111,9 +119,15 @@ def _flat_optimiser(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _restore_optimiser(optimiser: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
+    """Moments are laid out in memory as their weights are (channels last, some of them): a fused
+    optimiser walks both side by side without asking."""
+    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for key, value in flat.items():
         number, name = key.split(".")
+        weight = weights[int(number)]
+        if value.shape == weight.shape:
+            value = torch.empty_like(weight, device="cpu").copy_(value)
         state.setdefault(int(number), {})[name] = value
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": state, "param_groups": groups})

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from ..config import DistillConfig, dump_yaml
-from ..errors import DeviceError, UsageError, VfssError
+from ..errors import DeviceError, UsageError
 from ..intake.leaks import refuse_leaks
 from ..models.decoder import parameters_of
 from ..models.pretrained import initialise
@@ -35,7 +35,7 @@ from ..provenance import RESEARCH_USE_ONLY, SCHEMA_VERSION, digest_json
 from ..workspace import Workspace, read_json, storage_errors, write_json, write_text
 from .cache import Say
 from .certainty import set_certainty
-from .checkpoint import FOLDER
+from .checkpoint import FOLDER, saved_step
 from .data import Tick
 from .events import check_tensorboard
 from .journal import draw_curves
@@ -116,7 +116,7 @@ def distill(
                 trained, student, shas = _train(workspace, config, found, teachers, place)
             except KeyboardInterrupt:
                 # Before the first step: shards that are complete stay.
-                return _outcome(place, {}, 0, started, interrupted=True)
+                return _outcome(place, {}, saved_step(folder / FOLDER), started, interrupted=True)
             if processes.is_first:
                 if not trained.interrupted:
                     draw_features(folder, student, shown_in(found))
@@ -242,7 +242,7 @@ def _run_folder(folder: Path, *, is_new: bool, processes: Processes) -> Iterator
 
     try:
         yield log
-    except VfssError:
+    except Exception:
         if is_new and not (folder / "last.ckpt").exists():
             shutil.rmtree(folder, ignore_errors=True)
         raise

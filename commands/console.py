@@ -27,6 +27,13 @@ from ..errors import EXIT_INTERRUPTED, EXIT_UNEXPECTED, DeviceError, StorageErro
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
+# What training and export need and `vfss segment` does not.
+_OPTIONAL = frozenset(
+    {"torch", "torchvision", "timm", "transformers", "safetensors", "segment_anything", "open_clip"}
+    | {"onnx", "onnxscript"}
+)
+_NO_MEMORY = "can't allocate memory"  # torch's word for it on the CPU, a plain RuntimeError
+
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
@@ -79,10 +86,13 @@ def _told(error: BaseException) -> tuple[int, str]:
             return EXIT_INTERRUPTED, "interrupted; what was written is complete"
         case OSError():
             return _operating_system(error)
-        case MemoryError():
-            line = "not enough memory. Use fewer workers, a smaller batch or image size."
+        case ModuleNotFoundError() if (error.name or "").split(".")[0] in _OPTIONAL:
+            line = f"{error.name} is not installed. pip install 'vfss-distill[distill]' brings it."
             return DeviceError.exit_code, line
     name = type(error).__name__
+    if isinstance(error, MemoryError) or name == "OutOfMemoryError" or _NO_MEMORY in str(error):
+        line = "not enough memory. Use fewer workers, a smaller batch or image size."
+        return DeviceError.exit_code, line
     return EXIT_UNEXPECTED, f"unexpected {name}. This is our bug; `vfss --debug` shows where."
 
 

@@ -6,6 +6,7 @@ import errno
 from collections.abc import Callable
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
@@ -42,6 +43,10 @@ def raising(error: BaseException) -> Callable[[], object]:
         (DeviceError("no CUDA"), 6, "no CUDA"),
         (OSError(errno.ENOSPC, "no space"), 6, "disk is full"),
         (MemoryError(), 6, "memory"),
+        (torch.OutOfMemoryError("CUDA out of memory"), 6, "memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 6, "memory"),
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), 6, "torch is not installed"),
+        (ModuleNotFoundError("No module named 'jane'", name="jane"), 1, "ModuleNotFoundError"),
         (PermissionError(errno.EACCES, "Permission denied", "/secret/Jane/x.mp4"), 4, "x.mp4"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (ZeroDivisionError("Jane Doe"), 1, "unexpected ZeroDivisionError"),

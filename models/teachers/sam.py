@@ -128,11 +128,9 @@ class SamTeacher(Teacher):
         self.preprocessing = Preprocessing.of(card, self.config.image_size)
 
     def encode(self, images: Tensor) -> Tensor:
-        if images.device.type == "cpu":
-            # One by one: attention over all patches of several frames falls out of the CPU's cache,
-            # and at MedSAM's size it takes 0.8 GB a frame.
-            return torch.cat([self.network.image_encoder(image) for image in images.split(1)])
-        return self.network.image_encoder(images)
+        # One by one: attention over all patches takes 2.4 GB a frame at MedSAM's size, more than
+        # most cards have for a batch, and falls out of a CPU's cache.
+        return torch.cat([self.network.image_encoder(image) for image in images.split(1)])
 
     @property
     def takes_boxes(self) -> bool:

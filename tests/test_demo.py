@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from conftest import Cli
+from tiny_studies import write_study
+from vfss_distill import demo
 from vfss_distill.demo import steps
+from vfss_distill.workspace import Workspace
 
 
 def test_every_step_is_a_command_with_options_that_exist(cli: Cli) -> None:
@@ -27,6 +30,37 @@ def test_a_folder_with_something_else_in_it_is_left_alone(cli: Cli, tmp_path: Pa
         assert done.exit_code == 2
         assert "taken" in done.stderr
     assert (tmp_path / "taken" / "thesis.doc").exists()
+
+
+@pytest.mark.parametrize(
+    "own",
+    ["films/mine.mp4", "weights/medsam.pth", "runs/run-002/config.yaml", "studies/a real one"],
+)
+def test_a_demo_that_a_lab_has_worked_in_is_left_alone(cli: Cli, tmp_path: Path, own: str) -> None:
+    workspace = Workspace(tmp_path / "tried")
+    write_study(workspace, "pa", simulated=True)
+    (workspace.root / "vfss.yaml").write_text(demo._LAB)
+    for made in ("films/SIMULATED.txt", "films/sim0000/a.mp4", "runs/run-001/config.yaml"):
+        (workspace.root / made).parent.mkdir(parents=True, exist_ok=True)
+        (workspace.root / made).write_text("x")
+    if own.startswith("studies"):
+        write_study(workspace, "pb", simulated=False)
+    else:
+        (workspace.root / own).parent.mkdir(parents=True, exist_ok=True)
+        (workspace.root / own).write_text("mine")
+    before = sorted(workspace.root.rglob("*"))
+    done = cli("demo", "tried", "--force")
+    assert done.exit_code == 2, done.stderr
+    assert "no demo made" in done.stderr
+    assert sorted(workspace.root.rglob("*")) == before
+
+
+def test_what_a_demo_made_is_cleared(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    write_study(workspace, "pa", simulated=True)
+    (tmp_path / "vfss.yaml").write_text(demo._LAB)
+    demo._clear(tmp_path)
+    assert not tmp_path.exists()
 
 
 @pytest.mark.slow

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from .errors import DataError, UsageError
-from .workspace import Workspace, write_text
+from .errors import EXIT_INTERRUPTED, DataError, UsageError
+from .intake.study import list_studies
+from .workspace import Workspace, is_temporary, write_text
 
 PATIENTS = 40
 TEACHERS = "small-sam,small-dino,small-clip"
@@ -41,6 +44,14 @@ distill:
   mirrored: 0
   blank: 0
 """
+
+
+# What lies in a demo's folder, and one folder deeper. Reports are of the demo's own results.
+_MADE = (
+    *("vfss.yaml", "splits.yaml", "identities.csv", "identities.key", ".gitignore", ".vfss-*"),
+    *("films", "films/SIMULATED.txt", "films/sim*", "studies", "studies/p*", "cache", "cache/*"),
+    *("runs", "runs/run-001", "results", "results/p*", "reports", "reports/*"),
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +105,7 @@ def run_demo(
         done = subprocess.run(
             [sys.executable, "-m", "vfss_distill", *step.words], cwd=folder, check=False
         )
-        if done.returncode == 130 or done.returncode < 0:
+        if done.returncode in (EXIT_INTERRUPTED, -signal.SIGINT, -signal.SIGTERM):
             raise KeyboardInterrupt
         if done.returncode:
             raise DataError(
@@ -117,9 +128,21 @@ def _outcome(workspace: Workspace, seconds: float) -> DemoOutcome:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what an earlier demo made, and nothing else."""
+    """Remove an earlier demo. Raises UsageError, with all left as it is, when a lab has worked in
+    its folder since: films, runs or results of its own."""
     if not (folder / "vfss.yaml").is_file() or "demo's settings" not in (
         folder / "vfss.yaml"
     ).read_text(encoding="utf-8"):
         raise UsageError("holds something else than an earlier demo", file=folder)
+    inside = [path for path in (*folder.iterdir(), *folder.glob("*/*")) if not is_temporary(path)]
+    names = sorted(path.relative_to(folder).as_posix() for path in inside)
+    others = [name for name in names if not any(fnmatchcase(name, made) for made in _MADE)]
+    others += [f"studies/{s.id}" for s in list_studies(Workspace(folder)) if not s.record.simulated]
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        raise UsageError(
+            f"holds what no demo made: {others[0]}{more}",
+            file=folder,
+            remedy="Name another folder for the demo.",
+        )
     shutil.rmtree(folder)

@@ -6,6 +6,7 @@ memory as uint8 and masks as bits; otherwise they are read when asked for.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -246,6 +247,16 @@ def labelled_keys(studies: Sequence[Study], tasks: Sequence[str]) -> list[Key]:
         for task in tasks:
             keys.update((number, frame) for frame in study.labelled_frames(task))
     return sorted(keys)
+
+
+def labels_digest(study: Study, frames: Iterable[int], tasks: Sequence[str]) -> str:
+    """Of the mask files themselves: a corrected label is another label."""
+    digest = hashlib.sha256()
+    for frame in frames:
+        for task in tasks:
+            path = study.folder / "masks" / task / f"{frame:06d}.png"
+            digest.update(hashlib.sha256(path.read_bytes()).digest() if path.exists() else b"-")
+    return digest.hexdigest()
 
 
 def alignment_keys(studies: Sequence[Study], labelled: Iterable[Key], every: int) -> list[Key]:

@@ -9,8 +9,7 @@ hardly covers the label is left out: there the teacher took the box for somethin
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +34,7 @@ from .cache import (
     write_shard,
 )
 from .claims import in_turn
-from .data import Key, Tick
+from .data import Key, Tick, labels_digest
 from .packing import checksum
 
 if TYPE_CHECKING:
@@ -221,18 +220,8 @@ def _header(recipe: Recipe, job: Job, tasks: Sequence[str]) -> dict[str, str]:
     return {
         "recipe": recipe.digest,
         "frames_sha256": frames_digest(job.study, job.frames),
-        "labels_sha256": _labels_digest(job.study, job.frames, tasks),
+        "labels_sha256": labels_digest(job.study, job.frames, tasks),
     }
-
-
-def _labels_digest(study: Study, frames: Iterable[int], tasks: Sequence[str]) -> str:
-    """Of the mask files themselves: a corrected label asks for another box."""
-    digest = hashlib.sha256()
-    for frame in frames:
-        for task in tasks:
-            path = study.folder / "masks" / task / f"{frame:06d}.png"
-            digest.update(hashlib.sha256(path.read_bytes()).digest() if path.exists() else b"-")
-    return digest.hexdigest()
 
 
 def _is_good(path: Path, header: dict[str, str]) -> bool:

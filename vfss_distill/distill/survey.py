@@ -13,7 +13,7 @@ from ..intake.study import Study, list_studies
 from ..provenance import digest_json
 from ..tasks import TaskSet
 from ..workspace import Workspace
-from .data import Key, alignment_keys, labelled_keys
+from .data import Key, alignment_keys, labelled_keys, labels_digest
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,18 @@ class Survey:
         return alignment_keys(self.train, self.train_labelled, config.unlabelled_every)
 
     def digest(self) -> str:
-        """Changes with studies, their labels and the split; a resumed run must find the same."""
+        """Changes with studies, what of their frames is shown, their labels, masks themselves and
+        the split; a resumed run must find the same."""
 
         def facts(study: Study) -> list[Any]:
             record = study.record
             labelled = {task: list(study.labelled_frames(task)) for task in self.tasks.ids}
-            return [study.id, study.patient, record.source_sha256, record.frames, labelled]
+            frames = sorted({frame for some in labelled.values() for frame in some})
+            return [
+                *(study.id, study.patient, record.source_sha256, record.frames, labelled),
+                *(record.mirrored, repr(record.blanked), repr(record.picture)),
+                labels_digest(study, frames, self.tasks.ids),
+            ]
 
         parts = {"train": [facts(s) for s in self.train], "val": [facts(s) for s in self.val]}
         return digest_json({**parts, "tasks": self.tasks.to_dict()})

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import JsonOption, WorkspaceOption, guarded, out, print_json
+from .console import JsonOption, WorkspaceOption, guarded, out, print_json, warn
 
 if TYPE_CHECKING:
+    from ..errors import ConfigError
     from ..models.teachers.card import TeacherCard
 
 _EPILOG = "Example:  vfss teachers && vfss teachers check medsam weights/medsam_vit_b.pth"
@@ -31,7 +32,10 @@ def teachers(
     from ..models.teachers.card import list_cards
     from ..provenance import SCHEMA_VERSION
 
-    rows = [_row(card, workspace) for card in list_cards(workspace)]
+    faults: dict[str, ConfigError] = {}
+    rows = [_row(card, workspace) for card in list_cards(workspace, faults=faults)]
+    for fault in faults.values():
+        warn(str(fault))
     if json:
         print_json({"schema_version": SCHEMA_VERSION, "teachers": rows})
         return
@@ -107,8 +111,10 @@ def _where(found: Path, card: TeacherCard, workspace: Path) -> str:
     from ..models.teachers.card import WEIGHTS_VARIABLE
 
     for root, shown in ((workspace, ""), (PACKAGED_WEIGHTS, "(in the package) ")):
-        if found.resolve().is_relative_to(root.resolve()):
-            return shown + found.resolve().relative_to(root.resolve()).as_posix()
+        for folder in (root.absolute(), root.resolve()):  # as named first: weights may be a link
+            for path in (found.absolute(), found.resolve()):
+                if path.is_relative_to(folder):
+                    return shown + path.relative_to(folder).as_posix()
     inside = next(name for name in card.file if found.as_posix().endswith(name))
     return f"${WEIGHTS_VARIABLE}/{inside}"
 

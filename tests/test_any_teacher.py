@@ -102,6 +102,26 @@ def test_a_card_of_timm_that_cannot_be(tmp_path: Path, fields: dict[str, Any], w
         load(write_card(tmp_path, family="timm", **fields), tmp_path / "net.pth")
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["lr: 0.1\n", "config: &x [*x]\n", "2026-01-01: a\n", "? !!binary aGk=\n: a\n", "[" * 5000],
+    ids=["settings", "loop", "date", "bytes", "deep"],
+)
+def test_a_file_that_is_no_card_stops_only_who_asks_for_it(
+    cli: Cli, tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "hparams.yaml").write_text(text)
+    (tmp_path / "weights" / "._medsam.yaml").write_bytes(b"\0\5\x16\7")  # a Mac's
+    assert load_card("small-dino", tmp_path).name == "small-dino"
+    with pytest.raises(ConfigError, match=r"hparams\.yaml"):
+        load_card("hparams", tmp_path)
+    done = cli("teachers", cwd=tmp_path)
+    assert done.exit_code == 0, done.stderr
+    assert "hparams.yaml" in done.stderr
+    assert "small-dino" in done.stdout
+
+
 def test_a_prefix_nobody_bears(tmp_path: Path) -> None:
     torch.save(timm.create_model("lcnet_050").state_dict(), tmp_path / "net.pth")
     card = write_card(tmp_path, family="timm", architecture="lcnet_050", prefix="encoder.")

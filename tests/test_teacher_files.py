@@ -157,10 +157,12 @@ def _wrapped(state: Tensors) -> dict[str, object]:
     [
         _wrapped,
         lambda state: {"state_dict": state},
+        lambda state: {"state_dict": state, "best_acc1": torch.tensor(71.2)},
+        lambda state: {"mean": torch.zeros(3), "model": {"state_dict": state}},
         lambda state: {f"module._orig_mod.{name}": tensor for name, tensor in state.items()},
         lambda state: {name: tensor.half() for name, tensor in state.items()},
     ],
-    ids=["raw training", "state_dict", "compiled parallel", "half"],
+    ids=["raw training", "state_dict", "best score", "mean", "compiled parallel", "half"],
 )
 def test_wrapped_checkpoints_load_alike(
     tmp_path: Path, wrap: Callable[[Tensors], dict[str, object]]

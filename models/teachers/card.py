@@ -138,13 +138,17 @@ _CARD = TypeAdapter(TeacherCard)
 
 def read_card(path: Path) -> TeacherCard:
     """Read one card strictly. Raises ConfigError that lists every fault."""
-    data = read_yaml(path)
-    if not isinstance(data, dict):
-        raise ConfigError("holds no card (expected `key: value` lines)", file=path.name)
-    faults = ["folder: unknown key"] if data.pop("folder", None) is not None else []
     try:
+        data = read_yaml(path)
+        if not isinstance(data, dict):
+            raise ConfigError("holds no card (expected `key: value` lines)", file=path.name)
+        faults = ["folder: unknown key"] if data.pop("folder", None) is not None else []
         # JSON rules: a list may be a tuple and 1 a float, yet "3" is no number.
-        card = _CARD.validate_json(json.dumps(data, default=str), strict=True)
+        text = json.dumps(data, default=str)
+    except (TypeError, ValueError, RecursionError) as error:  # loops, keys that are dates
+        raise ConfigError("is no card: not plain keys and values", file=path.name) from error
+    try:
+        card = _CARD.validate_json(text, strict=True)
     except ValidationError as error:
         faults += [
             f"{'.'.join(map(str, fault['loc'])) or 'card'}: {fault['msg']}"
@@ -156,30 +160,49 @@ def read_card(path: Path) -> TeacherCard:
     return dataclasses.replace(card, folder=path.parent)
 
 
-def list_cards(workspace_root: Path | None = None) -> list[TeacherCard]:
+def list_cards(
+    workspace_root: Path | None = None, *, faults: dict[str, ConfigError] | None = None
+) -> list[TeacherCard]:
     """Packaged cards, then those beside a lab's weights, each name once, sorted by name.
 
-    A lab's card replaces a packaged one of the same name. Raises ConfigError.
+    A lab's card replaces a packaged one of the same name. Raises ConfigError for a file that is no
+    card; with `faults` puts it there, by the file's stem, and goes on. Hidden files are other
+    programs' (a Mac leaves `._medsam.yaml` beside a copy).
     """
-    found = {card.name: card for card in map(read_card, sorted(PACKAGED_CARDS.glob("*.yaml")))}
-    for folder in reversed(weights_folders(workspace_root)[:-1]):
-        found.update({card.name: card for card in map(read_card, sorted(folder.glob("*.yaml")))})
+    folders = [PACKAGED_CARDS, *reversed(weights_folders(workspace_root)[:-1])]
+    found: dict[str, TeacherCard] = {}
+    for path in (path for folder in folders for path in sorted(folder.glob("*.yaml"))):
+        if path.name.startswith("."):
+            continue
+        try:
+            card = read_card(path)
+        except ConfigError as error:
+            if faults is None:
+                raise
+            faults[path.stem] = error
+            continue
+        found[card.name] = card
     return sorted(found.values(), key=lambda card: (card.packaged, card.name))
 
 
 def load_card(name_or_yaml: str, workspace_root: Path | None = None) -> TeacherCard:
     """A teacher by name (`medsam`) or by card file (`mine.yaml`).
 
-    Raises UsageError for an unknown name, ConfigError for a card that is wrong.
+    Raises UsageError for an unknown name, ConfigError for a card that is wrong. Other files that
+    are no cards, a training's settings beside its weights, do not matter.
     """
     if name_or_yaml.endswith((".yaml", ".yml")):
         return read_card(Path(name_or_yaml))
-    cards = {card.name: card for card in list_cards(workspace_root)}
+    faults: dict[str, ConfigError] = {}
+    cards = {card.name: card for card in list_cards(workspace_root, faults=faults)}
+    if name_or_yaml in faults:
+        raise faults[name_or_yaml]
     if name_or_yaml in cards:
         return cards[name_or_yaml]
+    unread = f" Not readable as cards: {', '.join(sorted(faults))}." if faults else ""
     raise UsageError(
         f"unknown teacher {name_or_yaml!r}",
-        remedy=f"Teachers are: {', '.join(cards)}; or name a card file ending in .yaml.",
+        remedy=f"Teachers are: {', '.join(cards)}; or name a card file ending in .yaml.{unread}",
     )
 
 

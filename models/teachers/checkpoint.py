@@ -264,7 +264,11 @@ def _unwrap(value: Any) -> tuple[Tensors, tuple[str, ...]]:
     unwrapped: list[str] = []
     while isinstance(value, Mapping):
         inner = next((key for key in _WRAPPERS if isinstance(value.get(key), Mapping)), None)
-        if inner is None or any(isinstance(part, Tensor) for part in value.values()):
+        # A tensor or two beside the weights (a best score, a mean) are the training's, not theirs.
+        if inner is None:
+            break
+        beside = sum(isinstance(part, Tensor) for part in value.values())
+        if beside and beside >= _tensors(value[inner]):
             break
         unwrapped.append(f"{{{inner}: …}}")
         value = value[inner]
@@ -275,6 +279,11 @@ def _unwrap(value: Any) -> tuple[Tensors, tuple[str, ...]]:
         unwrapped.append(prefix)
         tensors = {name.removeprefix(prefix): part for name, part in tensors.items()}
     return tensors, tuple(unwrapped)
+
+
+def _tensors(value: Mapping[Any, Any]) -> int:
+    parts = value.values()
+    return sum(_tensors(p) if isinstance(p, Mapping) else isinstance(p, Tensor) for p in parts)
 
 
 def _common_prefix(tensors: Tensors) -> str | None:

@@ -103,14 +103,12 @@ def distill(
         "cache_numbers": "int8" if cache_int8 else None,
     }
     flags = {key: value for key, value in flags.items() if value is not None}
-    if teachers is not None:
-        named = [part.strip() for part in teachers.split(",") if part.strip()]
-        flags["teachers"] = [] if named == ["none"] else named
-
     from ..distill import run, settings
     from ..models.teachers.card import weights_folders
     from ..workspace import Workspace
 
+    if teachers is not None:
+        flags["teachers"] = settings.named_teachers(teachers)
     place = Workspace(workspace)
     unfinished = settings.find_unfinished(place, name) if resume else None
     before = settings.read_run_config(unfinished) if unfinished else None

@@ -219,7 +219,12 @@ def load_student(path: Path) -> Student:
         raise WeightsMismatch("not a readable safetensors file", file=path.name) from error
     if _CONFIG_KEY not in header:
         raise WeightsMismatch("safetensors, but no student of vfss", file=path.name)
-    student = build_student(StudentConfig.from_dict(json.loads(header[_CONFIG_KEY])))
+    try:
+        student = build_student(StudentConfig.from_dict(json.loads(header[_CONFIG_KEY])))
+    except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
+        raise WeightsMismatch(
+            "does not say properly which student it is", file=path.name
+        ) from error
     expected = student.state_dict()
     wrong = sorted(
         name

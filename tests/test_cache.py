@@ -214,6 +214,15 @@ def test_without_studies_no_study_is_gone(workspace: Path, cli: Cli) -> None:
     assert (workspace / "cache" / FOLDER / "gone-cccccc.safetensors").exists()
 
 
+def test_an_empty_studies_folder_is_a_disk_that_is_not_mounted(workspace: Path, cli: Cli) -> None:
+    for study in (workspace / "studies").iterdir():
+        study.rmdir()
+    done = cli("cache", "prune", "--json", cwd=workspace)
+    assert done.exit_code == 0, done.stderr
+    assert "study is gone" not in done.stdout
+    assert len(list((workspace / "cache").rglob("[!.]*.safetensors"))) == 3
+
+
 def test_a_folder_without_an_index_is_still_told(workspace: Path, cli: Cli) -> None:
     (workspace / "cache" / FOLDER / "index.json").write_text("{", encoding="utf-8")
     (folder,) = run_json(cli, "ls")["folders"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,9 @@ from tiny_teachers import dino_state
 from vfss_distill.distill import losses
 from vfss_distill.distill.journal import Metrics, read_metrics
 from vfss_distill.distill.packing import checksum
+from vfss_distill.distill.settings import resolve_config
 from vfss_distill.errors import ConfigError, ModelError, StorageError
+from vfss_distill.models.teachers.card import PACKAGED_CARDS
 from vfss_distill.workspace import Workspace
 
 
@@ -108,10 +112,61 @@ def test_a_loss_that_is_no_number_keeps_the_last_checkpoint(
         return honest(*arguments, **options) * (float("nan") if len(calls) == 4 else 1)
 
     monkeypatch.setattr(loop, "task_loss", broken)
-    with pytest.raises(ModelError, match=r"step 3 \(study p\w-\w+, frame \d"):
+    with pytest.raises(ModelError, match=r"step 3 \(study p\w-\w+, frame \d.*is kept.*new run"):
         run(lab, run_name="nan")
     state = json.loads((lab.runs / "nan" / "last.ckpt" / "state.json").read_text())
     assert state["step"] == 2
+    calls.clear()
+    with pytest.raises(ModelError) as said:
+        run(lab, run_name="early", checkpoint_every=100)
+    assert "is kept" not in str(said.value)
+
+
+def test_a_crash_before_the_first_checkpoint_leaves_no_run_to_resume(
+    lab: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vfss_distill.distill import loop
+
+    monkeypatch.setattr(loop, "task_loss", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(lab, run_name="crashed")
+    assert not (lab.runs / "crashed").exists()
+
+
+def test_masks_corrected_meanwhile_are_another_training(lab: Workspace) -> None:
+    def stop(done: int, total: int, words: str) -> None:
+        if "loss" in words and done == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    first = run(lab, tick=stop)
+    assert first.interrupted
+    mask = next((lab.studies / "pa-0000d1" / "masks").rglob("000002.png"))
+    mask.write_bytes(mask.with_name("000003.png").read_bytes())
+    with pytest.raises(ModelError, match="labels or splits changed"):
+        run(lab, resume=first.folder)
+
+
+def test_two_teachers_of_one_name_are_refused_before_the_first_frame(
+    cli: Cli, lab: Workspace
+) -> None:
+    card = yaml.safe_load((PACKAGED_CARDS / "raddino.yaml").read_text())
+    (lab.weights / "again.yaml").write_text(yaml.safe_dump(card))
+    done = cli("distill", "--teachers", "raddino,weights/again.yaml", cwd=lab.root)
+    assert done.exit_code == 2
+    assert "two of these teachers are called 'raddino'" in done.stderr
+    assert not list(lab.cache.glob("raddino-*"))
+
+
+@pytest.mark.parametrize("text", ["none", "raddino", "raddino, medsam"])
+def test_teachers_in_a_file_may_be_written_as_on_the_command_line(
+    lab: Workspace, text: str
+) -> None:
+    (lab.root / "c.yaml").write_text(f"teachers: {text}\n")
+    config = resolve_config(lab, lab.root / "c.yaml", {})
+    assert list(config.teachers) == ([] if text == "none" else text.split(", "))
+    (lab.root / "c.yaml").write_text("teachers: 3\n")
+    with pytest.raises(ConfigError, match="teachers"):
+        resolve_config(lab, lab.root / "c.yaml", {})
 
 
 def test_a_weight_for_a_task_that_is_none_is_refused(lab: Workspace) -> None:

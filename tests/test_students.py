@@ -107,6 +107,13 @@ def test_files_that_are_no_student(tmp_path: Path) -> None:
         load_student(tmp_path / "other.safetensors")
 
 
+@pytest.mark.parametrize("header", ["{", "{}", "[]", '{"trunk": "no_such", "image_size": 64}'])
+def test_a_header_that_describes_no_student_is_refused(tmp_path: Path, header: str) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "t.safetensors", metadata={"vfss.student": header})
+    with pytest.raises(WeightsMismatch, match="which student"):
+        load_student(tmp_path / "t.safetensors")
+
+
 def test_one_tensor_missing_is_refused(tmp_path: Path) -> None:
     student = build_student(config())
     save_student(student, tmp_path / "s.safetensors", {})

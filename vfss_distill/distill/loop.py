@@ -120,7 +120,7 @@ def train(training: Training, material: Material, config: DistillConfig, place: 
             norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm)
             record |= {"loss": loss.item(), "norm": norm.item(), "lr": rate}
             if not (math.isfinite(record["loss"]) and math.isfinite(record["norm"])):
-                raise _not_finite(step, batch, embedding, material, processes)
+                raise _not_finite(step, batch, embedding, material, place)
             training.optimiser.step()
             update_average(training.ema, student, min(config.ema, (1 + step) / (10 + step)))
             training.step = step + 1
@@ -247,17 +247,19 @@ def _validated(
 
 
 def _not_finite(
-    step: int, batch: Batch, embedding: Tensor, material: Material, processes: Processes
+    step: int, batch: Batch, embedding: Tensor, material: Material, place: Place
 ) -> ModelError:
+    processes = place.processes
     fine = torch.isfinite(embedding).flatten(1).all(1).float()
     first = batch.first_aligned
     parts = ((fine[:first], len(batch.keys) - batch.aligned), (fine[first:], batch.aligned))
     whole = [flag for part, count in parts for flag in processes.whole(part, count).tolist()]
     bad = [key for key, flag in zip(batch.keys, whole, strict=True) if not flag]
+    kept = "; the last checkpoint is kept" if (place.folder / FOLDER).is_dir() else ""
     return ModelError(
         f"the loss or its gradient is not a number at step {step} "
-        f"({material.frames.name((bad or batch.keys)[0])}); the last checkpoint is kept",
-        remedy="Lower learning_rate, or look at that frame, then run `vfss distill --resume`.",
+        f"({material.frames.name((bad or batch.keys)[0])}){kept}",
+        remedy="Look at that frame; if it is fine, start a new run with a lower --lr.",
     )
 
 

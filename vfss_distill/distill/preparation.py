@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save
 from torch import Tensor
 
 from ..config import DistillConfig
-from ..errors import WeightsMissing
+from ..errors import UsageError, WeightsMissing
 from ..models.decoder import pool_to
 from ..models.teachers.base import fixed_image
 from ..models.teachers.card import (
@@ -65,6 +65,12 @@ def find_teachers(
             missing.append(missing_weights(card))
         else:
             found.append(TeacherFile(card, weights))
+    names = [teacher.card.name for teacher in found]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(
+            f"two of these teachers are called {twice!r}",
+            remedy="Give one card another `name`, or leave one out.",
+        )
     if len(missing) == 1:
         raise missing[0]
     if missing:

@@ -46,7 +46,10 @@ def resolve_config(
             remedy="For example --teachers medsam,raddino,medclip (`vfss teachers` lists them), "
             "or --teachers none to learn from labels alone.",
         )
-    settings["teachers"] = [_portable(workspace, str(t)) for t in settings["teachers"]]
+    if isinstance(settings["teachers"], str):
+        settings["teachers"] = named_teachers(settings["teachers"])
+    if isinstance(settings["teachers"], list | tuple):  # else `parse` says what is wrong
+        settings["teachers"] = [_portable(workspace, str(t)) for t in settings["teachers"]]
     if settings.get("init") not in (None, "", PACKAGED_STUDENT, IMAGENET):
         settings["init"] = _inside(workspace, str(settings["init"]), "weights to start from")
     config = parse(DistillConfig, settings, file=file.name if file else None)
@@ -54,6 +57,12 @@ def resolve_config(
         return config
     # Without teachers there is nothing to align with.
     return parse(DistillConfig, settings | {"align_steps": 0})
+
+
+def named_teachers(text: str) -> list[str]:
+    """`medsam,raddino` → names; `none` → no teacher."""
+    named = [part.strip() for part in text.split(",") if part.strip()]
+    return [] if named == ["none"] else named
 
 
 def read_run_config(folder: Path) -> DistillConfig:
@@ -98,7 +107,8 @@ def _portable(workspace: Workspace, teacher: str) -> str:
 
 def _inside(workspace: Workspace, file: str, what: str) -> str:
     """A file named relative to the workspace. Raises UsageError for one that lies elsewhere."""
-    if not Path(file).is_absolute() and (workspace.root / file).is_file():
+    below = not Path(file).is_absolute() and ".." not in Path(file).parts
+    if below and (workspace.root / file).is_file():
         return Path(file).as_posix()
     try:
         return workspace.relative(Path(file))

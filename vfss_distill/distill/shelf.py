@@ -295,10 +295,11 @@ def _frames_in(path: Path) -> int | None:
 
 
 def _study_names(workspace: Workspace) -> set[str] | None:
-    """None without studies/: a disk that is not mounted must not cost the cache."""
+    """None without a study: a disk that is not mounted must not cost the cache."""
     if not workspace.studies.is_dir():
         return None
-    return {path.name for path in workspace.studies.iterdir() if not is_temporary(path)}
+    names = {path.name for path in workspace.studies.iterdir() if not is_temporary(path)}
+    return names or None
 
 
 def _is_leftover(path: Path) -> bool:

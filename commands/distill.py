@@ -33,9 +33,7 @@ def distill(
         str | None,
         typer.Option(help="Start from vfss12-small, imagenet, or a file in the workspace."),
     ] = None,
-    balancing: Annotated[
-        str | None, typer.Option(help="uniform, mlp, attention, drop or probe.")
-    ] = None,
+    balancing: Annotated[str | None, typer.Option(help="uniform, mlp, attention or drop.")] = None,
     standardisation: Annotated[str | None, typer.Option(help="none, meanstd or phi-s.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the input square.")] = None,
     align_steps: Annotated[int | None, typer.Option(help="Steps of feature alignment.")] = None,

@@ -22,7 +22,6 @@ from tiny_teachers import write_tiny_weights
 from vfss_distill.config import DistillConfig, parse
 from vfss_distill.distill import outputs, prompts, proposals
 from vfss_distill.distill.cache import Job, Recipe
-from vfss_distill.distill.data import evenly
 from vfss_distill.distill.prompts import PromptedMasks, boxes_around, fill_prompts, prompt_recipe
 from vfss_distill.distill.run import RunOutcome, distill
 from vfss_distill.errors import ConfigError, ModelError
@@ -183,8 +182,8 @@ def test_the_student_must_be_sure() -> None:
     sure = proposals.sure_masks(maps)
     assert list(sure) == [0]
     assert sure[0].sum() == 100
-    assert evenly([(0, n) for n in range(9)], 3) == [(0, 0), (0, 4), (0, 8)]
-    assert evenly([(0, 1)], 3) == [(0, 1)]
+    assert proposals.evenly([(0, n) for n in range(9)], 3) == [(0, 0), (0, 4), (0, 8)]
+    assert proposals.evenly([(0, 1)], 3) == [(0, 1)]
 
 
 # ---- masks under boxes

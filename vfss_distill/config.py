@@ -18,7 +18,7 @@ from .workspace import Workspace, write_text
 
 Model = TypeVar("Model", bound=BaseModel)
 
-Balancing = Literal["uniform", "mlp", "attention", "drop", "probe"]
+Balancing = Literal["uniform", "mlp", "attention", "drop"]
 Standardisation = Literal["none", "meanstd", "phi-s"]
 
 

@@ -85,7 +85,6 @@ ARMS: Mapping[str, dict[str, Any]] = {
     "mlp": {**ALL, "balancing": "mlp"},
     "attention": {**ALL, "balancing": "attention"},
     "drop": {**ALL, "balancing": "drop"},
-    "probe": {**ALL, "balancing": "probe"},
     "without small-clip": {"teachers": ("small-sam", "small-dino")},
     "all and outputs": {**ALL, **EVERY_OUTPUT},
     **{

@@ -1,5 +1,4 @@
-"""How teachers' losses are weighted: alike, by an MLP on the losses, by attention, by dropping, or
-by what a probe found in each.
+"""How teachers' losses are weighted: alike, by an MLP on the losses, by attention, or by dropping.
 
 As published, both learned rules are trained on the very loss they weight, Σ α_i L_i, so the
 cheapest way down is to put all weight on the easiest teacher, which is often the one that says
@@ -8,15 +7,11 @@ ones just as far as the floor demands. Better, and the default, is not to ask wh
 whose is falling: `relative` rules minimise Σ α_i r_i - τ H(α), r_i a loss over its own running
 level, while the student minimises Σ α_i L_i with α given. Where all fall alike, weights go back to
 equal. Dropping learns nothing: it looks away from teachers that a frame matches well already.
-
-None of these knows whether a teacher says anything of the tasks: a loss is low or high, falls or
-does not, and that is all. `probe` does (`probe.py`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -119,32 +114,10 @@ class DropBalance(Balance):
         return stays.to(losses.dtype) / stays.sum(0), losses.new_zeros(())
 
 
-class MeasuredBalance(Balance):
-    """α in proportion to given merits, throughout; a teacher without merit has none."""
-
-    merits: Tensor
-
-    def __init__(self, merits: Sequence[float]) -> None:
-        super().__init__(len(merits))
-        self.register_buffer("merits", torch.tensor(merits))
-
-    def weigh(
-        self, losses: Tensor, frames: int, processes: Processes = _ALONE
-    ) -> tuple[Tensor, Tensor]:
-        alpha = (self.merits / self.merits.sum()).to(losses.dtype)
-        return alpha[:, None].expand_as(losses), losses.new_zeros(())
-
-
-def build_balance(
-    config: DistillConfig, teachers: int, merits: Sequence[float] | None = None
-) -> Balance:
-    """The rule of the settings; a single teacher has all weight anyway. `merits`, one a teacher:
-    what a probe found, None where there was nothing to find.
-    """
+def build_balance(config: DistillConfig, teachers: int) -> Balance:
+    """The rule of the settings; a single teacher has all weight anyway."""
     if teachers < 2 or config.balancing == "uniform":
         return Balance(teachers)
-    if config.balancing == "probe":
-        return MeasuredBalance(merits) if merits else Balance(teachers)
     if config.balancing == "drop":
         return DropBalance(teachers, config.drop_probability)
     rules: dict[Balancing, type[Balance]] = {"mlp": MlpBalance, "attention": AttentionBalance}

@@ -27,10 +27,7 @@ _STREAM_ALIGN, _STREAM_TASK, _STREAM_PROMPTED = 1, 2, 3
 
 @dataclass(frozen=True)
 class Material:
-    """What the loop trains on. `align_keys` is empty and `teachers` too in a supervised run.
-
-    `merits`: what a probe found in each teacher, where that was asked and could be tried.
-    """
+    """What the loop trains on. `align_keys` is empty and `teachers` too in a supervised run."""
 
     frames: Frames
     align_keys: Sequence[Key]
@@ -39,7 +36,6 @@ class Material:
     validation: LabelledFrames | None
     outputs: Outputs = field(default_factory=Outputs)
     proposals: Proposals | None = None
-    merits: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)

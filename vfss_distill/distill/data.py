@@ -267,13 +267,6 @@ def alignment_keys(studies: Sequence[Study], labelled: Iterable[Key], every: int
     return sorted(keys)
 
 
-def evenly(items: Sequence[Item], count: int) -> list[Item]:
-    """At most `count` of them, spread over all."""
-    if count >= len(items):
-        return list(items)
-    return [items[row] for row in np.linspace(0, len(items) - 1, count).round().astype(int)]
-
-
 def memory_budget() -> int:
     """Bytes that frames, masks and features may each take: a sixth of what is free now."""
     try:

@@ -67,8 +67,7 @@ def start(student: Student, material: Material, config: DistillConfig, place: Pl
     student.to(device)
     shapes = [(teacher.channels, teacher.grid) for teacher in material.teachers]
     embeddings = [one.length for one in material.outputs.embeddings]
-    heads = Heads(student.embed_channels, shapes, config, embeddings, material.merits)
-    heads.to(device)
+    heads = Heads(student.embed_channels, shapes, config, embeddings).to(device)
     ema = copy.deepcopy(student).eval().requires_grad_(False)
     for network in (student, heads):
         place.processes.share_statistics(network)

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from ..config import DistillConfig
 from ..errors import UsageError, WeightsMissing
-from ..models.decoder import pool_to
 from ..models.teachers.base import fixed_image
 from ..models.teachers.card import (
     VOCABULARY,
@@ -31,19 +30,17 @@ from ..models.teachers.text import NoTexts, embed_texts
 from ..workspace import Workspace, write_bytes
 from .batches import Material
 from .cache import Recipe, TeacherFeatures, fill_cache, jobs_from, write_index
-from .data import Frames, Key, LabelledFrames, evenly, memory_budget, unpack
+from .data import Frames, Key, LabelledFrames, memory_budget
 from .loop import Place
 from .outputs import FrameEmbeddings, Outputs
 from .pictures import look_at, shown_in
-from .probe import FRAMES, GRID, explained
 from .prompts import PromptedMasks, fill_prompts, prompt_recipe
-from .proposals import Proposals
+from .proposals import Proposals, evenly
 from .standardise import Standardiser, fit
 from .survey import Survey
 
 _PROMPTABLE = ("sam",)
 _IMAGE_TEXT = ("medclip", "open_clip")
-_IDLE = 0.05  # of what the best teacher explains
 
 
 @dataclass(frozen=True)
@@ -123,11 +120,7 @@ def prepare(
         )
     drawing = [teacher for teacher in teachers if teacher.card.name in outputs.masks]
     proposals = asked.proposals(drawing[0], frames) if drawing else None
-    merits = _merits(features, labelled, config, place)
-    material = Material(
-        frames, align_keys, features, labelled, validation, outputs, proposals, merits
-    )
-    return material, shas
+    return Material(frames, align_keys, features, labelled, validation, outputs, proposals), shas
 
 
 def fill(
@@ -309,37 +302,6 @@ def _loaded(teacher: TeacherFile, device: torch.device) -> Iterator[Any]:
         del network
         if device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def _merits(
-    features: Sequence[TeacherFeatures],
-    labelled: LabelledFrames,
-    config: DistillConfig,
-    place: Place,
-) -> list[float] | None:
-    """What a probe finds in each teacher; None where nobody asks, or nothing can be told."""
-    if config.balancing != "probe" or len(features) < 2:
-        return None
-    rows = evenly(range(len(labelled)), FRAMES)
-    patients = [labelled.patient(row) for row in rows]
-    if len(set(patients)) < 2:
-        place.say("warning: to try teachers takes two labelled patients; they count alike")
-        return None
-    # Frame by frame: only what is pooled is held.
-    planes = (labelled.batch([row]).planes for row in rows)
-    shares = torch.cat([pool_to(unpack(one, len(labelled.tasks)), GRID) for one in planes])
-    merits: dict[str, float] = {}
-    for teacher in features:
-        maps = torch.cat([pool_to(teacher.batch([labelled.keys[row]]), GRID) for row in rows])
-        merits[teacher.name] = explained(maps, shares, labelled.labelled[rows], patients)
-    told = ", ".join(f"{name} {share:.2f}" for name, share in merits.items())
-    place.say(f"share of the labels that features explain in patients left out: {told}")
-    if not any(merits.values()):
-        place.say("warning: no teacher explains any of these labels; they count alike")
-        return None
-    if idle := [name for name, share in merits.items() if share < _IDLE * max(merits.values())]:
-        place.say(f"warning: {', '.join(idle)}: next to nothing; leave out to save its time")
-    return list(merits.values())
 
 
 def _standardise(features: Sequence[TeacherFeatures], config: DistillConfig, place: Place) -> None:

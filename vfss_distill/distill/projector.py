@@ -40,13 +40,12 @@ class Heads(nn.Module):
         teachers: Sequence[tuple[int, int]],
         config: DistillConfig,
         embeddings: Sequence[int] = (),
-        merits: Sequence[float] | None = None,
     ) -> None:
         """`inputs`: the student's channels; `teachers`: channels and grid of each; `embeddings`:
-        length of each embedding of whole frames; `merits`: as `build_balance` takes them."""
+        length of each embedding of whole frames."""
         super().__init__()
         self.projectors = nn.ModuleList(
             Projector(inputs, channels, grid) for channels, grid in teachers
         )
-        self.balance = build_balance(config, len(teachers), merits)
+        self.balance = build_balance(config, len(teachers))
         self.embedders = nn.ModuleList(Projector(inputs, length, 1) for length in embeddings)

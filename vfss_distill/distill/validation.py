@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import nn
 
-from .data import LabelledFrames, evenly, unpack
+from .data import LabelledFrames, unpack
 from .losses import dice_scores
 
 _FRAMES = 240
@@ -22,10 +23,10 @@ def validate(
     At most 240 frames, spread evenly. Tasks without a counted frame are left out.
     """
     student.eval()
-    rows = evenly(range(len(labelled)), _FRAMES)
+    rows = np.unique(np.linspace(0, len(labelled) - 1, min(len(labelled), _FRAMES)).round())
     sums: dict[tuple[str, str], list[float]] = {}
     for first in range(0, len(rows), batch_size):
-        some = rows[first : first + batch_size]
+        some = [int(row) for row in rows[first : first + batch_size]]
         batch = labelled.batch(some)
         logits = student(batch.frames.to(device))
         truth = unpack(batch.planes, len(labelled.tasks)) > 0.5

@@ -223,6 +223,18 @@ class TestPatients:
         assert "each counts as a patient" in outcome.stderr
         assert len({study.patient for study in stored(tmp_path)}) == 3
 
+    def test_force_without_the_table_keeps_names(self, cli: Cli, tmp_path: Path) -> None:
+        write_film(tmp_path / "v" / "a.mp4", frames=3)
+        (tmp_path / "who.csv").write_text("file,patient,site\na.mp4,=Anna,Nordstadt\n")
+        ingested(cli, "v", "--patients", "who.csv")
+        before = identities(tmp_path)
+        assert before[0]["source_patient"] == "'=Anna"
+        ingested(cli, "v", "--force")
+        assert identities(tmp_path) == before
+        (tmp_path / "who.csv").write_text("file,patient\na.mp4,=Anna\n")
+        ingested(cli, "v", "--force", "--patients", "who.csv")
+        assert identities(tmp_path) == before
+
     def test_a_table_that_cannot_be_used(self, cli: Cli, tmp_path: Path) -> None:
         write_film(tmp_path / "v" / "a.mp4", frames=3)
         for text, words in (

@@ -66,6 +66,11 @@ class Identities:
         """The pseudonym of an examination; empty for none."""
         return "e" + self._keyed(f"exam\0{source_exam}")[:8] if source_exam else ""
 
+    def find(self, study: str) -> Identity | None:
+        """The row of a study, or None."""
+        row = self._rows.get(study)
+        return None if row is None else Identity(*row)
+
     def _keyed(self, text: str) -> str:
         digest = hmac.new(self._key.encode(), text.encode(), hashlib.sha256).digest()
         return base64.b32encode(digest).decode("ascii").lower()

@@ -268,10 +268,7 @@ class _Ingest:
             **self._views.draft(found, known),
         )
         prepare_workspace(self._workspace, self._tasks)
-        where = relative_to_workspace(self._workspace, found.path)
-        self._identities.record(
-            Identity(study, patient, owner.source_patient, where, draft.site, owner.site)
-        )
+        self._record_identity(draft, owner, found)
         return Job(
             path=found.path.absolute(),
             target=self._workspace.studies.absolute() / study,
@@ -287,6 +284,16 @@ class _Ingest:
         if info.exam_hint is None or info.patient_hint or self._patients.find(found):
             return owner
         return self._exams.setdefault(info.exam_hint, owner)
+
+    def _record_identity(self, draft: StudyRecord, owner: Owner, found: Found) -> None:
+        """A guess, or no site, does not take the place of a name that the table knows."""
+        name, site = owner.source_patient, owner.site
+        before = self._identities.find(draft.study)
+        if before is not None:
+            name = before.source_patient if owner.guessed else name
+            site = site or before.source_site
+        where = relative_to_workspace(self._workspace, found.path)
+        self._identities.record(Identity(draft.study, draft.patient, name, where, draft.site, site))
 
     def _refuse_second_patient(self, known: StudyRecord, patient: str, owner: Owner) -> None:
         if owner.guessed or patient == known.patient:

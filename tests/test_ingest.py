@@ -158,6 +158,32 @@ class TestLabels:
         failed = ingested(cli, "v", "--labels", "gt", code=4)["failed"]
         assert len(failed) == 2 and "2 recordings of one name" in failed[0]["error"]
 
+    @pytest.mark.parametrize("masks", ["v/p/a_masks", "gt/p/a", "gt/a"])
+    def test_nor_can_two_of_one_stem_in_one_folder(
+        self, masks: str, cli: Cli, tmp_path: Path
+    ) -> None:
+        write_film(tmp_path / "v" / "p" / "a.mp4", frames=5)
+        write_film(tmp_path / "v" / "p" / "a.mkv", frames=6)
+        write_film(tmp_path / "v" / "p" / "b.mp4", frames=7)
+        write_mask(tmp_path / masks / "c2" / "1.png")
+        given = ("--labels", "gt") if masks.startswith("gt") else ()
+        result = ingested(cli, "v", *given, code=3)
+        assert [item["frames"] for item in result["studies"]] == [7]
+        errors = [item["error"] for item in result["failed"]]
+        assert len(errors) == 2 and all("could belong to 2 recordings" in one for one in errors)
+        assert len(ingested(cli, "v/p/a.mp4", *given)["studies"]) == 1  # given by name, it is clear
+
+    def test_numbers_of_pictures_that_tell_nothing(self, cli: Cli, tmp_path: Path) -> None:
+        folder = tmp_path / "v" / "p" / "run"
+        for index in range(3):
+            write_image(folder / f"{index + 1:04d}_v2.png", barcode(index))
+        mask = tmp_path / "v" / "p" / "run_masks" / "c2" / "0001.png"
+        write_mask(mask)
+        assert "names of their images" in ingested(cli, "v", code=4)["failed"][0]["error"]
+        mask.rename(mask.with_name("0001_v2.png"))
+        ingested(cli, "v")
+        assert stored(tmp_path)[0].record.labelled == {"c2": (0,)}
+
     def test_a_single_film_needs_no_name(self, cli: Cli, tmp_path: Path) -> None:
         write_film(tmp_path / "a.mp4", frames=5)
         write_mask(tmp_path / "gt" / "c2" / "1.png")

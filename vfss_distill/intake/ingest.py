@@ -34,7 +34,7 @@ from .interlace import HANDLING
 from .lab import decide_tasks, prepare_workspace
 from .labels import Labels, LabelSearch
 from .patients import Owner, PatientTable, display, owner_of
-from .source import Found, SourceInfo, open_source, recording_name
+from .source import Found, SourceInfo, open_source
 from .splits import Splits, facts_of, load_splits, lock_test, update_splits
 from .study import StudyRecord, list_studies
 from .surroundings import told as furniture_told
@@ -113,11 +113,7 @@ class _Ingest:
                 more = f" and {len(unused) - 1} more" if len(unused) > 1 else ""
                 self._say(f"{option} names what is none of these recordings: {unused[0]}{more}")
         self._identities = Identities(workspace)
-        names = [recording_name(item.path) for item in found]
-        counts: dict[str, int] = {}
-        for name in names:
-            counts[name] = counts.get(name, 0) + 1
-        self._labels = LabelSearch(options.labels, self._tasks, counts)
+        self._labels = LabelSearch(options.labels, self._tasks, found)
         self._records = {study.id: study.record for study in list_studies(workspace)}
         self._by_digest = {record.source_sha256: record for record in self._records.values()}
         self._shown: dict[str, str] = {}

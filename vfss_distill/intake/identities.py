@@ -71,6 +71,10 @@ class Identities:
         row = self._rows.get(study)
         return None if row is None else Identity(*row)
 
+    def source_patient(self, patient: str) -> str:
+        """What the source calls a patient, by his pseudonym; empty where no row says it."""
+        return next((row[2] for row in self._rows.values() if row[1] == patient), "")
+
     def _keyed(self, text: str) -> str:
         digest = hmac.new(self._key.encode(), text.encode(), hashlib.sha256).digest()
         return base64.b32encode(digest).decode("ascii").lower()

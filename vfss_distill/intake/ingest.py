@@ -27,6 +27,7 @@ from .discovery import (
     is_simulated,
     relative_to_workspace,
 )
+from .exams import Exams
 from .fill import Job, Words, attempt, sweep, unforeseen
 from .identities import Identities, Identity
 from .ingest_report import Failure, IngestOptions, IngestReport, Skipped
@@ -117,7 +118,7 @@ class _Ingest:
         self._records = {study.id: study.record for study in list_studies(workspace)}
         self._by_digest = {record.source_sha256: record for record in self._records.values()}
         self._shown: dict[str, str] = {}
-        self._exams: dict[str, Owner] = {}
+        self._exams = Exams(self._identities, self._records.values())
         self._folders: dict[str, Path] = {}
         self._guessed = 0
         self._under_way: dict[int, _UnderWay] = {}
@@ -224,7 +225,7 @@ class _Ingest:
             raise InputError("is a study already", remedy="Give the recording it was made from.")
         digest = digest_to_come.result()
         owner = self._owner(found, source.info, digest)
-        patient = self._identities.pseudonym(owner.source_patient)
+        patient = owner.pseudonym or self._identities.pseudonym(owner.source_patient)
         site = self._identities.site_pseudonym(owner.site)
         labels = self._labels.find(found, source)
         study = f"{patient}-{digest[:6]}"
@@ -275,18 +276,19 @@ class _Ingest:
         )
 
     def _owner(self, found: Found, info: SourceInfo, digest: str) -> Owner:
-        """The recordings of one DICOM study that name no patient all have the first one's."""
         owner = owner_of(found, self._patients, info.patient_hint, digest, info.exam_hint)
-        if info.exam_hint is None or info.patient_hint or self._patients.find(found):
+        if not info.exam_hint:
             return owner
-        return self._exams.setdefault(info.exam_hint, owner)
+        named = bool(info.patient_hint) or self._patients.find(found) is not None
+        known = self._by_digest.get(digest)
+        return self._exams.owner(info.exam_hint, owner, named=named, known=known, say=self._say)
 
     def _record_identity(self, draft: StudyRecord, owner: Owner, found: Found) -> None:
         """A guess, or no site, does not take the place of a name that the table knows."""
         name, site = owner.source_patient, owner.site
         before = self._identities.find(draft.study)
         if before is not None:
-            name = before.source_patient if owner.guessed else name
+            name = before.source_patient if owner.guessed or owner.pseudonym else name
             site = site or before.source_site
         where = relative_to_workspace(self._workspace, found.path)
         self._identities.record(Identity(draft.study, draft.patient, name, where, draft.site, site))

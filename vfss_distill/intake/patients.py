@@ -19,11 +19,13 @@ class Owner:
     """`source_patient` and `site` as the source names them, never written but to identities.csv.
 
     `guessed`: nothing said who it is, so the recording counts as a patient of its own.
+    `pseudonym`: where the patient is one of a stored study; empty: to be made of his name.
     """
 
     source_patient: str
     guessed: bool = False
     site: str = ""
+    pseudonym: str = ""
 
 
 class PatientTable:

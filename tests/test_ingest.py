@@ -11,7 +11,16 @@ import pytest
 
 from conftest import Cli
 from ingest_jobs import identities, ingested, stored, temporaries, write_mask, write_videos
-from intake_films import HEIGHT, WIDTH, barcode, read_barcode, write_dicom, write_film, write_image
+from intake_films import (
+    HEIGHT,
+    WIDTH,
+    barcode,
+    read_barcode,
+    write_dicom,
+    write_film,
+    write_image,
+    write_images,
+)
 from vfss_distill.config import lab_tasks
 from vfss_distill.intake.source import find_sources, open_source
 from vfss_distill.workspace import Workspace
@@ -248,6 +257,17 @@ class TestPatients:
         outcome = cli("ingest", "v")
         assert "each counts as a patient" in outcome.stderr
         assert len({study.patient for study in stored(tmp_path)}) == 3
+
+    def test_folders_of_days_in_a_folder_of_a_patient(self, cli: Cli, tmp_path: Path) -> None:
+        for number, place in enumerate(["anna/2020-01-01", "anna/2021-01-01", "bert/2020-03-03"]):
+            write_film(tmp_path / "v" / place / "a.mp4", frames=3 + number)
+        said = cli("ingest", "v").stderr
+        assert said.count("the folders in it are taken as 2 patients") == 1
+        assert "v/anna: " in said and "v/bert: " not in said
+        assert len({study.patient for study in stored(tmp_path)}) == 3
+        write_images(tmp_path / "v" / "bert" / "2020-03-03" / "images", 4)
+        given = cli("ingest", "v/anna", "v/bert/2020-03-03/images", "-w", "w2")
+        assert given.exit_code == 0 and "folders in it" not in given.stderr
 
     def test_force_without_the_table_keeps_names(self, cli: Cli, tmp_path: Path) -> None:
         write_film(tmp_path / "v" / "a.mp4", frames=3)

@@ -120,6 +120,7 @@ class _Ingest:
         self._shown: dict[str, str] = {}
         self._exams = Exams(self._identities, self._records.values())
         self._folders: dict[str, Path] = {}
+        self._below: dict[Path, set[str]] = {}  # folder directly in an input → patients in it
         self._guessed = 0
         self._under_way: dict[int, _UnderWay] = {}
         self._ended: dict[int, StudyRecord | Failure | Skipped] = {}
@@ -175,6 +176,12 @@ class _Ingest:
             self._say(
                 f"{self._guessed} recordings lie in no folder of their own and name no patient: "
                 "each counts as a patient. If some are of one person, use --patients."
+            )
+        if shared := [folder for folder, patients in self._below.items() if len(patients) > 1]:
+            more = f" and {len(shared) - 1} more" if len(shared) > 1 else ""
+            self._say(
+                f"{shared[0].as_posix()}{more}: the folders in it are taken as "
+                f"{len(self._below[shared[0]])} patients. If they are one, use --patients."
             )
 
     def _begin(self, number: int, found: Found, digest: Future[str], engine: Engine) -> None:
@@ -339,7 +346,11 @@ class _Ingest:
             self._say(f"{display(found)}: not in --patients; patient taken from file or folder")
         if owner.guessed or owner.source_patient != found.path.resolve().parent.name:
             return
-        grandparent = found.path.resolve().parent.parent
+        parent, root = found.path.resolve().parent, found.root.resolve()
+        if parent != root and parent.is_relative_to(root):
+            top = Path(found.root.name, parent.relative_to(root).parts[0])
+            self._below.setdefault(top, set()).add(owner.source_patient)
+        grandparent = parent.parent
         if self._folders.setdefault(owner.source_patient, grandparent) != grandparent:
             self._say(
                 f"{display(found)}: two folders have this name; taken as one patient. "

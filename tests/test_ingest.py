@@ -94,6 +94,19 @@ class TestTheJob:
         assert {study.id for study in stored(videos.parent)} == ids
         assert any(study.record.labelled == {"c4": (5,)} for study in stored(videos.parent))
 
+    def test_force_says_what_becomes_of_imported_labels(self, cli: Cli, tmp_path: Path) -> None:
+        write_film(tmp_path / "v" / "p" / "a.mp4", frames=3)
+        ingested(cli, "v")
+        study = stored(tmp_path)[0].id
+        assert "imported" not in cli("ingest", "v", "--force").stderr
+        write_mask(tmp_path / "drawn" / "c2" / "1.png")
+        assert cli("labels", "import", "drawn", "--study", study).exit_code == 0
+        write_mask(tmp_path / "v" / "p" / "a_masks" / "c3" / "2.png")
+        assert "export its imported labels first" in cli("ingest", "v").stderr
+        assert "without the labels that were imported" in cli("ingest", "v", "--force").stderr
+        assert stored(tmp_path)[0].record.labelled == {"c3": (2,)}
+        assert "imported" not in cli("ingest", "v", "--force").stderr
+
     def test_table_for_people(self, cli: Cli, videos: Path) -> None:
         outcome = cli("ingest", "videos")
         assert outcome.exit_code == 0

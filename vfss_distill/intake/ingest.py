@@ -37,7 +37,7 @@ from .labels import Labels, LabelSearch
 from .patients import Owner, PatientTable, display, owner_of
 from .source import Found, SourceInfo, open_source
 from .splits import Splits, facts_of, load_splits, lock_test, update_splits
-from .study import StudyRecord, list_studies
+from .study import StudyRecord, has_imported_labels, list_studies
 from .surroundings import told as furniture_told
 from .view import ViewTable, means, notice
 
@@ -253,6 +253,11 @@ class _Ingest:
             self._leave_out(number, study, why)
             return None
         self._notice(found, owner)
+        if known is not None and has_imported_labels(self._workspace.studies / study):
+            self._say(
+                f"{display(found)}: made anew without the labels that were imported into it; "
+                "import them again"
+            )
         draft = StudyRecord(
             study=study,
             patient=patient,
@@ -332,6 +337,8 @@ class _Ingest:
             why = f"already ingested, interlaced ({known.interlaced}): use --force to change that"
         elif not means(view, known.view, known.facing):
             why = "already ingested, but --views names another view: use --force to take it"
+        if "--force" in why and has_imported_labels(self._workspace.studies / known.study):
+            why += "; export its imported labels first, they are not kept"
         self._leave_out(number, known.study, why, aloud="--force" in why)
 
     def _leave_out(self, number: int, study: str, why: str, *, aloud: bool = True) -> None:

@@ -27,7 +27,14 @@ from intake_films import (
     write_sound,
 )
 from vfss_distill.errors import InputError
-from vfss_distill.intake.source import Frame, content_sha256, find_sources, open_source
+from vfss_distill.intake.source import (
+    Frame,
+    LeftOut,
+    content_sha256,
+    find_sources,
+    open_source,
+    walk,
+)
 
 FORMATS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "h264.mp4": ("libx264", "yuv420p", {}),
@@ -341,6 +348,19 @@ class TestFinding:
         (tmp_path / "readme.txt").write_text("x")
         found = [path.relative_to(tmp_path).as_posix() for path in find_sources([tmp_path])]
         assert found == ["p1/images", "p2/b.mp4", "p3/IM0001", "p10/a.AVI"]
+
+    def test_a_single_image_above_recordings_is_none(self, tmp_path: Path) -> None:
+        film = write_film(tmp_path / "in" / "p1" / "a.mp4", frames=1).path
+        write_image(tmp_path / "in" / "contact-sheet.png", barcode(0))
+        write_image(tmp_path / "in" / "p2" / "still.png", barcode(1))
+        frames = write_images(tmp_path / "in" / "p2" / "images", 2).path
+        alone = write_images(tmp_path / "in" / "p3", 1).path
+        left_out: list[LeftOut] = []
+        found = walk([tmp_path / "in"], left_out=left_out)
+        assert [item.path for item in found] == [film, frames, alone]
+        names = [item.found.path.name for item in left_out]
+        assert names == ["still.png", "contact-sheet.png"]
+        assert left_out[0].why == "a single image, not a recording"
 
     def test_links_and_cycles(self, tmp_path: Path) -> None:
         write_film(tmp_path / "elsewhere" / "secret.mp4", frames=1)

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
@@ -211,6 +212,14 @@ class TestImages:
         write_image(film.path / "0003.png", barcode(2, 50, 60))
         with pytest.raises(InputError, match="60x50"):
             read(film.path)
+
+    def test_pages_of_a_tiff_are_not_lost(self, tmp_path: Path) -> None:
+        write_images(tmp_path / "run", 2, suffix=".tiff")
+        assert len(read(tmp_path / "run")) == 2
+        pages = [Image.fromarray(barcode(index)) for index in range(3)]
+        pages[0].save(tmp_path / "run" / "0002.tiff", save_all=True, append_images=pages[1:])
+        with pytest.raises(InputError, match=r"0002\.tiff: holds 3 pages\. Export one image"):
+            read(tmp_path / "run")
 
     def test_digest_is_of_content(self, tmp_path: Path) -> None:
         one = write_images(tmp_path / "a", 3).path

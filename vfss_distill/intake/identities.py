@@ -21,7 +21,7 @@ from ..workspace import Workspace, atomic_path, spreadsheet_cell, write_text
 
 _COLUMNS = ("study", "patient", "source_patient", "source_path", "site", "source_site")
 _COLUMNS_BEFORE = _COLUMNS[:4]  # of versions that knew no sites
-_IGNORED = "identities.*"
+_IGNORED = ("identities.*", ".ingest.lock")
 _PRIVATE = 0o600
 
 
@@ -123,5 +123,5 @@ def _write_private(target: Path, text: str) -> None:
 def _keep_out_of_git(workspace: Workspace) -> None:
     path = workspace.root / ".gitignore"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    if _IGNORED not in lines:
-        write_text(path, "\n".join([*lines, _IGNORED]) + "\n")
+    if missing := [line for line in _IGNORED if line not in lines]:
+        write_text(path, "\n".join([*lines, *missing]) + "\n")

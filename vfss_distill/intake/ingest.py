@@ -6,16 +6,17 @@ blanked before the study appears; that makes names fewer, and a person has to lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..claims import Claims
 from ..config import load_lab
 from ..cores import usable_cores
 from ..engines import Done, Engine, OneProcess, Processes, WorkerDied
-from ..errors import InputError, StorageError, VfssError
+from ..errors import InputError, StorageError, VfssError, WorkspaceError
 from ..workspace import Workspace
 from .box_table import BoxTable, given_boxes
 from .boxes import Box
@@ -56,8 +57,8 @@ def ingest(
     """Ingest every recording under `inputs`. One that fails is listed and the others go on.
 
     `tick(done, total, words)` for each recording and now and then within one; `say(line)` for
-    each notice. Raises ConfigError for a task set or patient table that cannot be used, and
-    InputError when `inputs` hold nothing at all to ingest.
+    each notice. Raises ConfigError for a task set or patient table that cannot be used, InputError
+    when `inputs` hold nothing at all to ingest, and WorkspaceError while another ingest is at work.
     """
     report = IngestReport()
     found = discover(inputs, options, report)
@@ -67,18 +68,31 @@ def ingest(
             file=", ".join(path.name or str(path) for path in inputs),
             remedy="Give films (MP4, AVI, MKV, MPG, GIF), DICOM files, or folders of images.",
         )
-    job = _Ingest(workspace, options, found, report, say)
-    try:
-        with ExitStack() as stack:
-            job.run(found, stack, tick)
-    finally:
-        job.settle()
+    with _alone(workspace):
+        job = _Ingest(workspace, options, found, report, say)
+        try:
+            with ExitStack() as stack:
+                job.run(found, stack, tick)
+        finally:
+            job.settle()
     return report
 
 
 def lock(workspace: Workspace) -> Splits:
     """Lock the test set of `workspace` as it is. Raises DataError, ConfigError, StorageError."""
     return lock_test(workspace, [study.record for study in list_studies(workspace)])
+
+
+@contextmanager
+def _alone(workspace: Workspace) -> Iterator[None]:
+    """Two ingests at once would each write a table of identities that lacks the other's rows."""
+    with Claims(workspace.ingest_lock) as claims:
+        if not claims.take("ingest"):
+            raise WorkspaceError(
+                "another `vfss ingest` is at work in this workspace",
+                remedy="Run this one when it has ended.",
+            )
+        yield
 
 
 class _Ingest:

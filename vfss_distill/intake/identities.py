@@ -76,7 +76,8 @@ class Identities:
         return next((row[2] for row in self._rows.values() if row[1] == patient), "")
 
     def _keyed(self, text: str) -> str:
-        digest = hmac.new(self._key.encode(), text.encode(), hashlib.sha256).digest()
+        name = text.encode(errors="surrogateescape")  # folders' names are bytes, not always UTF-8
+        digest = hmac.new(self._key.encode(), name, hashlib.sha256).digest()
         return base64.b32encode(digest).decode("ascii").lower()
 
     def record(self, identity: Identity) -> None:

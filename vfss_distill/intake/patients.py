@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,15 +113,18 @@ def owner_of(
 
 
 def display(found: Found) -> str:
-    """A recording as shown to the user: a relative path, never an absolute one."""
+    """A recording as shown to the user: a relative path, never an absolute one; printable."""
+    return os.fsencode(_relative(found)).decode("utf-8", "backslashreplace")
+
+
+def _relative(found: Found) -> Path:
     path = found.path
     if not path.is_absolute() and ".." not in path.parts:
-        return path.as_posix()
+        return path
     real, root = path.resolve(), found.root.resolve()
     if real == root or not real.is_relative_to(root):
-        return real.name
-    inside = real.relative_to(root)
-    return (Path(root.name) / inside).as_posix()
+        return Path(real.name)
+    return Path(root.name) / real.relative_to(root)
 
 
 def keys_of(found: Found) -> list[str]:

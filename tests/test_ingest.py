@@ -299,6 +299,8 @@ class TestPatients:
         for text, words in (
             ("name,id\na.mp4,1\n", "lacks the columns"),
             ("file,patient\na.mp4,1\na.mp4,2\n,3\n", "line 3: this file has another patient above"),
+            ('file,patient\na.mp4,"anna\nb.mp4,bert\n', "a quote that is not closed"),
+            ('file,patient\n"' + "x" * 140_000, "a quote that is not closed"),
         ):
             (tmp_path / "who.csv").write_text(text)
             outcome = cli("ingest", "v", "--patients", "who.csv")

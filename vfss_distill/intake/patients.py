@@ -74,16 +74,24 @@ def read_table(
         raise ConfigError("cannot be read as UTF-8", file=path, remedy=remedy) from error
     first = text.split("\n", 1)[0]
     delimiter = ";" if first.count(";") > first.count(",") else ","
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
-    found = [str(name).strip().lower() for name in reader.fieldnames or ()]
-    if not set(columns) <= set(found):
-        names = f"{', '.join(columns[:-1])} and {columns[-1]}"
-        raise ConfigError(f"lacks the columns {names}", file=path, remedy=remedy)
-    reader.fieldnames = found
-    for row in reader:
-        cells = {name: (row[name] or "").strip() for name in found}
-        file = cells["file"].replace("\\", "/").removeprefix("./").rstrip("/")
-        yield reader.line_num, file.casefold(), cells
+    # Strict: a quote that is never closed would swallow the rest of the table.
+    reader = csv.DictReader(text.splitlines(), delimiter=delimiter, strict=True)
+    try:
+        found = [str(name).strip().lower() for name in reader.fieldnames or ()]
+        if not set(columns) <= set(found):
+            names = f"{', '.join(columns[:-1])} and {columns[-1]}"
+            raise ConfigError(f"lacks the columns {names}", file=path, remedy=remedy)
+        reader.fieldnames = found
+        for row in reader:
+            cells = {name: (row[name] or "").strip() for name in found}
+            file = cells["file"].replace("\\", "/").removeprefix("./").rstrip("/")
+            yield reader.line_num, file.casefold(), cells
+    except csv.Error as error:
+        raise ConfigError(
+            f"is no CSV as far as line {reader.line_num}: {error}",
+            file=path,
+            remedy="Look for a quote that is not closed.",
+        ) from error
 
 
 def owner_of(

@@ -248,6 +248,7 @@ def test_preview_is_a_picture(tmp_path: Path) -> None:
     "words",
     [
         ("--size", 8),
+        ("--size", 97),
         ("--frames", 0),
         ("--patients", 0),
         ("--label-every", 0),

@@ -51,6 +51,11 @@ class DatasetOptions:
             raise UsageError(
                 f"no format {self.kind!r}", remedy=f"Use one of: {', '.join(SUFFIXES)}."
             )
+        # Such films store colour for every two pixels and would be a pixel larger than their masks.
+        if self.kind != "dicom" and any(side % 2 for side in self.study.shape):
+            raise UsageError(
+                f"{self.kind} films have even sizes", remedy="Use an even size, or DICOM."
+            )
 
 
 @dataclass(frozen=True)

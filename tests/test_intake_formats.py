@@ -28,6 +28,7 @@ from intake_films import (
     write_sound,
 )
 from vfss_distill.errors import InputError
+from vfss_distill.intake.patients import display
 from vfss_distill.intake.source import (
     Frame,
     LeftOut,
@@ -378,7 +379,10 @@ class TestFinding:
         (tmp_path / "in" / "out").symlink_to(tmp_path / "elsewhere")
         (tmp_path / "in" / "p" / "z.mp4").symlink_to(tmp_path / "elsewhere" / "secret.mp4")
         (tmp_path / "in" / "p" / "broken.mp4").symlink_to(tmp_path / "nowhere")
-        assert find_sources([tmp_path / "in"]) == [film]
+        left_out: list[LeftOut] = []
+        assert [item.path for item in walk([tmp_path / "in"], left_out=left_out)] == [film]
+        assert sorted(display(item.found) for item in left_out) == ["out", "z.mp4"]
+        assert {item.why for item in left_out} == {"a link that leads out of the folder given"}
         assert find_sources([tmp_path / "in", film]) == [film]
 
     def test_nothing_there(self, tmp_path: Path) -> None:

@@ -130,7 +130,9 @@ def _relative(found: Found) -> Path:
     if not path.is_absolute() and ".." not in path.parts:
         return path
     real, root = path.resolve(), found.root.resolve()
-    if real == root or not real.is_relative_to(root):
+    if not real.is_relative_to(root):  # a link, by its own name
+        return Path(path.name)
+    if real == root:
         return Path(real.name)
     return Path(root.name) / real.relative_to(root)
 

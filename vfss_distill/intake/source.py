@@ -177,9 +177,10 @@ def walk(
     Inside folders: films and DICOM by extension or content; folders that hold images and no film.
     A single image in a folder with recordings below it is none of them (a still, a contact sheet).
     Skipped: hidden names, `masks`, `labels`, `*_masks`, a workspace's own folders, `exclude`,
-    links that leave the input, what was seen already. A DICOMDIR stands for the files it names.
-    Of DICOM files only cine runs are found (see dicom_series.py). `left_out` gets the DICOM files
-    and single images that are no recordings. Raises InputError for an input that does not exist.
+    what was seen already. A DICOMDIR stands for the files it names. Of DICOM files only cine runs
+    are found (see dicom_series.py). `left_out` gets the DICOM files and single images that are no
+    recordings, and links that lead out of the input. Raises InputError for an input that does not
+    exist.
     """
     files = [path.parent for path in inputs if not path.is_dir()]
     common = _common_folder(files)
@@ -309,10 +310,9 @@ def _walk_folder(
     folder: Path, given: Path, seen: set[Path], left_out: list[LeftOut]
 ) -> Iterator[Path]:
     """Recordings in a folder of the input `given`."""
-    real, root = folder.resolve(), given.resolve()
-    if real in seen or not real.is_relative_to(root):
+    root = given.resolve()
+    if not _is_new(folder, given, root, seen, left_out):
         return
-    seen.add(real)
     if (folder / "study.json").is_file():
         yield folder
         return
@@ -328,8 +328,7 @@ def _walk_folder(
     if len(images) > 1:
         yield folder
     for film in films:
-        if film.resolve() not in seen and film.resolve().is_relative_to(root):
-            seen.add(film.resolve())
+        if _is_new(film, given, root, seen, left_out):
             yield film
     below = False
     for entry in entries:
@@ -341,6 +340,18 @@ def _walk_folder(
         left_out.append(LeftOut(Found(images[0], given), "a single image, not a recording"))
     elif len(images) == 1:
         yield folder
+
+
+def _is_new(path: Path, given: Path, root: Path, seen: set[Path], left_out: list[LeftOut]) -> bool:
+    """Whether a file or folder lies in `root` and comes for the first time."""
+    real = path.resolve()
+    if real in seen:
+        return False
+    if not real.is_relative_to(root):
+        left_out.append(LeftOut(Found(path, given), "a link that leads out of the folder given"))
+        return False
+    seen.add(real)
+    return True
 
 
 def _holds_masks(folder: Path) -> bool:

@@ -173,6 +173,17 @@ class TestLabels:
         labels = {s.record.frames: s.record.labelled for s in stored(tmp_path)}
         assert labels == {5: {"c2": (1,)}, 6: {"c3": (2,)}, 7: {"c4": (3,)}}
 
+    def test_folders_of_no_recording_are_told(self, cli: Cli, tmp_path: Path) -> None:
+        write_film(tmp_path / "v" / "p1" / "a.mp4", frames=5)
+        write_film(tmp_path / "v" / "p2" / "b.mp4", frames=6)
+        for place in ("p1/a", "b_masks"):
+            write_mask(tmp_path / "gt" / place / "c2" / "1.png")
+        assert "--labels" not in cli("ingest", "v", "--labels", "gt").stderr
+        write_mask(tmp_path / "gt" / "p1" / "aa" / "c2" / "1.png")
+        write_mask(tmp_path / "gt" / "p3" / "a" / "c2" / "1.png")
+        said = cli("ingest", "v", "--labels", "gt").stderr
+        assert "--labels names what is none of these recordings: p1/aa and 1 more" in said
+
     def test_two_recordings_cannot_share_labels(self, cli: Cli, tmp_path: Path) -> None:
         for patient, frames in (("p1", 5), ("p2", 6)):
             write_film(tmp_path / "v" / patient / "a.mp4", frames=frames)

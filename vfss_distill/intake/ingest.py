@@ -120,14 +120,8 @@ class _Ingest:
         self._patients = PatientTable(options.patients)
         self._views = ViewTable(options.views)
         self._boxes = BoxTable(options.blank_boxes)
-        for option, unused in (
-            ("--views", self._views.unused(found)),
-            ("--blank-boxes", self._boxes.unused(found)),
-        ):
-            if unused:
-                more = f" and {len(unused) - 1} more" if len(unused) > 1 else ""
-                self._say(f"{option} names what is none of these recordings: {unused[0]}{more}")
         self._identities = Identities(workspace)
+        check_option_folder(options.labels)
         self._labels = LabelSearch(options.labels, self._tasks, found)
         self._records = {study.id: study.record for study in list_studies(workspace)}
         self._by_digest = {record.source_sha256: record for record in self._records.values()}
@@ -140,7 +134,14 @@ class _Ingest:
         self._ended: dict[int, StudyRecord | Failure | Skipped] = {}
         self._inputs: dict[int, str] = {}
         self._words: Words = lambda _: None
-        check_option_folder(options.labels)
+        for option, unused in (
+            ("--views", self._views.unused(found)),
+            ("--blank-boxes", self._boxes.unused(found)),
+            ("--labels", self._labels.unused()),
+        ):
+            if unused:
+                more = f" and {len(unused) - 1} more" if len(unused) > 1 else ""
+                self._say(f"{option} names what is none of these recordings: {unused[0]}{more}")
 
     def run(self, found: Sequence[Found], stack: ExitStack, tick: Tick) -> None:
         """Ingest every recording; whatever is wrong with one ends in the report.

@@ -69,6 +69,7 @@ class LabelSearch:
         """`folder`: that of --labels. Names that several recordings share are known from here."""
         self._given = folder
         self._tasks = tasks
+        self._recordings = recordings
         paths = [found.path for found in recordings]
         self._names = Counter(recording_name(path) for path in paths)
         self._places = Counter((_home(path).resolve(), recording_name(path)) for path in paths)
@@ -93,6 +94,21 @@ class LabelSearch:
                 files[task] = numbered
         return Labels(files)
 
+    def unused(self) -> list[str]:
+        """Folders of --labels that are of none of the recordings: misspelt, most likely."""
+        labels = self._given
+        if labels is None or self._is_whole(labels):
+            return []
+        if any(found.path.resolve().is_relative_to(labels.resolve()) for found in self._recordings):
+            return []  # masks lie beside the recordings, and much else may
+        wanted: set[Path] = set()
+        above: set[Path] = set()
+        for found in self._recordings:
+            for place in _places(labels, found):
+                wanted |= {place, place.with_name(f"{place.name}_masks")}
+                above.update(place.parents)
+        return [path.relative_to(labels).as_posix() for path in _strange(labels, wanted, above)]
+
     def _folder(self, found: Found) -> Path | None:
         if self._given is not None:
             given = self._in_given_folder(self._given, found)
@@ -107,24 +123,25 @@ class LabelSearch:
 
     def _in_given_folder(self, labels: Path, found: Found) -> Path | None:
         name = recording_name(found.path)
-        home, root = _home(found.path).resolve(), found.root.resolve()
-        inside = home.relative_to(root) if home.is_relative_to(root) else Path()
-        for place in dict.fromkeys((labels / inside / name, labels / name)):
+        surest, *_ = places = _places(labels, found)
+        for place in places:
             candidates = [place.with_name(f"{name}_masks"), place]
             if _is_generic(found.path):
                 candidates.insert(0, place / "masks")
             folder = next((path for path in candidates if _is_folder(path)), None)
             if folder is None:
                 continue
-            if (here := self._places[home, name]) > 1:
+            if (here := self._places[_home(found.path).resolve(), name]) > 1:
                 raise _claimed_twice(folder, here, "Rename one recording, and its masks.")
-            if place != labels / inside / name and self._names[name] > 1:
+            if place != surest and self._names[name] > 1:
                 remedy = "Put them below the recordings' folders: DIR/<folder>/<name>/."
                 raise _claimed_twice(folder, self._names[name], remedy)
             return folder
-        if self._names.total() == 1 and _looks_like_labels(labels, self._tasks):
-            return labels
-        return None
+        return labels if self._is_whole(labels) else None
+
+    def _is_whole(self, labels: Path) -> bool:
+        """Do the masks of the only recording lie in --labels itself?"""
+        return len(self._recordings) == 1 and _looks_like_labels(labels, self._tasks)
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -239,6 +256,25 @@ def _check_size(path: Path, size: tuple[int, int]) -> None:
             file=path,
             remedy="Export masks at the size of the original frames.",
         )
+
+
+def _places(labels: Path, found: Found) -> list[Path]:
+    """Where in the folder `labels` those of a recording may lie, the surest first."""
+    name = recording_name(found.path)
+    home, root = _home(found.path).resolve(), found.root.resolve()
+    inside = home.relative_to(root) if home.is_relative_to(root) else Path()
+    return list(dict.fromkeys((labels / inside / name, labels / name)))
+
+
+def _strange(folder: Path, wanted: set[Path], above: set[Path]) -> Iterator[Path]:
+    """Folders below that are none of `wanted`, nor lead to one as those `above` do."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not path.is_dir() or path in wanted:
+            continue
+        if path in above:
+            yield from _strange(path, wanted, above)
+        else:
+            yield path
 
 
 def _claimed_twice(folder: Path, recordings: int, remedy: str) -> LabelError:

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from tiny_studies import write_study
-from vfss_distill.distill import claims
+from vfss_distill import claims
+from vfss_distill.claims import Claims
 from vfss_distill.distill.cache import Job, Recipe, TeacherFeatures, fill_cache
-from vfss_distill.distill.claims import Claims
 from vfss_distill.distill.forecast import Forecast, duration
 from vfss_distill.distill.packing import PackingLoss, checksum, pack, unpack
+from vfss_distill.distill.shelf import CLAIMS
 from vfss_distill.intake.study import Study
 from vfss_distill.workspace import Workspace
 
@@ -186,7 +187,7 @@ def test_durations(seconds: float, words: str) -> None:
 _HOLDER = """
 import sys
 from pathlib import Path
-from vfss_distill.distill.claims import Claims
+from vfss_distill.claims import Claims
 with Claims(Path(sys.argv[1])) as claims:
     print(claims.take(sys.argv[2]), flush=True)
     sys.stdin.read()
@@ -195,7 +196,7 @@ with Claims(Path(sys.argv[1])) as claims:
 
 def holder(folder: Path, study: str) -> subprocess.Popen[str]:
     """Another process that has claimed a study and works on it until its input ends."""
-    words = [sys.executable, "-c", _HOLDER, str(folder), study]
+    words = [sys.executable, "-c", _HOLDER, str(folder / CLAIMS), study]
     other = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None
     assert other.stdout.readline() == "True\n"
@@ -234,7 +235,7 @@ def test_what_a_killed_process_had_claimed_is_computed_by_another(
     whole, _, _ = fill(studies, tmp_path / "whole")
     folder = tmp_path / "cache" / whole.name
     other, teacher = holder(folder, studies[0].id), Teacher()
-    with Claims(folder) as here:
+    with Claims(folder / CLAIMS) as here:
         assert not here.take(studies[0].id)
         assert here.take(studies[1].id)
 

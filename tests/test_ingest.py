@@ -11,7 +11,16 @@ import pytest
 
 from conftest import Cli
 from ingest_jobs import identities, ingested, stored, temporaries, write_mask, write_videos
-from intake_films import HEIGHT, WIDTH, barcode, read_barcode, write_dicom, write_film, write_image
+from intake_films import (
+    HEIGHT,
+    WIDTH,
+    barcode,
+    read_barcode,
+    write_dicom,
+    write_film,
+    write_image,
+    write_images,
+)
 from vfss_distill.config import lab_tasks
 from vfss_distill.intake.source import find_sources, open_source
 from vfss_distill.workspace import Workspace
@@ -85,6 +94,19 @@ class TestTheJob:
         assert {study.id for study in stored(videos.parent)} == ids
         assert any(study.record.labelled == {"c4": (5,)} for study in stored(videos.parent))
 
+    def test_force_says_what_becomes_of_imported_labels(self, cli: Cli, tmp_path: Path) -> None:
+        write_film(tmp_path / "v" / "p" / "a.mp4", frames=3)
+        ingested(cli, "v")
+        study = stored(tmp_path)[0].id
+        assert "imported" not in cli("ingest", "v", "--force").stderr
+        write_mask(tmp_path / "drawn" / "c2" / "1.png")
+        assert cli("labels", "import", "drawn", "--study", study).exit_code == 0
+        write_mask(tmp_path / "v" / "p" / "a_masks" / "c3" / "2.png")
+        assert "export its imported labels first" in cli("ingest", "v").stderr
+        assert "without the labels that were imported" in cli("ingest", "v", "--force").stderr
+        assert stored(tmp_path)[0].record.labelled == {"c3": (2,)}
+        assert "imported" not in cli("ingest", "v", "--force").stderr
+
     def test_table_for_people(self, cli: Cli, videos: Path) -> None:
         outcome = cli("ingest", "videos")
         assert outcome.exit_code == 0
@@ -151,12 +173,49 @@ class TestLabels:
         labels = {s.record.frames: s.record.labelled for s in stored(tmp_path)}
         assert labels == {5: {"c2": (1,)}, 6: {"c3": (2,)}, 7: {"c4": (3,)}}
 
+    def test_folders_of_no_recording_are_told(self, cli: Cli, tmp_path: Path) -> None:
+        write_film(tmp_path / "v" / "p1" / "a.mp4", frames=5)
+        write_film(tmp_path / "v" / "p2" / "b.mp4", frames=6)
+        for place in ("p1/a", "b_masks"):
+            write_mask(tmp_path / "gt" / place / "c2" / "1.png")
+        assert "--labels" not in cli("ingest", "v", "--labels", "gt").stderr
+        write_mask(tmp_path / "gt" / "p1" / "aa" / "c2" / "1.png")
+        write_mask(tmp_path / "gt" / "p3" / "a" / "c2" / "1.png")
+        said = cli("ingest", "v", "--labels", "gt").stderr
+        assert "--labels names what is none of these recordings: p1/aa and 1 more" in said
+
     def test_two_recordings_cannot_share_labels(self, cli: Cli, tmp_path: Path) -> None:
         for patient, frames in (("p1", 5), ("p2", 6)):
             write_film(tmp_path / "v" / patient / "a.mp4", frames=frames)
         write_mask(tmp_path / "gt" / "a" / "c2" / "1.png")
         failed = ingested(cli, "v", "--labels", "gt", code=4)["failed"]
         assert len(failed) == 2 and "2 recordings of one name" in failed[0]["error"]
+
+    @pytest.mark.parametrize("masks", ["v/p/a_masks", "gt/p/a", "gt/a"])
+    def test_nor_can_two_of_one_stem_in_one_folder(
+        self, masks: str, cli: Cli, tmp_path: Path
+    ) -> None:
+        write_film(tmp_path / "v" / "p" / "a.mp4", frames=5)
+        write_film(tmp_path / "v" / "p" / "a.mkv", frames=6)
+        write_film(tmp_path / "v" / "p" / "b.mp4", frames=7)
+        write_mask(tmp_path / masks / "c2" / "1.png")
+        given = ("--labels", "gt") if masks.startswith("gt") else ()
+        result = ingested(cli, "v", *given, code=3)
+        assert [item["frames"] for item in result["studies"]] == [7]
+        errors = [item["error"] for item in result["failed"]]
+        assert len(errors) == 2 and all("could belong to 2 recordings" in one for one in errors)
+        assert len(ingested(cli, "v/p/a.mp4", *given)["studies"]) == 1  # given by name, it is clear
+
+    def test_numbers_of_pictures_that_tell_nothing(self, cli: Cli, tmp_path: Path) -> None:
+        folder = tmp_path / "v" / "p" / "run"
+        for index in range(3):
+            write_image(folder / f"{index + 1:04d}_v2.png", barcode(index))
+        mask = tmp_path / "v" / "p" / "run_masks" / "c2" / "0001.png"
+        write_mask(mask)
+        assert "names of their images" in ingested(cli, "v", code=4)["failed"][0]["error"]
+        mask.rename(mask.with_name("0001_v2.png"))
+        ingested(cli, "v")
+        assert stored(tmp_path)[0].record.labelled == {"c2": (0,)}
 
     def test_a_single_film_needs_no_name(self, cli: Cli, tmp_path: Path) -> None:
         write_film(tmp_path / "a.mp4", frames=5)
@@ -223,11 +282,36 @@ class TestPatients:
         assert "each counts as a patient" in outcome.stderr
         assert len({study.patient for study in stored(tmp_path)}) == 3
 
+    def test_folders_of_days_in_a_folder_of_a_patient(self, cli: Cli, tmp_path: Path) -> None:
+        for number, place in enumerate(["anna/2020-01-01", "anna/2021-01-01", "bert/2020-03-03"]):
+            write_film(tmp_path / "v" / place / "a.mp4", frames=3 + number)
+        said = cli("ingest", "v").stderr
+        assert said.count("the folders in it are taken as 2 patients") == 1
+        assert "v/anna: " in said and "v/bert: " not in said
+        assert len({study.patient for study in stored(tmp_path)}) == 3
+        write_images(tmp_path / "v" / "bert" / "2020-03-03" / "images", 4)
+        given = cli("ingest", "v/anna", "v/bert/2020-03-03/images", "-w", "w2")
+        assert given.exit_code == 0 and "folders in it" not in given.stderr
+
+    def test_force_without_the_table_keeps_names(self, cli: Cli, tmp_path: Path) -> None:
+        write_film(tmp_path / "v" / "a.mp4", frames=3)
+        (tmp_path / "who.csv").write_text("file,patient,site\na.mp4,=Anna,Nordstadt\n")
+        ingested(cli, "v", "--patients", "who.csv")
+        before = identities(tmp_path)
+        assert before[0]["source_patient"] == "'=Anna"
+        ingested(cli, "v", "--force")
+        assert identities(tmp_path) == before
+        (tmp_path / "who.csv").write_text("file,patient\na.mp4,=Anna\n")
+        ingested(cli, "v", "--force", "--patients", "who.csv")
+        assert identities(tmp_path) == before
+
     def test_a_table_that_cannot_be_used(self, cli: Cli, tmp_path: Path) -> None:
         write_film(tmp_path / "v" / "a.mp4", frames=3)
         for text, words in (
             ("name,id\na.mp4,1\n", "lacks the columns"),
             ("file,patient\na.mp4,1\na.mp4,2\n,3\n", "line 3: this file has another patient above"),
+            ('file,patient\na.mp4,"anna\nb.mp4,bert\n', "a quote that is not closed"),
+            ('file,patient\n"' + "x" * 140_000, "a quote that is not closed"),
         ):
             (tmp_path / "who.csv").write_text(text)
             outcome = cli("ingest", "v", "--patients", "who.csv")

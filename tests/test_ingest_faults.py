@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,20 @@ class TestPrivacy:
         for row in identities(tmp_path):
             assert not any(str(cell).startswith(("=", "+", "-", "@")) for cell in row.values())
         assert len(ingested(cli, "v")["skipped"]) == 2
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="names there are always Unicode")
+    def test_names_that_are_no_utf_8(self, cli: Cli, tmp_path: Path) -> None:
+        film = write_film(tmp_path / "a.mp4", frames=3).path
+        folder = tmp_path / "v" / os.fsdecode(b"M\xfcller")
+        folder.mkdir(parents=True)
+        film.rename(folder / os.fsdecode(b"\xe4.mp4"))
+        (folder / os.fsdecode(b"\xf6.mp4")).write_text("no film")
+        result = ingested(cli, "v", code=3)
+        assert [item["input"] for item in result["failed"]] == [r"v/M\xfcller/\xf6.mp4"]
+        rows = (tmp_path / "identities.csv").read_bytes()
+        assert b",M\xfcller,v/M\xfcller/\xe4.mp4," in rows
+        (skipped,) = ingested(cli, "v", code=3)["skipped"]
+        assert skipped["study"] == result["studies"][0]["study"]
 
     def test_absolute_inputs_are_shown_relative(self, cli: Cli, tmp_path: Path) -> None:
         (tmp_path / "v").mkdir()

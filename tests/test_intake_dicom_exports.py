@@ -16,6 +16,7 @@ from pydicom.uid import generate_uid
 from conftest import Cli
 from dicom_cine import SHIPPED, films, read
 from dicom_files import group, plant_deeper, planted
+from ingest_jobs import identities
 from intake_films import barcode, dicom_header, read_barcode, write_dicom
 from vfss_distill.inference.inputs import find_inputs
 from vfss_distill.intake.dicom_acquisition import ALLOWED, acquisition_of
@@ -100,6 +101,35 @@ class TestExports:
             ),
         }
         assert "export/scout/IM1: a single image (CR)" in cli("ingest", root).stdout
+
+    def test_an_exam_is_of_one_patient(self, cli: Cli, tmp_path: Path) -> None:
+        """Learnt from a recording that names him, and from what is stored."""
+        exams = [generate_uid(), generate_uid()]
+        for number, (place, who, exam) in enumerate(
+            [("1/named", "A", 0), ("1/other", "", 0), ("2/later", "", 0), ("2/apart", "", 1)]
+        ):
+            tags = {"PatientID": who, "StudyInstanceUID": exams[exam]}
+            write_dicom(tmp_path / place / "IM1", pixels=films(4) + np.uint8(number), **tags)
+        first = _ingest(cli, "1")["studies"]
+        assert len({study["patient"] for study in first}) == 1
+        (tmp_path / "1" / "named" / "IM1").unlink()
+        later = {study["patient"] for study in _ingest(cli, "2")["studies"]}
+        assert len(later) == 2 and first[0]["patient"] in later
+        assert len(_ingest(cli, "2/later", "1", "--force")["studies"]) == 2
+        names = {row["source_patient"] for row in identities(tmp_path)}
+        assert names == {"A", "apart"}
+
+    def test_an_exam_of_two_patients_is_told(self, cli: Cli, tmp_path: Path) -> None:
+        uid = generate_uid()
+        for number, who in enumerate(["Anna", "Bert", "Bert"]):
+            pixels, tags = films(4) + np.uint8(number), {"StudyInstanceUID": uid}
+            write_dicom(tmp_path / "v" / f"{number}.dcm", pixels=pixels, PatientID=who, **tags)
+        said = cli("ingest", "v").stderr
+        assert said.count("recordings of one DICOM study are taken as of two patients") == 1
+        patients = {study.patient for study in list_studies(Workspace(tmp_path))}
+        assert len(patients) == 2 and all(patient in said for patient in patients)
+        assert "Anna" not in said and "Bert" not in said
+        assert "one DICOM study" not in cli("ingest", "v").stderr
 
     def test_dicomdir_names_what_is_taken(self, cli: Cli, tmp_path: Path) -> None:
         root = tmp_path / "medium"

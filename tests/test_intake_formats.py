@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
@@ -27,7 +28,15 @@ from intake_films import (
     write_sound,
 )
 from vfss_distill.errors import InputError
-from vfss_distill.intake.source import Frame, content_sha256, find_sources, open_source
+from vfss_distill.intake.patients import display
+from vfss_distill.intake.source import (
+    Frame,
+    LeftOut,
+    content_sha256,
+    find_sources,
+    open_source,
+    walk,
+)
 
 FORMATS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "h264.mp4": ("libx264", "yuv420p", {}),
@@ -205,6 +214,14 @@ class TestImages:
         with pytest.raises(InputError, match="60x50"):
             read(film.path)
 
+    def test_pages_of_a_tiff_are_not_lost(self, tmp_path: Path) -> None:
+        write_images(tmp_path / "run", 2, suffix=".tiff")
+        assert len(read(tmp_path / "run")) == 2
+        pages = [Image.fromarray(barcode(index)) for index in range(3)]
+        pages[0].save(tmp_path / "run" / "0002.tiff", save_all=True, append_images=pages[1:])
+        with pytest.raises(InputError, match=r"0002\.tiff: holds 3 pages\. Export one image"):
+            read(tmp_path / "run")
+
     def test_digest_is_of_content(self, tmp_path: Path) -> None:
         one = write_images(tmp_path / "a", 3).path
         two = write_images(tmp_path / "b", 3, first=7).path
@@ -342,6 +359,19 @@ class TestFinding:
         found = [path.relative_to(tmp_path).as_posix() for path in find_sources([tmp_path])]
         assert found == ["p1/images", "p2/b.mp4", "p3/IM0001", "p10/a.AVI"]
 
+    def test_a_single_image_above_recordings_is_none(self, tmp_path: Path) -> None:
+        film = write_film(tmp_path / "in" / "p1" / "a.mp4", frames=1).path
+        write_image(tmp_path / "in" / "contact-sheet.png", barcode(0))
+        write_image(tmp_path / "in" / "p2" / "still.png", barcode(1))
+        frames = write_images(tmp_path / "in" / "p2" / "images", 2).path
+        alone = write_images(tmp_path / "in" / "p3", 1).path
+        left_out: list[LeftOut] = []
+        found = walk([tmp_path / "in"], left_out=left_out)
+        assert [item.path for item in found] == [film, frames, alone]
+        names = [item.found.path.name for item in left_out]
+        assert names == ["still.png", "contact-sheet.png"]
+        assert left_out[0].why == "a single image, not a recording"
+
     def test_links_and_cycles(self, tmp_path: Path) -> None:
         write_film(tmp_path / "elsewhere" / "secret.mp4", frames=1)
         film = write_film(tmp_path / "in" / "p" / "a.mp4", frames=1).path
@@ -349,7 +379,10 @@ class TestFinding:
         (tmp_path / "in" / "out").symlink_to(tmp_path / "elsewhere")
         (tmp_path / "in" / "p" / "z.mp4").symlink_to(tmp_path / "elsewhere" / "secret.mp4")
         (tmp_path / "in" / "p" / "broken.mp4").symlink_to(tmp_path / "nowhere")
-        assert find_sources([tmp_path / "in"]) == [film]
+        left_out: list[LeftOut] = []
+        assert [item.path for item in walk([tmp_path / "in"], left_out=left_out)] == [film]
+        assert sorted(display(item.found) for item in left_out) == ["out", "z.mp4"]
+        assert {item.why for item in left_out} == {"a link that leads out of the folder given"}
         assert find_sources([tmp_path / "in", film]) == [film]
 
     def test_nothing_there(self, tmp_path: Path) -> None:

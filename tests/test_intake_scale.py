@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from conftest import Cli
+from conftest import ROOT, Cli
 from intake_films import write_dicom, write_film, write_image, write_images
+from vfss_distill.claims import fcntl
 from vfss_distill.engines import Done, OneProcess, Processes, WorkerDied
 from vfss_distill.errors import InputError, UsageError
 from vfss_distill.intake import fill
@@ -25,6 +26,14 @@ from vfss_distill.intake.study import list_studies
 from vfss_distill.workspace import Workspace
 from watched import until, workers_of
 
+_OTHER = """
+import sys
+from pathlib import Path
+from vfss_distill.claims import Claims
+with Claims(Path(sys.argv[1])) as claims:
+    print(claims.take("ingest"), flush=True)
+    sys.stdin.read()
+"""
 KEY = "0123456789abcdef" * 4 + "\n"
 
 
@@ -116,6 +125,23 @@ class TestTheSameFiles:
         del before["videos/p1/broken.avi"]
         assert tree(videos.parent) == before
         assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+
+    @pytest.mark.skipif(fcntl is None, reason="no locks on this system")
+    def test_one_ingest_at_a_time(self, cli: Cli, tmp_path: Path) -> None:
+        write_images(tmp_path / "v" / "p" / "run", 3)
+        lock = Workspace(tmp_path).ingest_lock
+        words = [sys.executable, "-c", _OTHER, str(lock)]
+        with subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        ) as other:
+            assert other.stdout is not None and other.stdout.readline() == "True\n"
+            refused = cli("ingest", "v")
+            assert refused.exit_code == 4 and refused.stderr.count("\n") == 1
+            assert "another `vfss ingest` is at work" in refused.stderr
+            assert sorted(path.name for path in tmp_path.iterdir()) == [lock.name, "v"]
+            other.kill()
+        assert cli("ingest", "v").exit_code == 0
+        assert lock.name in (tmp_path / ".gitignore").read_text().splitlines()
 
     @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
     def test_of_a_cluster(self, cli: Cli, videos: Path) -> None:

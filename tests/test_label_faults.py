@@ -77,6 +77,34 @@ def test_two_pictures_for_one_frame(world: Workspace, cli: Cli) -> None:
     assert "two entries for frame 2" in refuse(world, cli, "coco.json")
 
 
+def test_one_name_for_two_pictures(world: Workspace, cli: Cli) -> None:
+    study = first_study(world).id
+    body = coco(study)
+    for image in body["images"]:  # type: ignore[attr-defined]
+        image["file_name"] = "frame_2.png"
+    put(world.root / "coco.json", body)
+    said = refuse(world, cli, "coco.json", "--study", study)
+    assert "two pictures have the name 'frame_2.png'" in said
+    images = "".join(f'<image id="{n}" name="f_2.png" width="64" height="48"/>' for n in (0, 7))
+    put(world.root / "images.xml", f"<annotations>{images}</annotations>")
+    assert "two pictures have" in refuse(world, cli, "images.xml", "--study", study)
+
+
+@pytest.mark.parametrize("tag", ["track", "image"])
+def test_a_project_of_several_films(tag: str, world: Workspace, cli: Cli) -> None:
+    box = 'points="10,10;20,10;20,20"'
+    parts = "".join(
+        f'<image id="{n}" name="frame_{n}.png" task_id="{n}" width="64" height="48">'
+        f'<polygon label="c3" {box}/></image>'
+        if tag == "image"
+        else f'<track id="{n}" label="c3" task_id="{n}"><polygon frame="{n}" {box}/></track>'
+        for n in (1, 2)
+    )
+    put(world.root / "project.xml", f"<annotations>{parts}</annotations>")
+    said = refuse(world, cli, "project.xml", "--study", first_study(world).id)
+    assert "holds 2 tasks" in said and "Export each CVAT task by itself" in said
+
+
 @pytest.mark.parametrize(
     "segmentation",
     [

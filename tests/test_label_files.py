@@ -103,6 +103,25 @@ def test_labelme_by_labelme(world: Workspace, cli: Cli) -> None:
     assert mask is not None and mask.sum() == 16
 
 
+def test_absent_in_labelme_is_of_all_files(world: Workspace, cli: Cli) -> None:
+    forget_labels(world)
+    corners = [[5, 5], [9, 5], [9, 9], [5, 9]]
+    for frame, label in ((1, "c3"), (2, "bolus")):
+        body = {
+            "shapes": [{"label": label, "points": corners, "shape_type": "polygon"}],
+            "imagePath": f"{frame}.png",
+            "imageHeight": HEIGHT,
+            "imageWidth": WIDTH,
+        }
+        put(world.root / "lm" / f"{frame}.json", body)
+    study = first_study(world).id
+    ok(cli("labels", "import", "lm", "--study", study, "--absent", cwd=world.root))
+    made = first_study(world)
+    assert made.record.labelled == {"bolus": (1, 2), "c3": (1, 2)}
+    blank = made.read_mask("bolus", 1)
+    assert blank is not None and not blank.any()
+
+
 def test_label_studio_percent_and_cancelled(world: Workspace, cli: Cli) -> None:
     forget_labels(world)
     region = {

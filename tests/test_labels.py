@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from label_world import (
 )
 from tiny_studies import TASKS
 from vfss_distill.intake.formats.registry import FORMATS
-from vfss_distill.intake.study import write_mask
+from vfss_distill.intake.study import Study, write_mask, write_record
 from vfss_distill.workspace import Workspace, read_json
 
 EXACT = ("masks", "coco", "cvat-images", "cvat-video", "labelme", "label-studio", "slicer")
@@ -33,6 +34,26 @@ POLYGONS = ("coco", "cvat-images", "cvat-video", "labelme", "label-studio")
 @pytest.fixture
 def world(tmp_path: Path) -> Workspace:
     return make_world(tmp_path)
+
+
+def result_of(study: Study, world: Workspace, **facts: object) -> None:
+    """All tasks on all frames of a study, as `vfss segment` would leave them."""
+    folder = world.results / study.id / "small-12345678"
+    for task in TASKS:
+        for frame in range(study.record.frames):
+            write_mask(folder, task, frame, np.eye(HEIGHT, WIDTH, dtype=bool))
+    run = {
+        "study": study.id,
+        "patient": study.patient,
+        "frames": study.record.frames,
+        "frame_times_s": list(study.record.frame_times_s),
+        "width": WIDTH,
+        "height": HEIGHT,
+        "source_sha256": study.record.source_sha256,
+        "model": {"name": "small", "sha256": "12345678" * 8, "tasks": list(TASKS)},
+        **facts,
+    }
+    put(folder / "run.json", run)
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -155,24 +176,33 @@ def test_export_of_tasks_and_studies(world: Workspace, cli: Cli) -> None:
 
 def test_results_are_exported(world: Workspace, cli: Cli) -> None:
     study = first_study(world)
-    folder = world.results / study.id / "small-12345678"
-    for task in TASKS:
-        for frame in range(study.record.frames):
-            write_mask(folder, task, frame, np.eye(HEIGHT, WIDTH, dtype=bool))
-    run = {
-        "study": study.id,
-        "patient": study.patient,
-        "frames": study.record.frames,
-        "frame_times_s": list(study.record.frame_times_s),
-        "width": WIDTH,
-        "height": HEIGHT,
-        "source_sha256": study.record.source_sha256,
-        "model": {"name": "small", "sha256": "12345678" * 8, "tasks": list(TASKS)},
-    }
-    put(folder / "run.json", run)
+    result_of(study, world)
     words = ("labels", "export", "out", "--format", "coco", "--results", "small", "--json")
     made = json.loads(ok(cli(*words, cwd=world.root)).stdout)
     assert made["masks"] == 3 * study.record.frames
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"mirrored": True}, "the study is mirrored"),
+        ({"patient": None}, "the study is mirrored"),
+        ({"frames": 5, "frame_times_s": [0.1 * i for i in range(5)]}, "the result has 5 frames"),
+    ],
+)
+def test_pictures_beside_results_must_be_theirs(
+    facts: dict[str, object], said: str, world: Workspace, cli: Cli
+) -> None:
+    study = first_study(world)
+    write_record(study.folder, replace(study.record, mirrored=True))
+    result_of(study, world, **facts)
+    words = ("labels", "export", "out", "--format", "coco", "--results", "small")
+    refused = cli(*words, "--pictures", cwd=world.root)
+    assert (
+        refused.exit_code == 4 and said in refused.stderr and "Segment the study" in refused.stderr
+    )
+    assert not (world.root / "out").exists()
+    ok(cli(*words, cwd=world.root))  # by themselves they are what they are
 
 
 def test_commands_of_the_document_exist(cli: Cli) -> None:

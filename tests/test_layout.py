@@ -24,6 +24,7 @@ GROUND = (
     "letterbox",
     "pages",
     "cores",
+    "claims",
     "engines",
     "__init__",
 )

@@ -25,6 +25,7 @@ from vfss_distill.simulate import (
     EXTRA_STRUCTURES,
     SimulateOptions,
     StudySimulator,
+    dataset,
 )
 from vfss_distill.simulate.curves import below, ease, smooth
 from vfss_distill.simulate.mask_png import png
@@ -207,6 +208,33 @@ def test_force_leaves_no_frames_of_a_longer_run(tmp_path: Path) -> None:
     assert len(list((tmp_path / "sim0000" / "sim0000-00_masks" / "c1").iterdir())) == 4
 
 
+def test_force_leaves_nothing_of_another_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even when it is interrupted and goes on without --force."""
+    words = ("simulate", tmp_path / "o", "-n", 2, *SMALL, "--seed", 1)
+    vfss("simulate", tmp_path / "o", "-n", 3, "--studies", 2, *SMALL, "--extras")
+    (tmp_path / "o" / "sim0002" / "notes.txt").write_text("years of work")
+    with monkeypatch.context() as patched:
+        patched.setattr(dataset, "make_study", interrupts)
+        assert vfss(*words, "--force")[0] == 130
+    assert vfss(*words)[0] == 0
+    left = {path.relative_to(tmp_path / "o").as_posix() for path in tmp_path.glob("o/*/*")}
+    studies = [f"sim000{number}/sim000{number}-00" for number in range(2)]
+    made = {study + end for study in studies for end in (".mp4", "_masks", "_truth.json")}
+    assert left == {"sim0002/notes.txt", *made}
+    truth = json.loads((tmp_path / "o" / "sim0000" / "sim0000-00_truth.json").read_text())
+    assert truth["seed"] == 1
+    made_at = [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("o/*/*.mp4"))]
+    assert vfss(*words, "--force")[0] == 0  # the same data set: made anew all the same
+    again = [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("o/*/*.mp4"))]
+    assert all(new > old for new, old in zip(again, made_at, strict=True))
+
+
+def interrupts(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_preview_is_a_picture(tmp_path: Path) -> None:
     assert vfss("simulate", tmp_path, "-n", 1, "--preview", *SMALL)[0] == 0
     sheet = cv2.imread(str(tmp_path / "contact-sheet.png"))
@@ -220,6 +248,7 @@ def test_preview_is_a_picture(tmp_path: Path) -> None:
     "words",
     [
         ("--size", 8),
+        ("--size", 97),
         ("--frames", 0),
         ("--patients", 0),
         ("--label-every", 0),

@@ -31,8 +31,8 @@ import numpy as np
 import torch
 from scipy.stats import sem, t
 
+from vfss_distill.claims import in_turn
 from vfss_distill.config import DistillConfig, lab_tasks, load_lab, parse
-from vfss_distill.distill.claims import in_turn
 from vfss_distill.distill.run import THRESHOLD, distill
 from vfss_distill.evaluate.metrics import Score, score
 from vfss_distill.evaluate.paired import compare_rows
@@ -141,9 +141,9 @@ def main() -> None:
     due = [(arm, seed) for seed in range(options.seeds) for arm in options.arms.split(",")]
     if options.job:
         for arm, seed in in_turn(
-            lab.root / "scores",
+            lab.root / "scores" / "claims",
             due,
-            study_of=lambda run: lab.run_name(*run),
+            name_of=lambda run: lab.run_name(*run),
             is_done=lambda run: lab.scores(*run).exists(),
             waiting=lambda others: print(f"{others} runs are with other jobs", flush=True),
         ):

@@ -24,15 +24,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ..claims import in_turn
 from ..errors import DataError, ModelError, StorageError
 from ..letterbox import RULE
 from ..models.decoder import pool_to
 from ..provenance import digest_json, document
 from ..workspace import free_bytes, is_temporary, read_json, write_bytes, write_json
-from .claims import in_turn
 from .data import Key, Tick
 from .forecast import Forecast
 from .packing import BYTES, PackingLoss, checksum, pack, unpack
+from .shelf import CLAIMS
 from .standardise import Floats, Standardiser
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def fill_cache(
     def is_done(job: Job) -> bool:
         return _is_good(folder, recipe, job, lambda _: None)
 
-    for job in in_turn(folder, todo, lambda job: job.study.id, is_done, waiting):
+    for job in in_turn(folder / CLAIMS, todo, lambda job: job.study.id, is_done, waiting):
         features = _compute(teacher, recipe, job, batch_size, seen)
         parts = pack(features, recipe.numbers)
         lost.add(features, parts)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..claims import in_turn
 from ..errors import ModelError
 from ..provenance import digest_json
 from .cache import (
@@ -33,9 +34,9 @@ from .cache import (
     write_index,
     write_shard,
 )
-from .claims import in_turn
 from .data import Key, Tick, labels_digest
 from .packing import checksum
+from .shelf import CLAIMS
 
 if TYPE_CHECKING:
     from ..intake.study import Study
@@ -130,7 +131,7 @@ def fill_prompts(
             say(f"{recipe.teacher}: cached masks of {study} are damaged or of other labels")
     say(f"{recipe.teacher}: masks under boxes around the labels of {len(todo)} studies")
     done, frames = 0, sum(len(job.frames) for job in todo)
-    for job in in_turn(folder, todo, lambda job: job.study.id, is_done, waiting):
+    for job in in_turn(folder / CLAIMS, todo, lambda job: job.study.id, is_done, waiting):
         header = _header(recipe, job, tasks)
         write_shard(folder, recipe, job, _draw(teacher, recipe, job, tasks), header)
         done += len(job.frames)

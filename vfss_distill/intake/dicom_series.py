@@ -19,7 +19,7 @@ from ..errors import InputError, VfssError
 from .dicom_file import GROUPS, TIME, damage_as_input_error, open_dicom, read_header
 from .dicom_pixels import declared_frames
 from .dicom_times import acquired, series_times
-from .source import Found, is_dicom, natural_key
+from .source import Found, LeftOut, is_dicom, natural_key
 
 _SLOWEST_S = 1.0  # between frames; what is slower is a set of pictures, not a film
 _UNTIMED_RUN = 8  # single-frame files without any time: so many of one series are taken for a film
@@ -34,15 +34,6 @@ _NAMES = (
     *(*TIME, *GROUPS),
 )
 _DIRECTORY = "1.2.840.10008.1.3.10"
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """What lies in a folder of an export and is no cine run. `files`: how many it is."""
-
-    found: Found
-    why: str
-    files: int = 1
 
 
 @dataclass(frozen=True)
@@ -267,7 +258,7 @@ def _left_out(group: Sequence[tuple[Found, Instance]]) -> LeftOut:
         why = f"a single image ({first.modality}), not a cine run"
     else:
         why = f"{count} single images ({first.modality}), not a cine run"
-    return LeftOut(item, why, count)
+    return LeftOut(item, why)
 
 
 def _positions(header: Any) -> list[Any]:

@@ -7,16 +7,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import InputError, VfssError
 from ..workspace import Workspace, read_json
 from .ingest_report import Failure, IngestOptions, IngestReport, Skipped
 from .patients import display
-from .source import Found, content_sha256, walk
-
-if TYPE_CHECKING:
-    from .dicom_series import LeftOut
+from .source import Found, LeftOut, content_sha256, walk
 
 
 def discover(inputs: Sequence[Path], options: IngestOptions, report: IngestReport) -> list[Found]:

@@ -21,7 +21,7 @@ from ..workspace import Workspace, atomic_path, spreadsheet_cell, write_text
 
 _COLUMNS = ("study", "patient", "source_patient", "source_path", "site", "source_site")
 _COLUMNS_BEFORE = _COLUMNS[:4]  # of versions that knew no sites
-_IGNORED = "identities.*"
+_IGNORED = ("identities.*", ".ingest.lock")
 _PRIVATE = 0o600
 
 
@@ -66,8 +66,18 @@ class Identities:
         """The pseudonym of an examination; empty for none."""
         return "e" + self._keyed(f"exam\0{source_exam}")[:8] if source_exam else ""
 
+    def find(self, study: str) -> Identity | None:
+        """The row of a study, or None."""
+        row = self._rows.get(study)
+        return None if row is None else Identity(*row)
+
+    def source_patient(self, patient: str) -> str:
+        """What the source calls a patient, by his pseudonym; empty where no row says it."""
+        return next((row[2] for row in self._rows.values() if row[1] == patient), "")
+
     def _keyed(self, text: str) -> str:
-        digest = hmac.new(self._key.encode(), text.encode(), hashlib.sha256).digest()
+        name = text.encode(errors="surrogateescape")  # folders' names are bytes, not always UTF-8
+        digest = hmac.new(self._key.encode(), name, hashlib.sha256).digest()
         return base64.b32encode(digest).decode("ascii").lower()
 
     def record(self, identity: Identity) -> None:
@@ -114,5 +124,5 @@ def _write_private(target: Path, text: str) -> None:
 def _keep_out_of_git(workspace: Workspace) -> None:
     path = workspace.root / ".gitignore"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    if _IGNORED not in lines:
-        write_text(path, "\n".join([*lines, _IGNORED]) + "\n")
+    if missing := [line for line in _IGNORED if line not in lines]:
+        write_text(path, "\n".join([*lines, *missing]) + "\n")

@@ -117,10 +117,25 @@ def _opened(path: Path) -> Image.Image:
         raise _damaged(path) from error
     try:
         check_size(image.height, image.width, path)
+        _check_pages(image, path)
     except InputError:
         image.close()
         raise
     return image
+
+
+def _check_pages(image: Image.Image, path: Path) -> None:
+    """Only of the first page would anything be seen; JPEGs may well hold a thumbnail besides."""
+    if image.format != "TIFF":
+        return
+    try:
+        pages = getattr(image, "n_frames", 1)
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise _damaged(path) from error
+    if pages > 1:
+        raise InputError(
+            f"holds {pages} pages", file=path, remedy="Export one image for each frame."
+        )
 
 
 def _to_8_bit(pixels: NDArray[Any], scale: tuple[float, float]) -> NDArray[np.uint8]:

@@ -6,16 +6,17 @@ blanked before the study appears; that makes names fewer, and a person has to lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..claims import Claims
 from ..config import load_lab
 from ..cores import usable_cores
 from ..engines import Done, Engine, OneProcess, Processes, WorkerDied
-from ..errors import InputError, StorageError, VfssError
+from ..errors import InputError, StorageError, VfssError, WorkspaceError
 from ..workspace import Workspace
 from .box_table import BoxTable, given_boxes
 from .boxes import Box
@@ -27,6 +28,7 @@ from .discovery import (
     is_simulated,
     relative_to_workspace,
 )
+from .exams import Exams
 from .fill import Job, Words, attempt, sweep, unforeseen
 from .identities import Identities, Identity
 from .ingest_report import Failure, IngestOptions, IngestReport, Skipped
@@ -34,9 +36,9 @@ from .interlace import HANDLING
 from .lab import decide_tasks, prepare_workspace
 from .labels import Labels, LabelSearch
 from .patients import Owner, PatientTable, display, owner_of
-from .source import Found, SourceInfo, open_source, recording_name
+from .source import Found, SourceInfo, open_source
 from .splits import Splits, facts_of, load_splits, lock_test, update_splits
-from .study import StudyRecord, list_studies
+from .study import StudyRecord, has_imported_labels, list_studies
 from .surroundings import told as furniture_told
 from .view import ViewTable, means, notice
 
@@ -55,8 +57,8 @@ def ingest(
     """Ingest every recording under `inputs`. One that fails is listed and the others go on.
 
     `tick(done, total, words)` for each recording and now and then within one; `say(line)` for
-    each notice. Raises ConfigError for a task set or patient table that cannot be used, and
-    InputError when `inputs` hold nothing at all to ingest.
+    each notice. Raises ConfigError for a task set or patient table that cannot be used, InputError
+    when `inputs` hold nothing at all to ingest, and WorkspaceError while another ingest is at work.
     """
     report = IngestReport()
     found = discover(inputs, options, report)
@@ -66,18 +68,31 @@ def ingest(
             file=", ".join(path.name or str(path) for path in inputs),
             remedy="Give films (MP4, AVI, MKV, MPG, GIF), DICOM files, or folders of images.",
         )
-    job = _Ingest(workspace, options, found, report, say)
-    try:
-        with ExitStack() as stack:
-            job.run(found, stack, tick)
-    finally:
-        job.settle()
+    with _alone(workspace):
+        job = _Ingest(workspace, options, found, report, say)
+        try:
+            with ExitStack() as stack:
+                job.run(found, stack, tick)
+        finally:
+            job.settle()
     return report
 
 
 def lock(workspace: Workspace) -> Splits:
     """Lock the test set of `workspace` as it is. Raises DataError, ConfigError, StorageError."""
     return lock_test(workspace, [study.record for study in list_studies(workspace)])
+
+
+@contextmanager
+def _alone(workspace: Workspace) -> Iterator[None]:
+    """Two ingests at once would each write a table of identities that lacks the other's rows."""
+    with Claims(workspace.ingest_lock) as claims:
+        if not claims.take("ingest"):
+            raise WorkspaceError(
+                "another `vfss ingest` is at work in this workspace",
+                remedy="Run this one when it has ended.",
+            )
+        yield
 
 
 class _Ingest:
@@ -105,30 +120,28 @@ class _Ingest:
         self._patients = PatientTable(options.patients)
         self._views = ViewTable(options.views)
         self._boxes = BoxTable(options.blank_boxes)
-        for option, unused in (
-            ("--views", self._views.unused(found)),
-            ("--blank-boxes", self._boxes.unused(found)),
-        ):
-            if unused:
-                more = f" and {len(unused) - 1} more" if len(unused) > 1 else ""
-                self._say(f"{option} names what is none of these recordings: {unused[0]}{more}")
         self._identities = Identities(workspace)
-        names = [recording_name(item.path) for item in found]
-        counts: dict[str, int] = {}
-        for name in names:
-            counts[name] = counts.get(name, 0) + 1
-        self._labels = LabelSearch(options.labels, self._tasks, counts)
+        check_option_folder(options.labels)
+        self._labels = LabelSearch(options.labels, self._tasks, found)
         self._records = {study.id: study.record for study in list_studies(workspace)}
         self._by_digest = {record.source_sha256: record for record in self._records.values()}
         self._shown: dict[str, str] = {}
-        self._exams: dict[str, Owner] = {}
+        self._exams = Exams(self._identities, self._records.values())
         self._folders: dict[str, Path] = {}
+        self._below: dict[Path, set[str]] = {}  # folder directly in an input → patients in it
         self._guessed = 0
         self._under_way: dict[int, _UnderWay] = {}
         self._ended: dict[int, StudyRecord | Failure | Skipped] = {}
         self._inputs: dict[int, str] = {}
         self._words: Words = lambda _: None
-        check_option_folder(options.labels)
+        for option, unused in (
+            ("--views", self._views.unused(found)),
+            ("--blank-boxes", self._boxes.unused(found)),
+            ("--labels", self._labels.unused()),
+        ):
+            if unused:
+                more = f" and {len(unused) - 1} more" if len(unused) > 1 else ""
+                self._say(f"{option} names what is none of these recordings: {unused[0]}{more}")
 
     def run(self, found: Sequence[Found], stack: ExitStack, tick: Tick) -> None:
         """Ingest every recording; whatever is wrong with one ends in the report.
@@ -179,6 +192,12 @@ class _Ingest:
                 f"{self._guessed} recordings lie in no folder of their own and name no patient: "
                 "each counts as a patient. If some are of one person, use --patients."
             )
+        if shared := [folder for folder, patients in self._below.items() if len(patients) > 1]:
+            more = f" and {len(shared) - 1} more" if len(shared) > 1 else ""
+            self._say(
+                f"{shared[0].as_posix()}{more}: the folders in it are taken as "
+                f"{len(self._below[shared[0]])} patients. If they are one, use --patients."
+            )
 
     def _begin(self, number: int, found: Found, digest: Future[str], engine: Engine) -> None:
         """Decide what becomes of a recording, and hand it to the engine if it is to be ingested."""
@@ -228,7 +247,7 @@ class _Ingest:
             raise InputError("is a study already", remedy="Give the recording it was made from.")
         digest = digest_to_come.result()
         owner = self._owner(found, source.info, digest)
-        patient = self._identities.pseudonym(owner.source_patient)
+        patient = owner.pseudonym or self._identities.pseudonym(owner.source_patient)
         site = self._identities.site_pseudonym(owner.site)
         labels = self._labels.find(found, source)
         study = f"{patient}-{digest[:6]}"
@@ -249,6 +268,11 @@ class _Ingest:
             self._leave_out(number, study, why)
             return None
         self._notice(found, owner)
+        if known is not None and has_imported_labels(self._workspace.studies / study):
+            self._say(
+                f"{display(found)}: made anew without the labels that were imported into it; "
+                "import them again"
+            )
         draft = StudyRecord(
             study=study,
             patient=patient,
@@ -268,10 +292,7 @@ class _Ingest:
             **self._views.draft(found, known),
         )
         prepare_workspace(self._workspace, self._tasks)
-        where = relative_to_workspace(self._workspace, found.path)
-        self._identities.record(
-            Identity(study, patient, owner.source_patient, where, draft.site, owner.site)
-        )
+        self._record_identity(draft, owner, found)
         return Job(
             path=found.path.absolute(),
             target=self._workspace.studies.absolute() / study,
@@ -282,11 +303,22 @@ class _Ingest:
         )
 
     def _owner(self, found: Found, info: SourceInfo, digest: str) -> Owner:
-        """The recordings of one DICOM study that name no patient all have the first one's."""
         owner = owner_of(found, self._patients, info.patient_hint, digest, info.exam_hint)
-        if info.exam_hint is None or info.patient_hint or self._patients.find(found):
+        if not info.exam_hint:
             return owner
-        return self._exams.setdefault(info.exam_hint, owner)
+        named = bool(info.patient_hint) or self._patients.find(found) is not None
+        known = self._by_digest.get(digest)
+        return self._exams.owner(info.exam_hint, owner, named=named, known=known, say=self._say)
+
+    def _record_identity(self, draft: StudyRecord, owner: Owner, found: Found) -> None:
+        """A guess, or no site, does not take the place of a name that the table knows."""
+        name, site = owner.source_patient, owner.site
+        before = self._identities.find(draft.study)
+        if before is not None:
+            name = before.source_patient if owner.guessed or owner.pseudonym else name
+            site = site or before.source_site
+        where = relative_to_workspace(self._workspace, found.path)
+        self._identities.record(Identity(draft.study, draft.patient, name, where, draft.site, site))
 
     def _refuse_second_patient(self, known: StudyRecord, patient: str, owner: Owner) -> None:
         if owner.guessed or patient == known.patient:
@@ -320,6 +352,8 @@ class _Ingest:
             why = f"already ingested, interlaced ({known.interlaced}): use --force to change that"
         elif not means(view, known.view, known.facing):
             why = "already ingested, but --views names another view: use --force to take it"
+        if "--force" in why and has_imported_labels(self._workspace.studies / known.study):
+            why += "; export its imported labels first, they are not kept"
         self._leave_out(number, known.study, why, aloud="--force" in why)
 
     def _leave_out(self, number: int, study: str, why: str, *, aloud: bool = True) -> None:
@@ -334,7 +368,11 @@ class _Ingest:
             self._say(f"{display(found)}: not in --patients; patient taken from file or folder")
         if owner.guessed or owner.source_patient != found.path.resolve().parent.name:
             return
-        grandparent = found.path.resolve().parent.parent
+        parent, root = found.path.resolve().parent, found.root.resolve()
+        if parent != root and parent.is_relative_to(root):
+            top = Path(found.root.name, parent.relative_to(root).parts[0])
+            self._below.setdefault(top, set()).add(owner.source_patient)
+        grandparent = parent.parent
         if self._folders.setdefault(owner.source_patient, grandparent) != grandparent:
             self._say(
                 f"{display(found)}: two folders have this name; taken as one patient. "

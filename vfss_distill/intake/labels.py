@@ -6,13 +6,15 @@
     DIR/<task>/000012.png                with --labels DIR and a single recording
 
 With a task set of one, masks may lie in the folder itself instead of `<task>/`. The number in a
-mask's name is the frame's, from 0; for folders of images it is the image's name.
+mask's name is the frame's, from 0; for folders of images it is the image's name. Masks that
+several recordings could claim (case01.mp4 and case01.avi) are nobody's.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,13 +62,19 @@ class Labels:
         )
 
 
-@dataclass(frozen=True)
 class LabelSearch:
-    """Where to look: the --labels folder, the task set, and how many recordings share each name."""
+    """Where to look for the labels of the recordings of one ingest."""
 
-    folder: Path | None
-    tasks: TaskSet
-    names: dict[str, int]
+    def __init__(self, folder: Path | None, tasks: TaskSet, recordings: Sequence[Found]) -> None:
+        """`folder`: that of --labels. Names that several recordings share are known from here."""
+        self._given = folder
+        self._tasks = tasks
+        self._recordings = recordings
+        paths = [found.path for found in recordings]
+        self._names = Counter(recording_name(path) for path in paths)
+        self._places = Counter((_home(path).resolve(), recording_name(path)) for path in paths)
+        beside = (_masks_beside(path) for path in paths)
+        self._beside = Counter(masks.absolute() for masks in beside if masks is not None)
 
     def find(self, found: Found, source: FrameSource) -> Labels:
         """The labels of one recording, sizes checked from the headers.
@@ -78,7 +86,7 @@ class LabelSearch:
         if folder is None:
             return Labels({})
         files = {}
-        for task, masks in _by_task(folder, self.tasks):
+        for task, masks in _by_task(folder, self._tasks):
             numbered = _by_frame(masks, source)
             for path in numbered.values():
                 _check_size(path, source.info.stored_size)
@@ -86,34 +94,54 @@ class LabelSearch:
                 files[task] = numbered
         return Labels(files)
 
+    def unused(self) -> list[str]:
+        """Folders of --labels that are of none of the recordings: misspelt, most likely."""
+        labels = self._given
+        if labels is None or self._is_whole(labels):
+            return []
+        if any(found.path.resolve().is_relative_to(labels.resolve()) for found in self._recordings):
+            return []  # masks lie beside the recordings, and much else may
+        wanted: set[Path] = set()
+        above: set[Path] = set()
+        for found in self._recordings:
+            for place in _places(labels, found):
+                wanted |= {place, place.with_name(f"{place.name}_masks")}
+                above.update(place.parents)
+        return [path.relative_to(labels).as_posix() for path in _strange(labels, wanted, above)]
+
     def _folder(self, found: Found) -> Path | None:
-        if self.folder is not None:
-            given = self._in_given_folder(self.folder, found)
+        if self._given is not None:
+            given = self._in_given_folder(self._given, found)
             if given is not None:
                 return given
-        return next((path for path in _beside(found.path) if _is_folder(path)), None)
+        folder = _masks_beside(found.path)
+        if folder is not None and self._beside[folder.absolute()] > 1:
+            raise _claimed_twice(
+                folder, self._beside[folder.absolute()], "Rename one recording, and its masks."
+            )
+        return folder
 
     def _in_given_folder(self, labels: Path, found: Found) -> Path | None:
         name = recording_name(found.path)
-        home, root = _home(found.path).resolve(), found.root.resolve()
-        inside = home.relative_to(root) if home.is_relative_to(root) else Path()
-        for place in dict.fromkeys((labels / inside / name, labels / name)):
+        surest, *_ = places = _places(labels, found)
+        for place in places:
             candidates = [place.with_name(f"{name}_masks"), place]
             if _is_generic(found.path):
                 candidates.insert(0, place / "masks")
             folder = next((path for path in candidates if _is_folder(path)), None)
             if folder is None:
                 continue
-            if place != labels / inside / name and self.names.get(name, 0) > 1:
-                raise LabelError(
-                    f"these labels could belong to {self.names[name]} recordings of one name",
-                    file=folder,
-                    remedy="Put them below the recordings' folders: DIR/<folder>/<name>/.",
-                )
+            if (here := self._places[_home(found.path).resolve(), name]) > 1:
+                raise _claimed_twice(folder, here, "Rename one recording, and its masks.")
+            if place != surest and self._names[name] > 1:
+                remedy = "Put them below the recordings' folders: DIR/<folder>/<name>/."
+                raise _claimed_twice(folder, self._names[name], remedy)
             return folder
-        if sum(self.names.values()) == 1 and _looks_like_labels(labels, self.tasks):
-            return labels
-        return None
+        return labels if self._is_whole(labels) else None
+
+    def _is_whole(self, labels: Path) -> bool:
+        """Do the masks of the only recording lie in --labels itself?"""
+        return len(self._recordings) == 1 and _looks_like_labels(labels, self._tasks)
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -183,6 +211,7 @@ def _by_task(folder: Path, tasks: TaskSet) -> Iterator[tuple[str, Sequence[Path]
 def _by_frame(masks: Sequence[Path], source: FrameSource) -> dict[int, Path]:
     by_name: dict[str, int] = {}
     by_number: dict[int, int] = {}
+    numbers: list[int | None] = []
     if isinstance(source, ImageSource):
         by_name = {path.stem.casefold(): index for index, path in enumerate(source.files)}
         numbers = [_number(path) for path in source.files]
@@ -198,7 +227,8 @@ def _by_frame(masks: Sequence[Path], source: FrameSource) -> dict[int, Path]:
         if frame is None and number is None:
             raise LabelError("has no frame number in its name", file=path, remedy="Name it 12.png.")
         if frame is None and number is not None:
-            frame = by_number.get(number) if by_number else number
+            # Where pictures have numbers, a mask's is one of theirs, or nobody knows whose.
+            frame = by_number.get(number) if any(n is not None for n in numbers) else number
         if frame is None:
             raise LabelError(
                 "labels a frame that does not exist",
@@ -226,6 +256,34 @@ def _check_size(path: Path, size: tuple[int, int]) -> None:
             file=path,
             remedy="Export masks at the size of the original frames.",
         )
+
+
+def _places(labels: Path, found: Found) -> list[Path]:
+    """Where in the folder `labels` those of a recording may lie, the surest first."""
+    name = recording_name(found.path)
+    home, root = _home(found.path).resolve(), found.root.resolve()
+    inside = home.relative_to(root) if home.is_relative_to(root) else Path()
+    return list(dict.fromkeys((labels / inside / name, labels / name)))
+
+
+def _strange(folder: Path, wanted: set[Path], above: set[Path]) -> Iterator[Path]:
+    """Folders below that are none of `wanted`, nor lead to one as those `above` do."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not path.is_dir() or path in wanted:
+            continue
+        if path in above:
+            yield from _strange(path, wanted, above)
+        else:
+            yield path
+
+
+def _claimed_twice(folder: Path, recordings: int, remedy: str) -> LabelError:
+    what = f"these labels could belong to {recordings} recordings of one name"
+    return LabelError(what, file=folder, remedy=remedy)
+
+
+def _masks_beside(path: Path) -> Path | None:
+    return next((folder for folder in _beside(path) if _is_folder(folder)), None)
 
 
 def _beside(path: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,13 @@ class Owner:
     """`source_patient` and `site` as the source names them, never written but to identities.csv.
 
     `guessed`: nothing said who it is, so the recording counts as a patient of its own.
+    `pseudonym`: where the patient is one of a stored study; empty: to be made of his name.
     """
 
     source_patient: str
     guessed: bool = False
     site: str = ""
+    pseudonym: str = ""
 
 
 class PatientTable:
@@ -71,16 +74,24 @@ def read_table(
         raise ConfigError("cannot be read as UTF-8", file=path, remedy=remedy) from error
     first = text.split("\n", 1)[0]
     delimiter = ";" if first.count(";") > first.count(",") else ","
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
-    found = [str(name).strip().lower() for name in reader.fieldnames or ()]
-    if not set(columns) <= set(found):
-        names = f"{', '.join(columns[:-1])} and {columns[-1]}"
-        raise ConfigError(f"lacks the columns {names}", file=path, remedy=remedy)
-    reader.fieldnames = found
-    for row in reader:
-        cells = {name: (row[name] or "").strip() for name in found}
-        file = cells["file"].replace("\\", "/").removeprefix("./").rstrip("/")
-        yield reader.line_num, file.casefold(), cells
+    # Strict: a quote that is never closed would swallow the rest of the table.
+    reader = csv.DictReader(text.splitlines(), delimiter=delimiter, strict=True)
+    try:
+        found = [str(name).strip().lower() for name in reader.fieldnames or ()]
+        if not set(columns) <= set(found):
+            names = f"{', '.join(columns[:-1])} and {columns[-1]}"
+            raise ConfigError(f"lacks the columns {names}", file=path, remedy=remedy)
+        reader.fieldnames = found
+        for row in reader:
+            cells = {name: (row[name] or "").strip() for name in found}
+            file = cells["file"].replace("\\", "/").removeprefix("./").rstrip("/")
+            yield reader.line_num, file.casefold(), cells
+    except csv.Error as error:
+        raise ConfigError(
+            f"is no CSV as far as line {reader.line_num}: {error}",
+            file=path,
+            remedy="Look for a quote that is not closed.",
+        ) from error
 
 
 def owner_of(
@@ -110,15 +121,20 @@ def owner_of(
 
 
 def display(found: Found) -> str:
-    """A recording as shown to the user: a relative path, never an absolute one."""
+    """A recording as shown to the user: a relative path, never an absolute one; printable."""
+    return os.fsencode(_relative(found)).decode("utf-8", "backslashreplace")
+
+
+def _relative(found: Found) -> Path:
     path = found.path
     if not path.is_absolute() and ".." not in path.parts:
-        return path.as_posix()
+        return path
     real, root = path.resolve(), found.root.resolve()
-    if real == root or not real.is_relative_to(root):
-        return real.name
-    inside = real.relative_to(root)
-    return (Path(root.name) / inside).as_posix()
+    if not real.is_relative_to(root):  # a link, by its own name
+        return Path(path.name)
+    if real == root:
+        return Path(real.name)
+    return Path(root.name) / real.relative_to(root)
 
 
 def keys_of(found: Found) -> list[str]:

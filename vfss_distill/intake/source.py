@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
@@ -21,9 +21,6 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..provenance import sha256_file, sha256_files
 from .boxes import Box
-
-if TYPE_CHECKING:
-    from .dicom_series import LeftOut
 
 Interlaced = Literal["deinterlace", "fields", "keep"]
 
@@ -109,6 +106,14 @@ class Found:
     root: Path
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """What lies in a folder of recordings and is none, and why."""
+
+    found: Found
+    why: str
+
+
 def open_source(
     path: Path, *, images_fps: float | None = None, interlaced: Interlaced = "deinterlace"
 ) -> FrameSource:
@@ -170,20 +175,23 @@ def walk(
 
     A file given by name is always returned, so that opening it can say what is wrong with it.
     Inside folders: films and DICOM by extension or content; folders that hold images and no film.
+    A single image in a folder with recordings below it is none of them (a still, a contact sheet).
     Skipped: hidden names, `masks`, `labels`, `*_masks`, a workspace's own folders, `exclude`,
-    links that leave the input, what was seen already. A DICOMDIR stands for the files it names.
-    Of DICOM files only cine runs are found (see dicom_series.py); what else there is goes to
-    `left_out`. Raises InputError for an input that does not exist.
+    what was seen already. A DICOMDIR stands for the files it names. Of DICOM files only cine runs
+    are found (see dicom_series.py). `left_out` gets the DICOM files and single images that are no
+    recordings, and links that lead out of the input. Raises InputError for an input that does not
+    exist.
     """
     files = [path.parent for path in inputs if not path.is_dir()]
     common = _common_folder(files)
     seen = {folder.resolve() for folder in exclude}
     found: list[Found] = []
+    left_out = [] if left_out is None else left_out
     for path in inputs:
         if not path.exists():
             raise InputError("no such file or folder", file=path, remedy="Check the path.")
         if path.is_dir():
-            found += [Found(item, path) for item in _walk_folder(path, path.resolve(), seen)]
+            found += [Found(item, path) for item in _walk_folder(path, path, seen, left_out)]
         elif path.name.upper() == "DICOMDIR":
             from .dicom_series import listed_files
 
@@ -198,8 +206,7 @@ def walk(
     from .dicom_series import sort_out
 
     found, others = sort_out(found, named=[path for path in inputs if path.is_file()])
-    if left_out is not None:
-        left_out += others
+    left_out += others
     return found
 
 
@@ -299,11 +306,13 @@ def check_size(height: int, width: int, path: Path) -> None:
         )
 
 
-def _walk_folder(folder: Path, root: Path, seen: set[Path]) -> Iterator[Path]:
-    real = folder.resolve()
-    if real in seen or not real.is_relative_to(root):
+def _walk_folder(
+    folder: Path, given: Path, seen: set[Path], left_out: list[LeftOut]
+) -> Iterator[Path]:
+    """Recordings in a folder of the input `given`."""
+    root = given.resolve()
+    if not _is_new(folder, given, root, seen, left_out):
         return
-    seen.add(real)
     if (folder / "study.json").is_file():
         yield folder
         return
@@ -315,15 +324,34 @@ def _walk_folder(folder: Path, root: Path, seen: set[Path]) -> Iterator[Path]:
     entries = [entry for entry in entries if not entry.name.startswith(".")]
     own = _OWN_FOLDERS if (folder / "vfss.yaml").is_file() else frozenset()
     films = [entry for entry in entries if entry.is_file() and _is_film(entry)]
-    if not films and image_files(folder):
+    images = [] if films else image_files(folder)
+    if len(images) > 1:
         yield folder
     for film in films:
-        if film.resolve() not in seen and film.resolve().is_relative_to(root):
-            seen.add(film.resolve())
+        if _is_new(film, given, root, seen, left_out):
             yield film
+    below = False
     for entry in entries:
         if entry.is_dir() and entry.name not in own and not _holds_masks(entry):
-            yield from _walk_folder(entry, root, seen)
+            for item in _walk_folder(entry, given, seen, left_out):
+                below = True
+                yield item
+    if len(images) == 1 and below:
+        left_out.append(LeftOut(Found(images[0], given), "a single image, not a recording"))
+    elif len(images) == 1:
+        yield folder
+
+
+def _is_new(path: Path, given: Path, root: Path, seen: set[Path], left_out: list[LeftOut]) -> bool:
+    """Whether a file or folder lies in `root` and comes for the first time."""
+    real = path.resolve()
+    if real in seen:
+        return False
+    if not real.is_relative_to(root):
+        left_out.append(LeftOut(Found(path, given), "a link that leads out of the folder given"))
+        return False
+    seen.add(real)
+    return True
 
 
 def _holds_masks(folder: Path) -> bool:

@@ -238,6 +238,12 @@ def find_study(workspace: Workspace, source_sha256: str) -> Study | None:
     return None
 
 
+def has_imported_labels(folder: Path) -> bool:
+    """Has `vfss labels import` put masks into this study? They are nowhere but there."""
+    origin = read_json(folder / RECORD_FILE).get("provenance")
+    return isinstance(origin, dict) and bool(origin.get("labels_imported"))
+
+
 def frame_name(index: int) -> str:
     """`000000.png` for frame 0: the name of its picture and of its masks."""
     return f"{index:06d}.png"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from .writers import SUFFIXES, Format, write_study
 Tick = Callable[[int, int, str], None]
 
 _MARKER = "SIMULATED.txt"
+_MASKS = ("_masks", "_extra_masks")
 _NOTICE = (
     "Every film in this folder is simulated. No patient was filmed. Made by `vfss simulate`.\n"
 )
@@ -48,6 +50,11 @@ class DatasetOptions:
         if self.kind not in SUFFIXES:
             raise UsageError(
                 f"no format {self.kind!r}", remedy=f"Use one of: {', '.join(SUFFIXES)}."
+            )
+        # Such films store colour for every two pixels and would be a pixel larger than their masks.
+        if self.kind != "dicom" and any(side % 2 for side in self.study.shape):
+            raise UsageError(
+                f"{self.kind} films have even sizes", remedy="Use an even size, or DICOM."
             )
 
 
@@ -88,7 +95,7 @@ def simulate_dataset(
     """Write all studies; returns one summary each, in order.
 
     A folder begun by an interrupted run with the same options is continued. Raises UsageError when
-    `root` holds anything else and `force` is not set.
+    `root` holds anything else and `force` is not set; with it, studies of other options go first.
     """
     jobs = [
         Job(number, study, options)
@@ -111,13 +118,28 @@ def _claim(root: Path, options: DatasetOptions, *, force: bool) -> None:
     text = f"{_NOTICE}{options!r}\n"
     if root.exists() and not root.is_dir():
         raise UsageError("is not a folder", file=root, remedy="Name a folder that may be created.")
-    if not force and root.is_dir() and any(root.iterdir()):
-        same = marker.is_file() and marker.read_text(encoding="utf-8") == text
-        if not same:
-            raise UsageError(
-                "folder is not empty", file=root, remedy="Name another folder, or use --force."
-            )
+    before = marker.read_text(encoding="utf-8") if marker.is_file() else None
+    if not force and root.is_dir() and any(root.iterdir()) and before != text:
+        raise UsageError(
+            "folder is not empty", file=root, remedy="Name another folder, or use --force."
+        )
+    if before not in (None, text):
+        _clear_all(root)  # under the new marker the other set's studies would count as done
     write_text(marker, text)
+
+
+def _clear_all(root: Path) -> None:
+    """Remove the studies of another data set, and nothing but what `vfss simulate` calls so."""
+    endings = "|".join(map(re.escape, ("_truth.json", *_MASKS, *SUFFIXES.values())))
+    ours = re.compile(rf"(sim\d{{4}}-\d{{2}})({endings})")
+    for folder in root.glob("sim[0-9][0-9][0-9][0-9]"):
+        if not folder.is_dir() or folder.is_symlink():
+            continue
+        names = [ours.fullmatch(path.name) for path in folder.iterdir()]
+        for study in {name[1] for name in names if name}:
+            _clear(folder / f"{study}_truth.json", study)
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _run(
@@ -150,13 +172,13 @@ def _attempt(root: Path, force: bool, job: Job) -> dict[str, Any] | Exception:
         return error
 
 
-def _clear(truth_file: Path, job: Job) -> None:
+def _clear(truth_file: Path, study: str) -> None:
     """Remove what an interrupted or older run left of this study."""
     truth_file.unlink(missing_ok=True)
     for suffix in SUFFIXES.values():
-        truth_file.with_name(job.study + suffix).unlink(missing_ok=True)
-    for folder in ("_masks", "_extra_masks"):
-        shutil.rmtree(truth_file.with_name(job.study + folder), ignore_errors=True)
+        truth_file.with_name(study + suffix).unlink(missing_ok=True)
+    for folder in _MASKS:
+        shutil.rmtree(truth_file.with_name(study + folder), ignore_errors=True)
 
 
 def make_study(root: Path, job: Job, force: bool) -> dict[str, Any]:
@@ -168,7 +190,7 @@ def make_study(root: Path, job: Job, force: bool) -> dict[str, Any]:
     else:
         simulator = StudySimulator(job.patient_seed, job.study_number, options.study)
         target.parent.mkdir(parents=True, exist_ok=True)
-        _clear(target, job)
+        _clear(target, job.study)
         truth = write_study(
             simulator,
             target.parent,

@@ -142,6 +142,15 @@ def check_bytes(path: Path, limit: int) -> None:
         raise LabelError("is empty", file=path, remedy="Export it again.")
 
 
+def named_twice(name: str, file: Path) -> LabelError:
+    """Two pictures of one name: of two recordings, and nothing tells which is which."""
+    return LabelError(
+        f"two pictures have the name {name[-60:]!r}",
+        file=file,
+        remedy="Export each recording by itself.",
+    )
+
+
 def read_json_labels(path: Path) -> Any:
     """A JSON label file of bounded size. Raises LabelError."""
     check_bytes(path, MAX_TEXT_BYTES)

@@ -14,6 +14,7 @@ from .annotations import (
     Mask,
     Piece,
     Place,
+    named_twice,
     read_json_labels,
     whole_size,
     write_json_file,
@@ -35,9 +36,13 @@ def read_coco(path: Path) -> Annotations:
     found = Annotations(path, "coco")
     names = {entry["id"]: found.know(entry["name"]) for entry in data["categories"]}
     places = {}
+    identifiers: dict[str, Any] = {}
     for image in data["images"]:
         size = whole_size(image["height"], image["width"])
-        places[image["id"]] = place = Place(str(image["file_name"]), size=size)
+        name = str(image["file_name"])
+        if identifiers.setdefault(name, image["id"]) != image["id"]:
+            raise named_twice(name, path)
+        places[image["id"]] = place = Place(name, size=size)
         for label in image.get(SAID, ()):
             found.add(place, str(label))
     boxes = 0

@@ -28,6 +28,7 @@ from .annotations import (
     Place,
     Size,
     check_bytes,
+    named_twice,
     whole_size,
 )
 from .outlines import Polygon, outline
@@ -65,6 +66,8 @@ class _Reader:
         self._found = found
         self._size: Size | None = None  # of a video's frames, from <original_size>
         self._path: list[str] = []
+        self._tasks: set[str] = set()  # CVAT's tasks, each made of a recording of its own
+        self._images: dict[str, str] = {}  # name → CVAT's id
         self._counts = dict.fromkeys(("guessed", "outside", "other"), 0)
 
     def read(self, events: Iterator[tuple[str, Element]]) -> None:
@@ -76,6 +79,7 @@ class _Reader:
                 continue
             self._path.pop()
             self._end(element)
+        self._refuse_many_tasks()
         notes = {
             "guessed": "shapes lie between key frames: CVAT interpolated them",
             "outside": "shapes mark the end of a track and label nothing",
@@ -99,9 +103,24 @@ class _Reader:
         if inside == "annotations":
             element.clear()  # keep memory to one image or track
 
+    def _refuse_many_tasks(self) -> None:
+        """A project's export holds several recordings; an import is of one study's frames."""
+        tasks = self._tasks - {""}
+        if len(tasks) > 1:
+            raise LabelError(
+                f"holds {len(tasks)} tasks, each of a recording of its own",
+                file=self._found.file,
+                remedy="Export each CVAT task by itself.",
+            )
+
     def _image(self, element: Element) -> None:
         size = whole_size(element.get("height"), element.get("width"))
-        place = Place(element.attrib["name"], size=size)
+        name, identifier = element.attrib["name"], element.get("id", "")
+        self._tasks.add(element.get("task_id", ""))
+        if self._images.setdefault(name, identifier) != identifier:
+            self._refuse_many_tasks()
+            raise named_twice(name, self._found.file)
+        place = Place(name, size=size)
         for label in (element.get(_SAID) or "").split():
             self._found.add(place, label)
         for shape in element:
@@ -111,6 +130,7 @@ class _Reader:
 
     def _track(self, element: Element) -> None:
         label = self._found.know(element.attrib["label"])
+        self._tasks.add(element.get("task_id", ""))
         for shape in element:
             self._counts["other"] += shape.tag in _NO_AREA
             if shape.tag not in _SHAPES:

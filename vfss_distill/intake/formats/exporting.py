@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ from ...errors import DataError, LabelError, UsageError, WorkspaceError
 from ...provenance import document
 from ...tasks import Task, TaskSet
 from ...workspace import atomic_folder, write_json
-from ..study import Study
+from ..study import Study, StudyRecord
 from .annotations import Export, LabelSource, Mask, Size, encode_png
 from .registry import FORMATS, MANIFEST
 
@@ -63,6 +63,12 @@ class ModelResult(Protocol):
     def study(self) -> str: ...
 
     @property
+    def patient(self) -> str | None: ...
+
+    @property
+    def run(self) -> Mapping[str, Any]: ...
+
+    @property
     def frames(self) -> int: ...
 
     @property
@@ -109,7 +115,26 @@ class ResultMasks:
                 file=self.id,
                 remedy="Ingest its film, or choose a format without pictures.",
             )
+        self._check_pictures(self.study.record)
         return self.study.read_frame(frame)
+
+    def _check_pictures(self, record: StudyRecord) -> None:
+        """Raises DataError where the masks do not lie on the study's frames."""
+        size = record.height, record.width
+        if (record.frames, size) != (self.frames, self.size):
+            raise DataError(
+                f"the result has {_extent(self.frames, self.size)}, "
+                f"the study {_extent(record.frames, size)}",
+                file=self.id,
+                remedy="Segment the study again with --force.",
+            )
+        # Without a patient the film was no study yet when it was segmented.
+        if record.mirrored and (self.result.run.get("mirrored") or self.result.patient is None):
+            raise DataError(
+                "the film was segmented as it is, the study is mirrored",
+                file=self.id,
+                remedy="Segment the study: `vfss segment` with its id.",
+            )
 
 
 @dataclass(frozen=True)
@@ -219,6 +244,10 @@ def _tasks(
     if not there:
         raise LabelError("there are no labels to export", remedy="See `vfss labels import`.")
     return there
+
+
+def _extent(frames: int, size: Size) -> str:
+    return f"{frames} frames of {size[1]}x{size[0]}"
 
 
 def _pictures(job: Export) -> None:

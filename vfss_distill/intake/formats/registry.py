@@ -23,6 +23,7 @@ class Format:
     """`overlap`: structures that overlap survive. `exact`: masks come back pixel by pixel.
 
     `pattern`: which files of a folder are label files; empty where the folder itself is read.
+    `by_frame`: a file is one frame, so that only all of them together know the labels.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Format:
     exact: bool = True
     polygons: bool = False
     pattern: str = ""
+    by_frame: bool = False
 
 
 _ALL = (
@@ -68,6 +70,7 @@ _ALL = (
         labelme.write_labelme,
         polygons=True,
         pattern="*.json",
+        by_frame=True,
     ),
     Format(
         "label-studio",
@@ -113,7 +116,12 @@ def read_labels(path: Path, name: str = "auto") -> tuple[Format, list[Annotation
     files = _files(path, kind.pattern) if path.is_dir() else [path]
     if not files:
         raise LabelError(f"holds no {kind.title} files", file=path, remedy="Check --format.")
-    return kind, [_read(kind, file) for file in files]
+    found = [_read(kind, file) for file in files]
+    if kind.by_frame:
+        for label in dict.fromkeys(label for one in found for label in one.labels):
+            for one in found:
+                one.know(label)
+    return kind, found
 
 
 def recognise(path: Path) -> Format:

@@ -1,9 +1,8 @@
-"""Who computes which shard, where several machines fill one cache on a shared disk.
+"""Who does which piece of work, where several processes or machines share one disk.
 
-A claim is a lock on one byte of `claims`, a file in the cache folder. The system frees it when the
-process that holds it ends, however it ends, and a network disk when the machine is gone: nothing
-stale is left behind. Where a disk knows no locks, a shard may be computed twice, which costs time
-only, as shards appear whole and are alike.
+A claim is a lock on one byte of a file. The system frees it when the process that holds it ends,
+however it ends, and a network disk when the machine is gone: nothing stale is left behind. Where a
+disk knows no locks every claim is granted.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self, TypeVar
 
-from ..workspace import storage_errors
-from .shelf import CLAIMS
+from .workspace import storage_errors
 
 try:
     import fcntl
@@ -31,10 +29,10 @@ _TAKEN = (errno.EAGAIN, errno.EACCES)
 
 
 class Claims:
-    """This process's claims on shards of one folder, all given back at the end."""
+    """This process's claims in one file, which is made if need be; all given back at the end."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / CLAIMS
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> Self:
@@ -52,50 +50,51 @@ class Claims:
         if self._file is not None:
             self._file.close()
 
-    def take(self, study: str) -> bool:
-        """Whether this process may compute that study now; False while another one does."""
+    def take(self, work: str) -> bool:
+        """Whether this process may do that work now; False while another one does."""
         if fcntl is None or self._file is None:
             return True
         try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(study))
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(work))
         except OSError as error:
             return error.errno not in _TAKEN
         return True
 
-    def give_back(self, study: str) -> None:
+    def give_back(self, work: str) -> None:
         if fcntl is None or self._file is None:
             return
         try:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _place(study))
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _place(work))
         except OSError:  # a disk without locks never gave one
             return
 
 
 def in_turn(
-    folder: Path,
+    path: Path,
     jobs: Sequence[T],
-    study_of: Callable[[T], str],
+    name_of: Callable[[T], str],
     is_done: Callable[[T], bool],
     waiting: Callable[[int], None],
 ) -> Iterator[T]:
-    """The jobs that fall to this process, each claimed while it is worked on.
+    """The jobs that fall to this process, each claimed in the file `path` while it is worked on.
 
+    Where a disk knows no locks, a job may be done twice: what it makes must appear whole and alike.
     Ends when all `jobs` are done, by whomever; `waiting` hears once how many others still compute.
     Raises StorageError.
     """
     left, told = list(jobs), False
-    with Claims(folder) as claims:
+    with Claims(path) as claims:
         while left:
             taken = []
             for job in left:
-                if not claims.take(study_of(job)):
+                if not claims.take(name_of(job)):
                     taken.append(job)
                     continue
                 try:
                     if not is_done(job):
                         yield job
                 finally:
-                    claims.give_back(study_of(job))
+                    claims.give_back(name_of(job))
             if len(taken) == len(left):
                 if not told:
                     waiting(len(taken))
@@ -104,5 +103,5 @@ def in_turn(
             left = taken
 
 
-def _place(study: str) -> int:
-    return int.from_bytes(hashlib.sha256(study.encode()).digest()[:6], "big")
+def _place(work: str) -> int:
+    return int.from_bytes(hashlib.sha256(work.encode()).digest()[:6], "big")

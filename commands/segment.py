@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import EXIT_DATA, EXIT_SOME_FAILED, DeviceError, InputError, UsageError, VfssError
+from ..errors import (
+    EXIT_DATA,
+    EXIT_SOME_FAILED,
+    DataError,
+    DeviceError,
+    InputError,
+    UsageError,
+    VfssError,
+)
 from ..provenance import SCHEMA_VERSION
 from . import console
 from .console import ForceOption, JsonOption, QuietOption, WorkspaceOption, guarded
@@ -84,8 +92,9 @@ def segment(
 
     Writes results/<study>/<model>/ with overlay.mp4 (same frames and times as the film), masks,
     frames.csv and run.json. A film that was ingested keeps its study id; any other gets an id made
-    from its content. What has been segmented by this model already is left alone. Text that is
-    found burned into a raw film, and what is drawn around it, is made black, as ingest does:
+    from its content. What has been segmented by this model already is left alone; a result of other
+    frames (its study was ingested anew) or without what is asked for now fails its input. Text that
+    is found burned into a raw film, and what is drawn around it, is made black, as ingest does:
     reduced, never surely removed. Research use only; not a medical device.
     """
     from ..inference.inputs import Identifier
@@ -155,6 +164,9 @@ class _Job:
         target = self.place.results / subject.study / self.segmenter.result_name
         existing = None if self.force else read_outcome(target)
         if existing is not None:
+            other = existing.differs(subject, overlay=self.overlay, masks=self.masks)
+            if other:
+                raise DataError(other, remedy="--force makes it anew.")
             return existing
         source = self.identifier.open(item, subject)
         subject = self.identifier.viewed(subject, source)

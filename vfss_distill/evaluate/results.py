@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError, UsageError, WorkspaceError
+from ..inference.reading import Reading
 from ..intake.study import RECORD_FILE, Study
 from ..tasks import TaskSet
 from ..workspace import Workspace, is_temporary, read_json
@@ -29,6 +30,7 @@ class Result:
 
     `frame_times_s` are seconds from the first frame, one per frame. `seen` is what the model's
     own list says: True when the study was used to train or to choose it; None when not known.
+    `frames_of`: how the frames were read; None in results of a version that did not note it.
     """
 
     folder: Path
@@ -44,11 +46,13 @@ class Result:
     source_sha256: str
     seen: bool | None
     run: Mapping[str, Any]
+    frames_of: Reading | None = None
 
     @classmethod
     def open(cls, folder: Path) -> Result:
         """Raises DataError when run.json is missing, damaged or incomplete."""
         run = read_json(folder / "run.json")
+        frames_of = run.get("frames_of")
         try:
             return cls(
                 folder=folder,
@@ -64,6 +68,7 @@ class Result:
                 source_sha256=str(run["source_sha256"]),
                 seen=None if run.get("seen_in_training") is None else bool(run["seen_in_training"]),
                 run=run,
+                frames_of=None if frames_of is None else Reading.from_dict(frames_of),
             )._checked()
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise DataError("incomplete result", file="run.json", remedy=SEGMENT_AGAIN) from error
@@ -80,6 +85,13 @@ class Result:
     def key(self) -> str:
         """`<study>/<model folder>`: how a result is named on the command line and in messages."""
         return f"{self.folder.parent.name}/{self.folder.name}"
+
+    def check_frames_of(self, study: Study) -> None:
+        """Raises DataError when the study's frames are others than those that were segmented."""
+        if self.frames_of is not None and not self.frames_of.lies_on(study.record):
+            raise DataError(
+                "the study was ingested anew since it was segmented", remedy=SEGMENT_AGAIN
+            )
 
     def mask(self, task: str, frame: int) -> NDArray[np.bool_]:
         """H×W prediction for a 0-based frame. Raises DataError when it cannot be read."""

@@ -109,12 +109,13 @@ def score_case(case: Case) -> Iterator[Row]:
     study, result = case.study, case.result
     if study is None:
         return
+    result.check_frames_of(study)
     if study.record.frames != result.frames:
         raise DataError(
             f"the result has {result.frames} frames, the study {study.record.frames}",
             remedy="Segment the study again with --force.",
         )
-    if study.record.mirrored and result.run.get("mirrored"):
+    if result.frames_of is None and study.record.mirrored and result.run.get("mirrored"):
         raise DataError(
             "the film was segmented as it is, the study is mirrored",
             remedy="Segment the study: `vfss segment` with its id.",

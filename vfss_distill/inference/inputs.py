@@ -14,11 +14,10 @@ from ..intake.splits import load_splits
 from ..intake.study import RECORD_FILE, Study, list_studies
 from ..intake.view import FRONTAL, decide_source, notice
 from ..workspace import Workspace
+from .reading import Reading, is_plain
 from .record import Subject
 
 SPLITS = ("train", "val", "test", "all")
-
-_NOT_DEFAULT = ("fields", "kept")  # interlaced films that a plain reading would deinterlace
 
 
 @dataclass(frozen=True)
@@ -85,10 +84,15 @@ class Identifier:
     def subject(self, item: Input) -> Subject:
         """Reads the whole file for its digest. Raises InputError."""
         if item.study is not None:
-            return _subject(item.study)
+            return _subject(item.study, blanked=item.study.record.burned_in == "blanked")
         digest = _digest(item.path)
         study = self._by_digest.get(digest)
-        return Subject(f"s-{digest[:10]}", None, digest) if study is None else _subject(study)
+        if study is None:
+            reading = Reading(blanked=self._blank)
+            return Subject(f"s-{digest[:10]}", None, digest, frames_of=reading)
+        of_film = is_plain(study.record)  # else `open` takes the store's frames
+        blanked = self._blank if of_film else study.record.burned_in == "blanked"
+        return _subject(study, blanked=blanked)
 
     def viewed(self, subject: Subject, source: FrameSource) -> Subject:
         """`subject` with view and side. Ingest has decided them for every study; of a stranger's
@@ -112,7 +116,7 @@ class Identifier:
         if item.study is not None:
             return open_source(item.study.folder)
         study = self._by_digest.get(subject.source_sha256)
-        if study is not None and (study.record.mirrored or study.record.interlaced in _NOT_DEFAULT):
+        if study is not None and not is_plain(study.record):
             return open_source(study.folder)
         source = open_source(item.path)
         given = given_boxes(study.record) if study is not None else ()
@@ -160,7 +164,7 @@ def _of_store(study: Study) -> Input:
     return Input(study.id, study.folder, study)
 
 
-def _subject(study: Study) -> Subject:
+def _subject(study: Study, *, blanked: bool) -> Subject:
     record = study.record
     return Subject(
         record.study,
@@ -169,6 +173,7 @@ def _subject(study: Study) -> Subject:
         record.simulated,
         view=record.view,
         notice=FRONTAL if record.view == "frontal" else "",
+        frames_of=Reading.of_study(record, blanked=blanked),
     )
 
 

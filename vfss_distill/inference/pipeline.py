@@ -92,6 +92,7 @@ def segment_source(
             frames_csv=target / FRAMES_CSV,
             seen_in_training=seen,
             warnings=tuple(line for line in said if line),
+            frames_of=options.subject.frames_of,
         )
         write_run(folder, outcome, writer, segmenter, options.subject)
     return outcome

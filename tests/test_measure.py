@@ -131,6 +131,17 @@ def test_what_the_masks_cannot_support_is_not_printed(fake: FakeWorkspace, cli: 
     assert "no task" in result["not_measured"][0]["reason"]
 
 
+def test_what_the_model_was_not_trained_on_is_not_blamed_on_the_film(
+    fake: FakeWorkspace, cli: Cli
+) -> None:
+    model = {"name": "run-001", "sha256": "0" * 64, "tasks": VFSS12.to_dict()}
+    fake.result("p1-aaaaaa", model_facts={**model, "untrained_tasks": ["hyoid"]})
+    (result,) = json.loads(cli("measure", "--json").stdout)["results"]
+    why = {item["measure"]: item["reason"] for item in result["not_measured"]}
+    assert why["hyoid_xy_peak"] == "the model was not trained on the hyoid bone"
+    assert "c2_c4_length" in {item["measure"] for item in result["measures"]}
+
+
 def test_a_frontal_view_has_no_measures(fake: FakeWorkspace, cli: Cli) -> None:
     fake.study("p1-aaaaaa", "p1", view="frontal")
     fake.result("p1-aaaaaa")

@@ -173,6 +173,19 @@ def test_what_a_result_lacks_is_not_found_in_it(cli: Cli, tmp_path: Path, model:
         assert said in failure["error"] and "--force" in failure["error"]
 
 
+def test_tasks_it_was_not_trained_on_are_left_blank(cli: Cli, tmp_path: Path) -> None:
+    provenance = json.dumps({"simulated": "all", "untrained_tasks": ["bright"]})
+    make_model(tmp_path / "runs/run-001/student.onnx", vfss__provenance=provenance)
+    make_film(tmp_path / "study.mp4", CONSTANT)
+    result = cli("segment", "study.mp4")
+    assert result.exit_code == 0 and "not trained on bright part: left blank" in result.stderr
+    folder = only_result(tmp_path)
+    assert not read_mask(folder / "masks" / "bright" / "000000.png").any()
+    run = json.loads((folder / "run.json").read_text())
+    assert run["model"]["untrained_tasks"] == ["bright"]
+    assert "not trained on bright part: left blank" in run["warnings"]
+
+
 def test_only_what_was_asked_for(cli: Cli, tmp_path: Path, model: Path) -> None:
     make_film(tmp_path / "study.mp4", CONSTANT)
     result = cli("segment", "study.mp4", "--no-overlay", "--no-masks", "--json")
@@ -182,13 +195,15 @@ def test_only_what_was_asked_for(cli: Cli, tmp_path: Path, model: Path) -> None:
     assert names == ["frames.csv", "run.json"]
 
 
-def make_study(place: Path, study: str, patient: str, sha256: str, **facts: Any) -> None:
+def make_study(
+    place: Path, study: str, patient: str, sha256: str, frames: int = 5, **facts: Any
+) -> None:
     folder = place / "studies" / study
     (folder / "frames").mkdir(parents=True, exist_ok=True)
-    times = tuple(index / 25 for index in range(5))
-    for index in range(len(times)):
+    times = tuple(index / 25 for index in range(frames))
+    for index in range(frames):
         write_frame(folder, index, picture(index))
-    record = StudyRecord(study, patient, sha256, len(times), times, 128, 96, **facts)
+    record = StudyRecord(study, patient, sha256, frames, times, 128, 96, **facts)
     write_record(folder, record)
 
 

@@ -86,6 +86,7 @@ def test_nothing_but_bad_films(cli: Cli, tmp_path: Path, model: Path) -> None:
         ({"vfss__thresholds": '{"bright": 2, "never": 0.5}'}, "vfss.thresholds"),
         ({"vfss__letterbox": "stretched"}, "another rule"),
         ({"vfss__name": ""}, "vfss.name"),
+        ({"vfss__provenance": '{"untrained_tasks": "bright"}'}, "vfss.provenance"),
     ],
 )
 def test_model_that_does_not_describe_itself(

@@ -59,12 +59,12 @@ class Case:
 
     @property
     def labelled(self) -> bool:
-        """Is there truth for at least one frame of one task of the model?"""
+        """Is there truth for at least one frame of one task that the model was trained on?"""
         study = self.study
         return (
             study is not None
             and study.record.view == "lateral"
-            and any(study.labelled_frames(task) for task in self.result.tasks.ids)
+            and any(study.labelled_frames(task) for task in self.result.trained_tasks)
         )
 
 
@@ -83,6 +83,12 @@ class Group:
     @property
     def seen_in_training(self) -> bool:
         return any(case.seen for case in self.scored)
+
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """Tasks that the model was not trained on, as its results say."""
+        told = {task for case in self.cases for task in case.result.untrained}
+        return tuple(task for task in self.tasks.ids if task in told)
 
 
 def gather(

@@ -31,6 +31,7 @@ class Result:
     `frame_times_s` are seconds from the first frame, one per frame. `seen` is what the model's
     own list says: True when the study was used to train or to choose it; None when not known.
     `frames_of`: how the frames were read; None in results of a version that did not note it.
+    `untrained`: tasks that the model was not trained on; their masks are blank.
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class Result:
     seen: bool | None
     run: Mapping[str, Any]
     frames_of: Reading | None = None
+    untrained: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, folder: Path) -> Result:
@@ -69,6 +71,7 @@ class Result:
                 seen=None if run.get("seen_in_training") is None else bool(run["seen_in_training"]),
                 run=run,
                 frames_of=None if frames_of is None else Reading.from_dict(frames_of),
+                untrained=tuple(map(str, run["model"].get("untrained_tasks", ()))),
             )._checked()
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise DataError("incomplete result", file="run.json", remedy=SEGMENT_AGAIN) from error
@@ -85,6 +88,11 @@ class Result:
     def key(self) -> str:
         """`<study>/<model folder>`: how a result is named on the command line and in messages."""
         return f"{self.folder.parent.name}/{self.folder.name}"
+
+    @property
+    def trained_tasks(self) -> tuple[str, ...]:
+        """Ids of the tasks whose masks mean something."""
+        return tuple(task for task in self.tasks.ids if task not in self.untrained)
 
     def check_frames_of(self, study: Study) -> None:
         """Raises DataError when the study's frames are others than those that were segmented."""

@@ -127,7 +127,7 @@ def score_case(case: Case) -> Iterator[Row]:
             return None
         return Row(case.id, case.patient, job[1], job[0], score(truth, result.mask(*job)))
 
-    jobs = [(task, n) for task in result.tasks.ids for n in study.labelled_frames(task)]
+    jobs = [(task, n) for task in result.trained_tasks for n in study.labelled_frames(task)]
     # Decoding and distance transforms leave the interpreter's lock; map keeps the order.
     with ThreadPoolExecutor(min(4, usable_cores())) as pool:
         yield from (row for row in pool.map(score_one, jobs) if row is not None)
@@ -160,7 +160,13 @@ def _warnings(group: Group, figures: Figures) -> Iterator[str]:
         yield f"No test patient has labels and a result; Dice is of {BASES['unseen']}."
     if note := interval_note(figures.n_patients):
         yield note
-    unlabelled = [task.task for task in figures.tasks if not task.n_labelled]
+    if group.untrained:
+        yield (
+            f"This model was not trained on: {', '.join(group.untrained)}. "
+            "Its masks of these are blank and not scored."
+        )
+    silent = [task.task for task in figures.tasks if not task.n_labelled]
+    unlabelled = [task for task in silent if task not in group.untrained]
     if unlabelled and figures.n_frames:
         yield f"No truth was given for: {', '.join(unlabelled)}. They are not in the mean."
     if _trained_on_simulated_only(group):

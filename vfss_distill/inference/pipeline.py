@@ -77,7 +77,8 @@ def segment_source(
         seen = segmenter.seen_in_training(options.subject.source_sha256)
         # A study's own warnings name its repeats already.
         repeats = None if source.info.kind == "study" else writer.repeats_warning
-        said = [*source.info.warnings, options.subject.notice, repeats]
+        notice = options.subject.notice
+        said = [*source.info.warnings, notice, repeats, *segmenter.warnings]
         outcome = SegmentOutcome(
             study=options.subject.study,
             frames=frames,

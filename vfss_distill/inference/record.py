@@ -220,6 +220,7 @@ def write_run(
             "image_size": segmenter.image_size,
             "context": segmenter.context,
             "trained_on_simulated_only": segmenter.simulated,
+            "untrained_tasks": list(segmenter.untrained),
         },
         "source_sha256": who.source_sha256,
         "frames_of": who.frames_of.to_dict(),

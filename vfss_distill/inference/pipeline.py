@@ -153,7 +153,7 @@ def _squares(source: FrameSource, size: int, mirror: bool) -> Iterator[tuple[Fra
             box = box.mirrored() if mirror else box
         if (height, width) != (box.height, box.width):
             raise InputError(
-                f"frame {frame.index + 1} has another size than the first",
+                f"frame {frame.index} has another size than the first",
                 file=source.path.name,
                 remedy="Split the recording where its size changes.",
             )

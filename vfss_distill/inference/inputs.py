@@ -12,12 +12,18 @@ from ..intake.box_table import given_boxes
 from ..intake.source import FrameSource, content_sha256, find_sources, open_source
 from ..intake.splits import load_splits
 from ..intake.study import RECORD_FILE, Study, list_studies
-from ..intake.view import FRONTAL, decide_source, notice
+from ..intake.view import FRONTAL, Decision, decide_source
 from ..workspace import Workspace
 from .reading import Reading, is_plain
 from .record import Subject
 
 SPLITS = ("train", "val", "test", "all")
+
+_SAY_OTHERWISE = "`vfss ingest --views` can say otherwise"
+_FACES_RIGHT = (
+    f"faces right: shown to the network mirrored; masks lie on the film as it is; {_SAY_OTHERWISE}"
+)
+_UNSURE = f"view and side could not be told: taken as lateral, facing left; {_SAY_OTHERWISE}"
 
 
 @dataclass(frozen=True)
@@ -96,16 +102,11 @@ class Identifier:
 
     def viewed(self, subject: Subject, source: FrameSource) -> Subject:
         """`subject` with view and side. Ingest has decided them for every study; of a stranger's
-        film they are found in its first frames. Raises InputError."""
+        film they are found in its first frames and its header. Raises InputError."""
         if subject.patient is not None:
             return subject
-        found = decide_source(source)
-        return replace(
-            subject,
-            view=found.view,
-            facing=found.facing,
-            notice=notice(found.view, found.mirrored, found.by),
-        )
+        found = decide_source(source, hint=source.info.view_hint)
+        return replace(subject, view=found.view, facing=found.facing, notice=_notice(found))
 
     def open(self, item: Input, subject: Subject) -> FrameSource:
         """The film itself, unless the store holds other frames of it (turned round, or fields of
@@ -175,6 +176,14 @@ def _subject(study: Study, *, blanked: bool) -> Subject:
         notice=FRONTAL if record.view == "frontal" else "",
         frames_of=Reading.of_study(record, blanked=blanked),
     )
+
+
+def _notice(found: Decision) -> str:
+    """What a user should know of how a stranger's film was taken; "" when there is nothing."""
+    if found.by == "assumed":
+        return _UNSURE
+    words = FRONTAL if found.view == "frontal" else _FACES_RIGHT if found.mirrored else ""
+    return "; ".join(line for line in (words, found.warning) if line)
 
 
 def _digest(path: Path) -> str:

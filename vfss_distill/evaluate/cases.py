@@ -85,6 +85,13 @@ class Group:
         return any(case.seen for case in self.scored)
 
     @property
+    def whose(self) -> str:
+        """Whose Dice it is, in words: test patients asked for by name may be seen ones."""
+        if self.basis == "test" and self.seen_in_training:
+            return "test patients, but the model has seen some of them in training"
+        return BASES[self.basis]
+
+    @property
     def untrained(self) -> tuple[str, ...]:
         """Tasks that the model was not trained on, as its results say."""
         told = {task for case in self.cases for task in case.result.untrained}

@@ -22,6 +22,7 @@ from ..tasks import TaskSet
 from ..workspace import Workspace, is_temporary, read_json
 
 SEGMENT_AGAIN = "Segment the study again with --force."
+_WITH_MASKS = "Segment the study again with --force and without --no-masks."
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,9 @@ class Result:
 
     def mask(self, task: str, frame: int) -> NDArray[np.bool_]:
         """H×W prediction for a 0-based frame. Raises DataError when it cannot be read."""
+        outputs = self.run.get("outputs")
+        if isinstance(outputs, dict) and outputs.get("masks") is None:
+            raise DataError("this result has no masks", remedy=_WITH_MASKS)
         name = f"masks/{task}/{frame:06d}.png"
         picture = read_png(self.folder / name)
         if picture is None:

@@ -42,6 +42,19 @@ class ModelReport:
     figures: Figures
     warnings: tuple[str, ...]
 
+    @property
+    def no_dice(self) -> str:
+        """Why there is no mean Dice, in words; "" when there is one."""
+        if self.figures.mean_dice is not None:
+            return ""
+        if self.rows:
+            return "every labelled mask is blank, and nothing was predicted there"
+        if self.group.basis != "none":
+            return "there are labels, but no result could be scored"
+        if any(case.labelled for case in self.group.cases):
+            return "no labelled study of this split has a result"
+        return BASES["none"]
+
     def to_dict(self) -> dict[str, Any]:
         group, figures = self.group, self.figures
         return {
@@ -87,7 +100,7 @@ class Report:
 
     @property
     def has_truth(self) -> bool:
-        return any(model.rows for model in self.models)
+        return any(case.labelled for model in self.models for case in model.group.cases)
 
     def to_dict(self, workspace: Workspace) -> dict[str, Any]:
         """The one object of `vfss report --json`; report.json adds provenance."""

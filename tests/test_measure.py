@@ -104,6 +104,16 @@ def test_a_file_with_other_values_is_kept_without_force(fake: FakeWorkspace, cli
     assert target.read_text() == written
 
 
+def test_a_file_saved_again_by_a_spreadsheet_is_kept_too(fake: FakeWorkspace, cli: Cli) -> None:
+    target = fake.result("p1-aaaaaa") / "measures.csv"
+    cli("measure")
+    saved = target.read_text(encoding="utf-8").encode("cp1252")  # "²" is no UTF-8 there
+    target.write_bytes(saved)
+    outcome = cli("measure")
+    assert outcome.exit_code == 0 and "--force" in outcome.stderr
+    assert target.read_bytes() == saved
+
+
 def test_a_jumping_scale_is_refused_and_nothing_is_scaled(fake: FakeWorkspace, cli: Cli) -> None:
     fake.study("p1-aaaaaa", "p1")
     masks = {n: Swallow(length=44 if n % 2 else 30).masks(n) for n in range(FRAMES)}

@@ -95,7 +95,8 @@ def _measure(workspace: Workspace, result: Result, study: Study | None, *, force
     )
     target = result.folder / "measures.csv"
     text = measures.to_csv()
-    kept = not force and target.exists() and target.read_text(encoding="utf-8") != text
+    # As bytes: a spreadsheet saves it again in an encoding of its own.
+    kept = not force and target.exists() and target.read_bytes() != text.encode()
     if not kept:
         write_text(target, text)
     return Measured(

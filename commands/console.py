@@ -114,7 +114,12 @@ def _plain(line: str) -> str:
 
 def print_json(value: dict[str, Any]) -> None:
     """The one JSON object of a `--json` command."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # JSON has escapes of its own for what the stream cannot carry
+        text = json.dumps(value, allow_nan=False, indent=2)
+    sys.stdout.write(text + "\n")
 
 
 @contextlib.contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +66,24 @@ def test_one_bad_film_never_stops_the_others(cli: Cli, tmp_path: Path, model: Pa
         assert name in result.stderr and error
         assert str(tmp_path) not in error
     assert [path.name for path in (tmp_path / "results").rglob(".partial-*")] == []
+
+
+def test_a_file_name_that_is_no_text_stops_nothing(cli: Cli, tmp_path: Path, model: Path) -> None:
+    good = make_film(tmp_path / "in" / "z.mp4", CONSTANT)
+    bad, odd = (
+        os.fsdecode(os.fsencode(tmp_path / "in") + name) for name in (b"/a\xff.mp4", b"/b\xff.mp4")
+    )
+    try:
+        Path(bad).write_bytes(b"")
+        shutil.copy(good, odd)
+    except OSError:
+        pytest.skip("this file system wants names in UTF-8")
+    result = cli("segment", "in", "--force")
+    assert result.exit_code == 3, result.stderr
+    assert "in/a\\udcff.mp4" in result.stderr
+    assert "in/b\\udcff.mp4 → results/s-" in result.stdout and "in/z.mp4 → " in result.stdout
+    printed = json.loads(cli("segment", "in", "--json").stdout)
+    assert [os.fsencode(entry["input"]) for entry in printed["failed"]] == [b"in/a\xff.mp4"]
 
 
 def test_nothing_but_bad_films(cli: Cli, tmp_path: Path, model: Path) -> None:

@@ -108,6 +108,8 @@ def segment(
     if segmenter.simulated and not quiet:
         console.note(f"{segmenter.name}: trained on simulated patients only")
     identifier = Identifier(place, blank=not no_blank)
+    for one in identifier.damaged:
+        console.warn(f"{one['input']}: {one['error']}")
     job = _Job(place, identifier, segmenter, overlay, masks, force, quiet, json)
     outcomes = job.run(todo, failed)
     for failure in failed:
@@ -195,14 +197,14 @@ def _inputs(
     words: Sequence[str], split: Split | None, place: Workspace
 ) -> tuple[list[Input], list[Failure]]:
     from ..inference.inputs import find_inputs, find_split
-    from ..intake.study import list_studies
+    from ..intake.study import list_studies_readable
 
     if words and split:
         raise UsageError("films and --split together", remedy="Give one or the other.")
     if split:
-        return find_split(split.value, place), []
+        return find_split(split.value, place)
     if not words:
-        number = len(list_studies(place))
+        number = len(list_studies_readable(place)[0])
         raise UsageError(
             "no film named",
             remedy=f"`vfss segment --split test` segments ingested studies ({number} here)."

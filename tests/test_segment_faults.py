@@ -16,6 +16,7 @@ import pytest
 
 from conftest import Cli, Outcome
 from square_models import TASKS, WHO, MovingSquare, make_film, make_model, picture
+from test_segment import make_study
 from vfss_distill.inference.canvas import Caption
 from vfss_distill.inference.overlay import OverlayWriter
 from vfss_distill.inference.pipeline import SegmentOptions, segment_source
@@ -84,6 +85,27 @@ def test_a_file_name_that_is_no_text_stops_nothing(cli: Cli, tmp_path: Path, mod
     assert "in/b\\udcff.mp4 → results/s-" in result.stdout and "in/z.mp4 → " in result.stdout
     printed = json.loads(cli("segment", "in", "--json").stdout)
     assert [os.fsencode(entry["input"]) for entry in printed["failed"]] == [b"in/a\xff.mp4"]
+
+
+def test_one_damaged_study_stops_neither_films_nor_studies(
+    cli: Cli, tmp_path: Path, model: Path
+) -> None:
+    make_film(tmp_path / "study.mp4", CONSTANT)
+    for number in "12":
+        make_study(tmp_path, f"p{number}aaaaaaa-111111", f"p{number}aaaaaaa", number * 64)
+    record = tmp_path / "studies" / "p1aaaaaaa-111111" / "study.json"
+    record.write_text(record.read_text()[:200])
+    film = cli("segment", "study.mp4")
+    assert film.exit_code == 0, film.stderr
+    assert "warning: studies/p1aaaaaaa-111111: not readable as JSON. Put study.json" in film.stderr
+    for words in (("--split", "all"), ("studies",)):
+        some = cli("segment", *words, "--json", "--force")
+        assert some.exit_code == 3
+        printed = json.loads(some.stdout)
+        assert [entry["study"] for entry in printed["studies"]] == ["p2aaaaaaa-111111"]
+        assert [entry["input"] for entry in printed["failed"]] == ["studies/p1aaaaaaa-111111"]
+    named = cli("segment", "p1aaaaaaa-111111")
+    assert named.exit_code == 4 and "p1aaaaaaa-111111: not readable" in named.stderr
 
 
 def test_nothing_but_bad_films(cli: Cli, tmp_path: Path, model: Path) -> None:

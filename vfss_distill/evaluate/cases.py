@@ -12,10 +12,10 @@ from typing import Literal
 
 from ..errors import WorkspaceError
 from ..intake.splits import Part, Splits, load_splits
-from ..intake.study import Study
+from ..intake.study import Study, list_studies_readable
 from ..tasks import TaskSet
 from ..workspace import Workspace
-from .results import Result, list_results, list_studies_readable, model_names
+from .results import Result, list_results, model_names
 
 Split = Literal["test", "val", "train", "all"]
 Basis = Literal["test", "unseen", "seen", "val", "train", "all", "none"]

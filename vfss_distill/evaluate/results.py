@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError, UsageError, WorkspaceError
 from ..inference.reading import Reading
-from ..intake.study import RECORD_FILE, Study
+from ..intake.study import Study
 from ..tasks import TaskSet
 from ..workspace import Workspace, is_temporary, read_json
 
@@ -178,20 +178,6 @@ def list_results(
             f"no result of model {model!r}", remedy=f"There are results of: {', '.join(names)}."
         )
     return chosen, failed
-
-
-def list_studies_readable(workspace: Workspace) -> tuple[list[Study], list[dict[str, str]]]:
-    """All studies by id, and those whose record is damaged: one must not stop a report."""
-    studies, failed = [], []
-    folders = workspace.studies.iterdir() if workspace.studies.is_dir() else ()
-    for folder in sorted(folders):
-        if is_temporary(folder) or not (folder / RECORD_FILE).is_file():
-            continue
-        try:
-            studies.append(Study.open(folder))
-        except DataError as error:
-            failed.append({"input": f"studies/{folder.name}", "error": str(error)})
-    return studies, failed
 
 
 def result_folders(results: Path) -> list[Path]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UsageError, VfssError
-from ..intake.study import Study
+from ..intake.study import Study, list_studies_readable
 from ..workspace import Workspace, write_text
 from .measures import Measures, measure_result
-from .results import Result, list_results, list_studies_readable
+from .results import Result, list_results
 
 Tick = Callable[[int, int, str], None]
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import InputError, UsageError, VfssError, WorkspaceError
+from ..errors import DataError, InputError, UsageError, VfssError, WorkspaceError
 from ..intake.blanked import BlankedSource
 from ..intake.box_table import given_boxes
 from ..intake.source import FrameSource, content_sha256, find_sources, open_source
 from ..intake.splits import load_splits
-from ..intake.study import RECORD_FILE, Study, list_studies
+from ..intake.study import RECORD_FILE, Study, list_studies_readable
 from ..intake.view import FRONTAL, Decision, decide_source
 from ..workspace import Workspace
 from .reading import Reading, is_plain
@@ -50,42 +50,54 @@ def find_inputs(words: Sequence[str], workspace: Workspace) -> tuple[list[Input]
     the id of a study in the workspace.
     """
     found: dict[Path, Input] = {}
-    failed = []
+    failed: list[Failure] = []
     for word in words:
         try:
             for item in _meant_by(word, workspace):
-                found.setdefault(item.path.resolve(), item)
+                if isinstance(item, Failure):
+                    failed.append(item)
+                else:
+                    found.setdefault(item.path.resolve(), item)
         except VfssError as error:
             failed.append(Failure(shown(Path(word)), error))
     return list(found.values()), failed
 
 
-def find_split(split: str, workspace: Workspace) -> list[Input]:
-    """The ingested studies of a split, or of all. Raises UsageError, WorkspaceError."""
+def find_split(split: str, workspace: Workspace) -> tuple[list[Input], list[Failure]]:
+    """The ingested studies of a split, or of all, and damaged ones: of which split nobody knows.
+
+    Raises UsageError, WorkspaceError.
+    """
     if split not in SPLITS:
         raise UsageError(f"unknown split {split!r}", remedy=f"Use {', '.join(SPLITS)}.")
-    studies = list_studies(workspace)
+    studies, damaged = list_studies_readable(workspace)
     if split != "all":
         splits = load_splits(workspace)
         studies = [study for study in studies if splits.of(study.patient) == split]
-    if not studies:
+    if not studies and not damaged:
         raise WorkspaceError(
             "no ingested study" + ("" if split == "all" else f" of split {split}"),
             file="studies",
             remedy="Run `vfss ingest` first; splits.yaml says which patient is where.",
         )
-    return [_of_store(study) for study in studies]
+    failed = [Failure(one["input"], DataError(one["error"])) for one in damaged]
+    return [_of_store(study) for study in studies], failed
 
 
 class Identifier:
     """Tells of each input whose recording it is. A raw film that has been ingested, whatever its
-    name, is that study; any other is a stranger, known by its digest."""
+    name, is that study; any other is a stranger, known by its digest.
+
+    `damaged`: studies whose record cannot be read, `[{"input", "error"}]`; their films are
+    strangers.
+    """
 
     def __init__(self, workspace: Workspace, *, blank: bool = True) -> None:
         """`blank`: text burned into films that are not read from the store is made black. Boxes
         that a person gave for a study are black in any case."""
         self._blank = blank
-        self._by_digest = {study.record.source_sha256: study for study in list_studies(workspace)}
+        studies, self.damaged = list_studies_readable(workspace)
+        self._by_digest = {study.record.source_sha256: study for study in studies}
 
     def subject(self, item: Input) -> Subject:
         """Reads the whole file for its digest. Raises InputError."""
@@ -139,7 +151,7 @@ def shown(path: Path) -> str:
         return path.name
 
 
-def _meant_by(word: str, workspace: Workspace) -> list[Input]:
+def _meant_by(word: str, workspace: Workspace) -> list[Input | Failure]:
     path = Path(word)
     if path.exists():
         return _at(path)
@@ -148,17 +160,23 @@ def _meant_by(word: str, workspace: Workspace) -> list[Input]:
     raise InputError("no such file, folder or study", remedy="`ls studies` lists ingested studies.")
 
 
-def _at(path: Path) -> list[Input]:
+def _at(path: Path) -> list[Input | Failure]:
     found = find_sources([path])  # a DICOMDIR, or one file of a series, stands for more than itself
     if not found:
         raise InputError(
             "no film, cine DICOM or image frames in it",
             remedy="Name a video, a DICOM file, or a folder of either.",
         )
-    return [
-        _of_store(Study.open(film)) if (film / RECORD_FILE).is_file() else Input(shown(film), film)
-        for film in found
-    ]
+    return [_recording(film) for film in found]
+
+
+def _recording(film: Path) -> Input | Failure:
+    if not (film / RECORD_FILE).is_file():
+        return Input(shown(film), film)
+    try:
+        return _of_store(Study.open(film))
+    except DataError as error:
+        return Failure(shown(film), error)
 
 
 def _of_store(study: Study) -> Input:

@@ -98,10 +98,12 @@ def segment(
     reduced, never surely removed. Research use only; not a medical device.
     """
     from ..inference.inputs import Identifier
+    from ..inference.record import clear_results
     from ..inference.session import Segmenter, find_model
     from ..workspace import Workspace
 
     place = Workspace(workspace)
+    clear_results(place.results)
     todo, failed = _inputs(inputs or [], split, place)
     found = find_model(place, model)
     segmenter = Segmenter(found, device.value, threads)

@@ -282,6 +282,7 @@ def test_no_results_and_only_broken_ones(fake: FakeWorkspace, cli: Cli) -> None:
     empty = cli("report")
     assert empty.exit_code == 4 and "vfss segment" in empty.stderr
     (fake.result("s-0123456789") / "run.json").unlink()
+    assert "None can be read." in cli("report", "--model", "run-001").stderr
     broken = cli("report")
     assert broken.exit_code == 4 and "run.json" in broken.stderr
 

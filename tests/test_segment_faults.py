@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import av
@@ -106,6 +107,29 @@ def test_one_damaged_study_stops_neither_films_nor_studies(
         assert [entry["input"] for entry in printed["failed"]] == ["studies/p1aaaaaaa-111111"]
     named = cli("segment", "p1aaaaaaa-111111")
     assert named.exit_code == 4 and "p1aaaaaaa-111111: not readable" in named.stderr
+
+
+def test_what_a_killed_run_left_is_taken_away(cli: Cli, tmp_path: Path, model: Path) -> None:
+    make_film(tmp_path / "study.mp4", CONSTANT)
+    for name, age_s in (("old", 7200), ("young", 0)):
+        folder = tmp_path / "results" / "s-0" / f".partial-{name}-bright"
+        (folder / "masks" / "bright").mkdir(parents=True)
+        (folder / "frames.csv").write_text("frame\n")
+        for path in (folder, *folder.rglob("*")):
+            os.utime(path, (time.time() - age_s,) * 2)
+    assert cli("segment", "study.mp4", "--no-overlay").exit_code == 0
+    left = [path.name for path in (tmp_path / "results" / "s-0").iterdir()]
+    assert left == [".partial-young-bright"]
+
+
+def test_a_file_called_results_is_no_fault_of_the_films(
+    cli: Cli, tmp_path: Path, model: Path
+) -> None:
+    make_film(tmp_path / "study.mp4", CONSTANT)
+    (tmp_path / "results").write_text("")
+    result = cli("segment", "study.mp4")
+    assert result.exit_code == 4
+    assert one_line(result).startswith("error: results: is no folder")
 
 
 def test_nothing_but_bad_films(cli: Cli, tmp_path: Path, model: Path) -> None:

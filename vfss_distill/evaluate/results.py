@@ -174,9 +174,8 @@ def list_results(
     chosen = [result for result in found if is_model(result, model)]
     if not chosen:
         names = sorted({result.model for result in found})
-        raise UsageError(
-            f"no result of model {model!r}", remedy=f"There are results of: {', '.join(names)}."
-        )
+        there = f"There are results of: {', '.join(names)}." if names else "None can be read."
+        raise UsageError(f"no result of model {model!r}", remedy=there)
     return chosen, failed
 
 

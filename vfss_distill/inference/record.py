@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +23,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, WorkspaceError
 from ..intake.repeats import RepeatCounter, duration_s
 from ..letterbox import Letterbox
 from ..provenance import document
-from ..workspace import read_json, write_json
+from ..workspace import is_temporary, read_json, write_json
 from .canvas import Caption
 from .masks import MaskMaker, TaskMask
 from .overlay import OverlayWriter
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from ..intake.source import Frame
 
 OVERLAY, MASKS, FRAMES_CSV, RUN = "overlay.mp4", "masks", "frames.csv", "run.json"
+_STALE_S = 3600.0  # a result being made gets a frame every few milliseconds
 SIMULATED = "trained on simulations"
 _OTHER_FRAMES = (
     "its result is of other frames of this recording (mirrored or blanked otherwise since)"
@@ -237,6 +240,28 @@ def write_run(
         "warnings": list(outcome.warnings),
     }
     write_json(folder / RUN, document(body, model=model, provider=outcome.provider))
+
+
+def clear_results(results: Path) -> None:
+    """Take away what killed runs left half made: whatever nobody has written to for an hour.
+
+    Raises WorkspaceError where `results` is no folder: that is no fault of any film.
+    """
+    if results.exists() and not results.is_dir():
+        raise WorkspaceError(
+            "is no folder, and results go there", file=results.name, remedy="Move it away."
+        )
+    for folder in results.glob("*/*"):
+        if is_temporary(folder) and time.time() - _last_written(folder) > _STALE_S:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _last_written(folder: Path) -> float:
+    places = (folder, *folder.glob("*"), *folder.glob(f"{MASKS}/*"))
+    try:
+        return max(place.stat().st_mtime for place in places)
+    except FileNotFoundError:  # its maker is at work: it has just been finished
+        return time.time()
 
 
 def read_outcome(folder: Path) -> SegmentOutcome | None:

@@ -57,7 +57,7 @@ def guarded(command: Callable[Parameters, Result]) -> Callable[Parameters, Resul
     @functools.wraps(command)
     def wrapper(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         try:
-            with _sigterm_as_interrupt():
+            with _signals_as_interrupt():
                 return command(*args, **kwargs)
         except BrokenPipeError:
             # The reader of our output has gone (`vfss report | head`): nothing left to say.
@@ -124,7 +124,12 @@ def _plain(line: str) -> str:
 
 def print_json(value: dict[str, Any]) -> None:
     """The one JSON object of a `--json` command."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # JSON has escapes of its own for what the stream cannot carry
+        text = json.dumps(value, allow_nan=False, indent=2)
+    sys.stdout.write(text + "\n")
 
 
 @contextlib.contextmanager
@@ -194,18 +199,25 @@ class _PlainProgress:
 
 
 @contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """A polite kill ends like Ctrl-C: temporaries are removed, checkpoints kept."""
+def _signals_as_interrupt() -> Iterator[None]:
+    """A polite kill, or a terminal that closes, ends like Ctrl-C: temporaries are removed,
+    checkpoints kept."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
+    hangup = getattr(signal, "SIGHUP", signal.SIGTERM)  # Windows has none
+    before = {asking: signal.getsignal(asking) for asking in (signal.SIGTERM, hangup)}
+    if before[hangup] is signal.SIG_IGN:  # nohup
+        del before[hangup]
     try:
-        before = signal.signal(signal.SIGTERM, interrupt)
+        for asking in before:
+            signal.signal(asking, interrupt)
     except ValueError:  # not the main thread
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for asking, handler in before.items():
+            signal.signal(asking, handler)

@@ -92,17 +92,17 @@ def _show(one: ModelReport) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from ..evaluate.cases import BASES
-
     figures, group = one.figures, one.group
     for warning in one.warnings:
         warn(f"{group.name}: {warning}")
-    if figures.mean_dice is None:
-        note(f"{group.name}: no truth was given; the page shows areas over time.")
+    if one.no_dice:
+        note(f"{group.name}: {one.no_dice}; the page shows areas over time.")
+    if not one.rows:
         return
     patients = f"{figures.n_patients} patient" + ("" if figures.n_patients == 1 else "s")
+    what = "no Dice" if one.no_dice else f"Dice of {patients}"
     table = Table(
-        title=escape(f"{group.name}: Dice of {patients} ({BASES[group.basis]})"),
+        title=escape(f"{group.name}: {what} ({group.whose})"),
         title_justify="left",
         box=box.SIMPLE_HEAD,
         show_footer=True,

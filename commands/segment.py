@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import EXIT_DATA, EXIT_SOME_FAILED, DeviceError, InputError, UsageError, VfssError
+from ..errors import (
+    EXIT_DATA,
+    EXIT_SOME_FAILED,
+    DataError,
+    DeviceError,
+    InputError,
+    UsageError,
+    VfssError,
+)
 from ..provenance import SCHEMA_VERSION
 from . import console
 from .console import ForceOption, JsonOption, QuietOption, WorkspaceOption, guarded
@@ -84,21 +92,26 @@ def segment(
 
     Writes results/<study>/<model>/ with overlay.mp4 (same frames and times as the film), masks,
     frames.csv and run.json. A film that was ingested keeps its study id; any other gets an id made
-    from its content. What has been segmented by this model already is left alone. Text that is
-    found burned into a raw film, and what is drawn around it, is made black, as ingest does:
+    from its content. What has been segmented by this model already is left alone; a result of other
+    frames (its study was ingested anew) or without what is asked for now fails its input. Text that
+    is found burned into a raw film, and what is drawn around it, is made black, as ingest does:
     reduced, never surely removed. Research use only; not a medical device.
     """
     from ..inference.inputs import Identifier
+    from ..inference.record import clear_results
     from ..inference.session import Segmenter, find_model
     from ..workspace import Workspace
 
     place = Workspace(workspace)
+    clear_results(place.results)
     todo, failed = _inputs(inputs or [], split, place)
     found = find_model(place, model)
     segmenter = Segmenter(found, device.value, threads)
     if segmenter.simulated and not quiet:
         console.note(f"{segmenter.name}: trained on simulated patients only")
     identifier = Identifier(place, blank=not no_blank)
+    for one in identifier.damaged:
+        console.warn(f"{one['input']}: {one['error']}")
     job = _Job(place, identifier, segmenter, overlay, masks, force, quiet, json)
     outcomes = job.run(todo, failed)
     for failure in failed:
@@ -155,6 +168,9 @@ class _Job:
         target = self.place.results / subject.study / self.segmenter.result_name
         existing = None if self.force else read_outcome(target)
         if existing is not None:
+            other = existing.differs(subject, overlay=self.overlay, masks=self.masks)
+            if other:
+                raise DataError(other, remedy="--force makes it anew.")
             return existing
         source = self.identifier.open(item, subject)
         subject = self.identifier.viewed(subject, source)
@@ -183,14 +199,14 @@ def _inputs(
     words: Sequence[str], split: Split | None, place: Workspace
 ) -> tuple[list[Input], list[Failure]]:
     from ..inference.inputs import find_inputs, find_split
-    from ..intake.study import list_studies
+    from ..intake.study import list_studies_readable
 
     if words and split:
         raise UsageError("films and --split together", remedy="Give one or the other.")
     if split:
-        return find_split(split.value, place), []
+        return find_split(split.value, place)
     if not words:
-        number = len(list_studies(place))
+        number = len(list_studies_readable(place)[0])
         raise UsageError(
             "no film named",
             remedy=f"`vfss segment --split test` segments ingested studies ({number} here)."

@@ -213,6 +213,17 @@ def test_other_tasks_are_left_out_and_said(two: FakeWorkspace, cli: Cli) -> None
     assert outcome.exit_code == 4 and "no task in common" in outcome.stderr
 
 
+def test_tasks_a_model_was_not_trained_on_are_left_out_and_said(
+    two: FakeWorkspace, cli: Cli
+) -> None:
+    few = {"name": "few", "sha256": digest("few"), "tasks": two.tasks.to_dict()}
+    facts = {**few, "untrained_tasks": ["c3"]}
+    add_results(two, "few", PATIENTS, 1, model_facts=facts)
+    body = compared(cli, "bad", "few")
+    assert body["tasks"] == ["bolus", "pharynx"]
+    assert "few was not trained on c3: left out." in body["warnings"]
+
+
 def test_few_patients_are_warned_of(six: FakeWorkspace, cli: Cli) -> None:
     add_results(six, "a", PATIENTS[:4], 1)
     add_results(six, "b", PATIENTS[:4], 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -60,6 +61,27 @@ def test_each_failure_is_one_line_and_its_code(error: BaseException, code: int, 
     assert "Traceback" not in stderr
     assert "/secret" not in stderr
     assert "Jane Doe" not in stderr
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_polite_end_is_an_interruption(name: str) -> None:
+    if not hasattr(signal, name):
+        pytest.skip(f"no {name} here")
+    before = signal.getsignal(getattr(signal, name))
+    if before is signal.SIG_IGN:
+        pytest.skip(f"{name} is ignored here")
+    assert run(lambda: signal.raise_signal(getattr(signal, name)))[0] == 130
+    assert signal.getsignal(getattr(signal, name)) == before
+
+
+def test_a_hangup_that_is_ignored_stays_so() -> None:
+    if not hasattr(signal, "SIGHUP"):
+        pytest.skip("no SIGHUP here")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run(lambda: signal.raise_signal(signal.SIGHUP))[0] == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_debug_shows_where(monkeypatch: pytest.MonkeyPatch) -> None:

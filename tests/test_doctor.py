@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +44,23 @@ def test_doctor_finds_a_mismatched_torch_pair(cli: Cli, monkeypatch: pytest.Monk
 
 def test_doctor_leaks_no_path(cli: Cli) -> None:
     assert "/" + "root" not in cli("doctor").stdout
+
+
+def test_doctor_opens_the_model_that_would_be_used(cli: Cli, tmp_path: Path) -> None:
+    student = tmp_path / "runs" / "run-001" / "student.onnx"
+    student.parent.mkdir(parents=True)
+    student.write_bytes(b"no model")
+    told = diagnosis(cli, "model")
+    assert told["status"] == "failed" and told["remedy"]
+    assert "runs/run-001/student.onnx: not an ONNX model" in told["found"]
+
+
+def test_a_faulty_card_is_one_check_among_the_others(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "ours.yaml").write_text("family: [")
+    told = diagnosis(cli, "teachers")
+    assert told["status"] == "failed" and told["remedy"]
+    assert "ours.yaml" in told["found"] and str(tmp_path) not in told["found"]
 
 
 def diagnosis(cli: Cli, name: str) -> dict[str, str]:

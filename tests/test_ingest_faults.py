@@ -180,7 +180,8 @@ class TestBadInput:
             list(study.frames())
         (study.folder / "study.json").write_text("{}")
         outcome = cli("ingest", "v")
-        assert outcome.exit_code == 4 and "study record" in outcome.stderr
+        assert outcome.exit_code == 4
+        assert f"studies/{study.id}/study.json: is no study record. Put" in outcome.stderr
 
 
 class TestReal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -250,7 +251,8 @@ class TestSegment:
         write_frames(tmp_path / "raw", right.frames)
         outcome = cli("segment", "raw", cwd=tmp_path)
         assert outcome.exit_code == 0, outcome.stderr
-        assert "faces right" in outcome.stderr
+        assert "faces right: shown to the network mirrored; masks lie on" in outcome.stderr
+        assert "--views" in outcome.stderr and "as all studies do" not in outcome.stderr
         (run_file,) = (tmp_path / "results").glob("*/*/run.json")
         run = json.loads(run_file.read_text())
         assert (run["view"], run["facing"], run["mirrored"]) == ("lateral", "right", True)
@@ -266,6 +268,21 @@ class TestSegment:
         same, turned = (np.corrcoef(near.ravel(), g.ravel())[0, 1]
                         for g in (right.frames[0], right.frames[0][:, ::-1]))  # fmt: skip
         assert same > turned
+
+    def test_a_header_is_asked_as_ingest_asks_it(
+        self, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        leaning = [0.2, 0.7, 0.05, 0.05]
+        monkeypatch.setattr(view_module, "mean_probabilities", lambda frames: leaning)
+        write_dicom(tmp_path / "with.dcm", frames=3, PatientOrientation=["A", "F"])
+        write_dicom(tmp_path / "without.dcm", frames=3, PatientID="other")
+        for name, facing in (("with.dcm", "right"), ("without.dcm", "left")):
+            outcome = cli("segment", name, "--no-overlay", "--force")
+            assert outcome.exit_code == 0, outcome.stderr
+            assert ("could not be told" in outcome.stderr) is (facing == "left")
+            (run_file,) = (tmp_path / "results").glob("*/*/run.json")
+            assert json.loads(run_file.read_text())["facing"] == facing
+            shutil.rmtree(tmp_path / "results")
 
     def test_a_study_already_mirrored_is_not_mirrored_again(
         self, cli: Cli, tmp_path: Path, right: Any

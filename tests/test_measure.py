@@ -104,6 +104,16 @@ def test_a_file_with_other_values_is_kept_without_force(fake: FakeWorkspace, cli
     assert target.read_text() == written
 
 
+def test_a_file_saved_again_by_a_spreadsheet_is_kept_too(fake: FakeWorkspace, cli: Cli) -> None:
+    target = fake.result("p1-aaaaaa") / "measures.csv"
+    cli("measure")
+    saved = target.read_text(encoding="utf-8").encode("cp1252")  # "²" is no UTF-8 there
+    target.write_bytes(saved)
+    outcome = cli("measure")
+    assert outcome.exit_code == 0 and "--force" in outcome.stderr
+    assert target.read_bytes() == saved
+
+
 def test_a_jumping_scale_is_refused_and_nothing_is_scaled(fake: FakeWorkspace, cli: Cli) -> None:
     fake.study("p1-aaaaaa", "p1")
     masks = {n: Swallow(length=44 if n % 2 else 30).masks(n) for n in range(FRAMES)}
@@ -129,6 +139,17 @@ def test_what_the_masks_cannot_support_is_not_printed(fake: FakeWorkspace, cli: 
     assert result["measures"] == []
     assert {item["measure"] for item in result["not_measured"]} == set(DEFINITIONS)
     assert "no task" in result["not_measured"][0]["reason"]
+
+
+def test_what_the_model_was_not_trained_on_is_not_blamed_on_the_film(
+    fake: FakeWorkspace, cli: Cli
+) -> None:
+    model = {"name": "run-001", "sha256": "0" * 64, "tasks": VFSS12.to_dict()}
+    fake.result("p1-aaaaaa", model_facts={**model, "untrained_tasks": ["hyoid"]})
+    (result,) = json.loads(cli("measure", "--json").stdout)["results"]
+    why = {item["measure"]: item["reason"] for item in result["not_measured"]}
+    assert why["hyoid_xy_peak"] == "the model was not trained on the hyoid bone"
+    assert "c2_c4_length" in {item["measure"] for item in result["measures"]}
 
 
 def test_a_frontal_view_has_no_measures(fake: FakeWorkspace, cli: Cli) -> None:

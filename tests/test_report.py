@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -187,6 +188,24 @@ def test_a_film_segmented_before_its_ingest_finds_its_study(fake: FakeWorkspace,
     assert model["studies"][0]["study"] == "pa-aaaaaa" and model["n_patients"] == 1
 
 
+@pytest.mark.parametrize("anew", [{"mirrored": True}, {"interlaced": "kept"}])
+def test_masks_of_other_frames_than_the_study_s_are_not_scored(
+    fake: FakeWorkspace, cli: Cli, anew: dict[str, object]
+) -> None:
+    frames_of = {"mirrored": False, "interlaced": "", "blanked": True, "places": ""}
+    fake.study("pa-aaaaaa", "pa", split="test", labels=EVERY_THIRD, **anew)
+    for study in ("pa-aaaaaa", "s-0123456789"):  # as the study was, and before there was one
+        folder = fake.result(study, source_sha256=digest("pa-aaaaaa"), frames_of=frames_of)
+        for command in ("report", "measure"):
+            outcome = cli(command, "--json")
+            assert outcome.exit_code == (3 if command == "report" else 4)
+            (failure,) = json.loads(outcome.stdout)["failed"]
+            assert "ingested anew since it was segmented. Segment" in failure["error"]
+        shutil.rmtree(folder.parent)
+    fake.result("pa-aaaaaa", frames_of={**frames_of, **anew})
+    assert reported(cli)["models"][0]["mean_dice"] > 0.5
+
+
 def test_nothing_is_overwritten_without_force(
     fake: FakeWorkspace, cli: Cli, tmp_path: Path
 ) -> None:
@@ -263,6 +282,7 @@ def test_no_results_and_only_broken_ones(fake: FakeWorkspace, cli: Cli) -> None:
     empty = cli("report")
     assert empty.exit_code == 4 and "vfss segment" in empty.stderr
     (fake.result("s-0123456789") / "run.json").unlink()
+    assert "None can be read." in cli("report", "--model", "run-001").stderr
     broken = cli("report")
     assert broken.exit_code == 4 and "run.json" in broken.stderr
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -14,6 +15,7 @@ import pytest
 from conftest import Cli
 from square_models import TASKS, make_film, make_model, only_result, picture, read_mask
 from vfss_distill.inference.overlay import read_times
+from vfss_distill.intake.boxes import Box
 from vfss_distill.intake.study import StudyRecord, write_frame, write_record
 from vfss_distill.provenance import sha256_file
 from vfss_distill.tasks import TaskSet
@@ -103,6 +105,87 @@ def test_existing_result_is_left_alone(cli: Cli, tmp_path: Path, model: Path) ->
     assert run.stat().st_mtime_ns > before
 
 
+def test_a_result_of_an_earlier_version_is_left_alone(
+    cli: Cli, tmp_path: Path, model: Path
+) -> None:
+    make_film(tmp_path / "study.mp4", CONSTANT)
+    cli("segment", "study.mp4")
+    run = only_result(tmp_path) / "run.json"
+    body = json.loads(run.read_text())
+    del body["frames_of"]
+    run.write_text(json.dumps(body))
+    again = cli("segment", "study.mp4", "--no-blank")
+    assert again.exit_code == 0 and "exists already" in again.stdout
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"mirrored": True, "facing": "right"},
+        {"interlaced": "kept"},
+        {"burned_in": "blanked"},
+        {"blanked": (Box(0, 0, 9, 9, "given"),)},
+        {"picture": Box(10, 0, 100, 96, "picture")},
+    ],
+    ids=lambda facts: next(iter(facts)),
+)
+def test_a_study_made_anew_is_not_what_was_segmented(
+    cli: Cli, tmp_path: Path, model: Path, facts: dict[str, Any]
+) -> None:
+    names = "paaaaaaaa-111111", "paaaaaaaa", "1" * 64
+    make_study(tmp_path, *names)
+    assert cli("segment", *names[:1]).exit_code == 0
+    run = only_result(tmp_path) / "run.json"
+    before = run.read_bytes()
+    make_study(tmp_path, *names, **facts)
+    refused = cli("segment", "--split", "all")
+    assert refused.exit_code == 4 and run.read_bytes() == before
+    assert "its result is of other frames" in refused.stderr and "--force" in refused.stderr
+    assert cli("segment", "--split", "all", "--force").exit_code == 0
+    assert "exists already" in cli("segment", "--split", "all").stdout
+
+
+def test_a_film_segmented_with_its_text_is_not_one_without(
+    cli: Cli, tmp_path: Path, model: Path
+) -> None:
+    make_film(tmp_path / "study.mp4", CONSTANT)
+    assert cli("segment", "study.mp4", "--no-blank").exit_code == 0
+    assert "of other frames" in cli("segment", "study.mp4").stderr
+    assert cli("segment", "study.mp4", "--force").exit_code == 0
+    assert cli("segment", "study.mp4", "--no-blank").exit_code == 4
+
+
+def test_a_film_of_a_study_is_read_as_the_study_is(cli: Cli, tmp_path: Path, model: Path) -> None:
+    digest = sha256_file(make_film(tmp_path / "a.mp4", CONSTANT))
+    make_study(tmp_path, "paaaaaaaa-111111", "paaaaaaaa", digest, burned_in="blanked")
+    assert cli("segment", "a.mp4").exit_code == 0
+    assert "exists already" in cli("segment", "--split", "all").stdout
+
+
+def test_what_a_result_lacks_is_not_found_in_it(cli: Cli, tmp_path: Path, model: Path) -> None:
+    make_film(tmp_path / "study.mp4", CONSTANT)
+    for lacking, said in (("--no-masks", "without masks"), ("--no-overlay", "without an overlay")):
+        assert cli("segment", "study.mp4", lacking, "--force").exit_code == 0
+        assert cli("segment", "study.mp4", lacking).exit_code == 0
+        refused = cli("segment", "study.mp4", "--json")
+        assert refused.exit_code == 4
+        (failure,) = json.loads(refused.stdout)["failed"]
+        assert said in failure["error"] and "--force" in failure["error"]
+
+
+def test_tasks_it_was_not_trained_on_are_left_blank(cli: Cli, tmp_path: Path) -> None:
+    provenance = json.dumps({"simulated": "all", "untrained_tasks": ["bright"]})
+    make_model(tmp_path / "runs/run-001/student.onnx", vfss__provenance=provenance)
+    make_film(tmp_path / "study.mp4", CONSTANT)
+    result = cli("segment", "study.mp4")
+    assert result.exit_code == 0 and "not trained on bright part: left blank" in result.stderr
+    folder = only_result(tmp_path)
+    assert not read_mask(folder / "masks" / "bright" / "000000.png").any()
+    run = json.loads((folder / "run.json").read_text())
+    assert run["model"]["untrained_tasks"] == ["bright"]
+    assert "not trained on bright part: left blank" in run["warnings"]
+
+
 def test_only_what_was_asked_for(cli: Cli, tmp_path: Path, model: Path) -> None:
     make_film(tmp_path / "study.mp4", CONSTANT)
     result = cli("segment", "study.mp4", "--no-overlay", "--no-masks", "--json")
@@ -112,14 +195,16 @@ def test_only_what_was_asked_for(cli: Cli, tmp_path: Path, model: Path) -> None:
     assert names == ["frames.csv", "run.json"]
 
 
-def make_study(place: Path, study: str, patient: str, sha256: str, frames: int = 5) -> None:
+def make_study(
+    place: Path, study: str, patient: str, sha256: str, frames: int = 5, **facts: Any
+) -> None:
     folder = place / "studies" / study
-    folder.mkdir(parents=True)
+    (folder / "frames").mkdir(parents=True, exist_ok=True)
     times = tuple(index / 25 for index in range(frames))
-    (folder / "frames").mkdir()
     for index in range(frames):
         write_frame(folder, index, picture(index))
-    write_record(folder, StudyRecord(study, patient, sha256, frames, times, 128, 96))
+    record = StudyRecord(study, patient, sha256, frames, times, 128, 96, **facts)
+    write_record(folder, record)
 
 
 def test_a_film_that_was_ingested_keeps_its_study(cli: Cli, tmp_path: Path) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import av
@@ -14,6 +17,7 @@ import pytest
 
 from conftest import Cli, Outcome
 from square_models import TASKS, WHO, MovingSquare, make_film, make_model, picture
+from test_segment import make_study
 from vfss_distill.inference.canvas import Caption
 from vfss_distill.inference.overlay import OverlayWriter
 from vfss_distill.inference.pipeline import SegmentOptions, segment_source
@@ -66,6 +70,68 @@ def test_one_bad_film_never_stops_the_others(cli: Cli, tmp_path: Path, model: Pa
     assert [path.name for path in (tmp_path / "results").rglob(".partial-*")] == []
 
 
+def test_a_file_name_that_is_no_text_stops_nothing(cli: Cli, tmp_path: Path, model: Path) -> None:
+    good = make_film(tmp_path / "in" / "z.mp4", CONSTANT)
+    bad, odd = (
+        os.fsdecode(os.fsencode(tmp_path / "in") + name) for name in (b"/a\xff.mp4", b"/b\xff.mp4")
+    )
+    try:
+        Path(bad).write_bytes(b"")
+        shutil.copy(good, odd)
+    except OSError:
+        pytest.skip("this file system wants names in UTF-8")
+    result = cli("segment", "in", "--force")
+    assert result.exit_code == 3, result.stderr
+    assert "in/a\\udcff.mp4" in result.stderr
+    assert "in/b\\udcff.mp4 → results/s-" in result.stdout and "in/z.mp4 → " in result.stdout
+    printed = json.loads(cli("segment", "in", "--json").stdout)
+    assert [os.fsencode(entry["input"]) for entry in printed["failed"]] == [b"in/a\xff.mp4"]
+
+
+def test_one_damaged_study_stops_neither_films_nor_studies(
+    cli: Cli, tmp_path: Path, model: Path
+) -> None:
+    make_film(tmp_path / "study.mp4", CONSTANT)
+    for number in "12":
+        make_study(tmp_path, f"p{number}aaaaaaa-111111", f"p{number}aaaaaaa", number * 64)
+    record = tmp_path / "studies" / "p1aaaaaaa-111111" / "study.json"
+    record.write_text(record.read_text()[:200])
+    film = cli("segment", "study.mp4")
+    assert film.exit_code == 0, film.stderr
+    assert "warning: studies/p1aaaaaaa-111111: not readable as JSON. Put study.json" in film.stderr
+    for words in (("--split", "all"), ("studies",)):
+        some = cli("segment", *words, "--json", "--force")
+        assert some.exit_code == 3
+        printed = json.loads(some.stdout)
+        assert [entry["study"] for entry in printed["studies"]] == ["p2aaaaaaa-111111"]
+        assert [entry["input"] for entry in printed["failed"]] == ["studies/p1aaaaaaa-111111"]
+    named = cli("segment", "p1aaaaaaa-111111")
+    assert named.exit_code == 4 and "p1aaaaaaa-111111: not readable" in named.stderr
+
+
+def test_what_a_killed_run_left_is_taken_away(cli: Cli, tmp_path: Path, model: Path) -> None:
+    make_film(tmp_path / "study.mp4", CONSTANT)
+    for name, age_s in (("old", 7200), ("young", 0)):
+        folder = tmp_path / "results" / "s-0" / f".partial-{name}-bright"
+        (folder / "masks" / "bright").mkdir(parents=True)
+        (folder / "frames.csv").write_text("frame\n")
+        for path in (folder, *folder.rglob("*")):
+            os.utime(path, (time.time() - age_s,) * 2)
+    assert cli("segment", "study.mp4", "--no-overlay").exit_code == 0
+    left = [path.name for path in (tmp_path / "results" / "s-0").iterdir()]
+    assert left == [".partial-young-bright"]
+
+
+def test_a_file_called_results_is_no_fault_of_the_films(
+    cli: Cli, tmp_path: Path, model: Path
+) -> None:
+    make_film(tmp_path / "study.mp4", CONSTANT)
+    (tmp_path / "results").write_text("")
+    result = cli("segment", "study.mp4")
+    assert result.exit_code == 4
+    assert one_line(result).startswith("error: results: is no folder")
+
+
 def test_nothing_but_bad_films(cli: Cli, tmp_path: Path, model: Path) -> None:
     (tmp_path / "empty.mp4").write_bytes(b"")
     result = cli("segment", "empty.mp4")
@@ -86,6 +152,7 @@ def test_nothing_but_bad_films(cli: Cli, tmp_path: Path, model: Path) -> None:
         ({"vfss__thresholds": '{"bright": 2, "never": 0.5}'}, "vfss.thresholds"),
         ({"vfss__letterbox": "stretched"}, "another rule"),
         ({"vfss__name": ""}, "vfss.name"),
+        ({"vfss__provenance": '{"untrained_tasks": "bright"}'}, "vfss.provenance"),
     ],
 )
 def test_model_that_does_not_describe_itself(

@@ -104,6 +104,22 @@ def test_canvas_leaves_the_film_alone(height: int, width: int, tasks: int) -> No
     assert np.array_equal(film, np.repeat(grey[..., None], 3, axis=2))
 
 
+def test_overlay_counts_frames_as_the_table_does(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    real = Canvas._write
+
+    def write(self: Canvas, canvas: Any, words: str, *rest: Any) -> None:
+        written.append(words)
+        real(self, canvas, words, *rest)
+
+    monkeypatch.setattr(Canvas, "_write", write)
+    segment_source(MovingSquare(3), Segmenter(model, "cpu", 1), tmp_path / "r", SegmentOptions(WHO))
+    frames = [words for words in written if words.startswith("frame")]
+    assert frames == ["frame 0", "frame 1", "frame 2"]
+
+
 def test_memory_does_not_grow_with_length(tmp_path: Path, model: Path) -> None:
     segmenter = Segmenter(model, "cpu", 1)
     most = []
@@ -145,7 +161,7 @@ def test_size_that_changes_is_refused(tmp_path: Path, model: Path) -> None:
             yield Frame(0, 0.0, picture(0))
             yield Frame(1, 0.1, picture(1, 100, 100))
 
-    with pytest.raises(InputError, match="another size"):
+    with pytest.raises(InputError, match="frame 1 has another size"):
         segment_source(
             Changing(2), Segmenter(model, "cpu", 1), tmp_path / "out", SegmentOptions(WHO)
         )

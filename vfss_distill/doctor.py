@@ -237,7 +237,7 @@ def _nearest(folder: Path) -> Path:
 
 
 def _model(workspace: Workspace) -> Iterator[Check]:
-    from .inference.session import find_model
+    from .inference.session import Segmenter, find_model
 
     try:
         model = find_model(workspace, None)
@@ -246,6 +246,14 @@ def _model(workspace: Workspace) -> Iterator[Check]:
         return
     inside = workspace.runs.resolve() in model.resolve().parents
     where = workspace.relative(model) if inside else "the packaged default"
+    try:
+        Segmenter(model, "cpu")
+    except ImportError:
+        pass  # said under inference
+    except VfssError as error:
+        found = f"`vfss segment` would use {where}: {error.what}"
+        yield Check("model", "failed", found, error.remedy or "Name another with --model.")
+        return
     yield Check("model", "ok", f"`vfss segment` would use {where}")
 
 
@@ -253,7 +261,13 @@ def _teachers(workspace: Workspace) -> Iterator[Check]:
     from .models.teachers.card import find_weights, list_cards, weights_folders
 
     folders = weights_folders(workspace.root)
-    cards = list_cards(workspace.root)
+    try:
+        cards = list_cards(workspace.root)
+    except VfssError as error:
+        remedy = error.remedy or "Mend the card, or take it out of weights/."
+        card = Path(error.file or "a card").name
+        yield Check("teachers", "failed", f"{card}: {error.what}", remedy)
+        return
     found = [card.name for card in cards if find_weights(card, folders=folders)]
     absent = [card.name for card in cards if card.name not in found]
     words = f"found: {', '.join(found) or 'none'}; not here: {', '.join(absent) or 'none'}"

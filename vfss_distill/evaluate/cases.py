@@ -12,10 +12,10 @@ from typing import Literal
 
 from ..errors import WorkspaceError
 from ..intake.splits import Part, Splits, load_splits
-from ..intake.study import Study
+from ..intake.study import Study, list_studies_readable
 from ..tasks import TaskSet
 from ..workspace import Workspace
-from .results import Result, list_results, list_studies_readable, model_names
+from .results import Result, list_results, model_names
 
 Split = Literal["test", "val", "train", "all"]
 Basis = Literal["test", "unseen", "seen", "val", "train", "all", "none"]
@@ -59,12 +59,12 @@ class Case:
 
     @property
     def labelled(self) -> bool:
-        """Is there truth for at least one frame of one task of the model?"""
+        """Is there truth for at least one frame of one task that the model was trained on?"""
         study = self.study
         return (
             study is not None
             and study.record.view == "lateral"
-            and any(study.labelled_frames(task) for task in self.result.tasks.ids)
+            and any(study.labelled_frames(task) for task in self.result.trained_tasks)
         )
 
 
@@ -83,6 +83,19 @@ class Group:
     @property
     def seen_in_training(self) -> bool:
         return any(case.seen for case in self.scored)
+
+    @property
+    def whose(self) -> str:
+        """Whose Dice it is, in words: test patients asked for by name may be seen ones."""
+        if self.basis == "test" and self.seen_in_training:
+            return "test patients, but the model has seen some of them in training"
+        return BASES[self.basis]
+
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """Tasks that the model was not trained on, as its results say."""
+        told = {task for case in self.cases for task in case.result.untrained}
+        return tuple(task for task in self.tasks.ids if task in told)
 
 
 def gather(

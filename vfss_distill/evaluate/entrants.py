@@ -23,6 +23,11 @@ class Entrant:
     sha256: str
     tasks: TaskSet
     cases: Mapping[str, Case]
+    untrained: tuple[str, ...] = ()
+
+    def knows(self, task: str) -> bool:
+        """Is it a task of the model that it was trained on?"""
+        return task in self.tasks and task not in self.untrained
 
     def on(self, tasks: TaskSet) -> Entrant:
         """The same, as if the model knew only `tasks`."""
@@ -52,26 +57,34 @@ def choose_models(
             raise UsageError(f"{word!r} is named already", remedy=_remedy(groups))
         cases = {case.id: case for case in group.cases}
         model = group.cases[0].result.model
-        found.append(Entrant(group.name, model, group.sha256, group.tasks, cases))
+        entrant = Entrant(group.name, model, group.sha256, group.tasks, cases, group.untrained)
+        found.append(entrant)
         notes += [note] if note else []
     return found, notes
 
 
 def shared_tasks(entrants: Sequence[Entrant]) -> tuple[TaskSet, list[str]]:
-    """The tasks of the baseline that every model has, and what was left out for whom.
+    """The tasks of the baseline that every model was trained on, and what was left out for whom.
 
     Raises WorkspaceError when there is none.
     """
     first = entrants[0].tasks
-    shared = tuple(task for task in first if all(task.id in one.tasks for one in entrants))
+    shared = tuple(task for task in first if all(one.knows(task.id) for one in entrants))
     if not shared:
         raise WorkspaceError(
             f"{' and '.join(one.name for one in entrants)} have no task in common",
             remedy="Compare models of the same task set.",
         )
     tasks = replace(first, tasks=shared)
-    extra = {one.name: [t for t in one.tasks.ids if t not in tasks] for one in entrants}
+    extra = {
+        one.name: [t for t in one.tasks.ids if one.knows(t) and t not in tasks] for one in entrants
+    }
     notes = [
+        f"{one.name} was not trained on {', '.join(one.untrained)}: left out."
+        for one in entrants
+        if one.untrained
+    ]
+    notes += [
         f"{name} alone, or not all others, segments {', '.join(some)}: left out."
         for name, some in extra.items()
         if some

@@ -289,8 +289,10 @@ def spans(frames: Sequence[int]) -> str:
 
 
 def _lacking(tracks: Tracks, *tasks: str) -> str:
-    missing = [task for task in tasks if task not in tracks.has]
-    return f"the model has no task {', '.join(missing)}" if missing else ""
+    if missing := [task for task in tasks if task not in tracks.has]:
+        return f"the model has no task {', '.join(missing)}"
+    untrained = [name for task, name in tracks.untrained.items() if task in tasks]
+    return f"the model was not trained on the {', '.join(untrained)}" if untrained else ""
 
 
 def _ms(tracks: Tracks, frame: int) -> float:

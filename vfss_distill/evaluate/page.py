@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..pages import page_environment
 from ..provenance import RESEARCH_USE_ONLY, provenance
-from .cases import BASES, Case
+from .cases import Case
 from .figures import areas_over_time, patient_dice
 from .measures import DEFINITIONS
 from .metrics import HD95_DEFINITION
@@ -38,7 +38,7 @@ class ModelSection:
     """What the page shows of one model."""
 
     model: ModelReport
-    basis: str
+    whose: str
     dice_plot: Markup | None
     worst: list[Picture]
     best: list[Picture]
@@ -55,12 +55,19 @@ def render(report: Report) -> str:
     return environment.get_template("report.html.j2").render(
         report=report,
         sections=[_section(model) for model in report.models],
+        no_dice=_no_dice(report),
         notice=RESEARCH_USE_ONLY,
         not_an_estimate=NOT_AN_ESTIMATE,
         methods=_methods(report),
         definitions=DEFINITIONS,
         provenance=provenance(),
     )
+
+
+def _no_dice(report: Report) -> str:
+    """Why no model has a Dice; "" when one has."""
+    reasons = [model.no_dice for model in report.models]
+    return "" if "" in reasons else _sentence("; ".join(dict.fromkeys(reasons)))
 
 
 def _section(model: ModelReport) -> ModelSection:
@@ -72,7 +79,7 @@ def _section(model: ModelReport) -> ModelSection:
     shown = scored_first[:MOST_STUDIES]
     return ModelSection(
         model=model,
-        basis=BASES[group.basis],
+        whose=group.whose,
         dice_plot=plot,
         worst=worst,
         best=best,

@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError, UsageError, WorkspaceError
-from ..intake.study import RECORD_FILE, Study
+from ..inference.reading import Reading
+from ..intake.study import Study
 from ..tasks import TaskSet
 from ..workspace import Workspace, is_temporary, read_json
 
 SEGMENT_AGAIN = "Segment the study again with --force."
+_WITH_MASKS = "Segment the study again with --force and without --no-masks."
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Result:
 
     `frame_times_s` are seconds from the first frame, one per frame. `seen` is what the model's
     own list says: True when the study was used to train or to choose it; None when not known.
+    `frames_of`: how the frames were read; None in results of a version that did not note it.
+    `untrained`: tasks that the model was not trained on; their masks are blank.
     """
 
     folder: Path
@@ -44,11 +48,14 @@ class Result:
     source_sha256: str
     seen: bool | None
     run: Mapping[str, Any]
+    frames_of: Reading | None = None
+    untrained: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, folder: Path) -> Result:
         """Raises DataError when run.json is missing, damaged or incomplete."""
         run = read_json(folder / "run.json")
+        frames_of = run.get("frames_of")
         try:
             return cls(
                 folder=folder,
@@ -64,6 +71,8 @@ class Result:
                 source_sha256=str(run["source_sha256"]),
                 seen=None if run.get("seen_in_training") is None else bool(run["seen_in_training"]),
                 run=run,
+                frames_of=None if frames_of is None else Reading.from_dict(frames_of),
+                untrained=tuple(map(str, run["model"].get("untrained_tasks", ()))),
             )._checked()
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise DataError("incomplete result", file="run.json", remedy=SEGMENT_AGAIN) from error
@@ -81,8 +90,23 @@ class Result:
         """`<study>/<model folder>`: how a result is named on the command line and in messages."""
         return f"{self.folder.parent.name}/{self.folder.name}"
 
+    @property
+    def trained_tasks(self) -> tuple[str, ...]:
+        """Ids of the tasks whose masks mean something."""
+        return tuple(task for task in self.tasks.ids if task not in self.untrained)
+
+    def check_frames_of(self, study: Study) -> None:
+        """Raises DataError when the study's frames are others than those that were segmented."""
+        if self.frames_of is not None and not self.frames_of.lies_on(study.record):
+            raise DataError(
+                "the study was ingested anew since it was segmented", remedy=SEGMENT_AGAIN
+            )
+
     def mask(self, task: str, frame: int) -> NDArray[np.bool_]:
         """H×W prediction for a 0-based frame. Raises DataError when it cannot be read."""
+        outputs = self.run.get("outputs")
+        if isinstance(outputs, dict) and outputs.get("masks") is None:
+            raise DataError("this result has no masks", remedy=_WITH_MASKS)
         name = f"masks/{task}/{frame:06d}.png"
         picture = read_png(self.folder / name)
         if picture is None:
@@ -150,24 +174,9 @@ def list_results(
     chosen = [result for result in found if is_model(result, model)]
     if not chosen:
         names = sorted({result.model for result in found})
-        raise UsageError(
-            f"no result of model {model!r}", remedy=f"There are results of: {', '.join(names)}."
-        )
+        there = f"There are results of: {', '.join(names)}." if names else "None can be read."
+        raise UsageError(f"no result of model {model!r}", remedy=there)
     return chosen, failed
-
-
-def list_studies_readable(workspace: Workspace) -> tuple[list[Study], list[dict[str, str]]]:
-    """All studies by id, and those whose record is damaged: one must not stop a report."""
-    studies, failed = [], []
-    folders = workspace.studies.iterdir() if workspace.studies.is_dir() else ()
-    for folder in sorted(folders):
-        if is_temporary(folder) or not (folder / RECORD_FILE).is_file():
-            continue
-        try:
-            studies.append(Study.open(folder))
-        except DataError as error:
-            failed.append({"input": f"studies/{folder.name}", "error": str(error)})
-    return studies, failed
 
 
 def result_folders(results: Path) -> list[Path]:

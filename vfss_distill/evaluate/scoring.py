@@ -42,6 +42,19 @@ class ModelReport:
     figures: Figures
     warnings: tuple[str, ...]
 
+    @property
+    def no_dice(self) -> str:
+        """Why there is no mean Dice, in words; "" when there is one."""
+        if self.figures.mean_dice is not None:
+            return ""
+        if self.rows:
+            return "every labelled mask is blank, and nothing was predicted there"
+        if self.group.basis != "none":
+            return "there are labels, but no result could be scored"
+        if any(case.labelled for case in self.group.cases):
+            return "no labelled study of this split has a result"
+        return BASES["none"]
+
     def to_dict(self) -> dict[str, Any]:
         group, figures = self.group, self.figures
         return {
@@ -87,7 +100,7 @@ class Report:
 
     @property
     def has_truth(self) -> bool:
-        return any(model.rows for model in self.models)
+        return any(case.labelled for model in self.models for case in model.group.cases)
 
     def to_dict(self, workspace: Workspace) -> dict[str, Any]:
         """The one object of `vfss report --json`; report.json adds provenance."""
@@ -109,12 +122,13 @@ def score_case(case: Case) -> Iterator[Row]:
     study, result = case.study, case.result
     if study is None:
         return
+    result.check_frames_of(study)
     if study.record.frames != result.frames:
         raise DataError(
             f"the result has {result.frames} frames, the study {study.record.frames}",
             remedy="Segment the study again with --force.",
         )
-    if study.record.mirrored and result.run.get("mirrored"):
+    if result.frames_of is None and study.record.mirrored and result.run.get("mirrored"):
         raise DataError(
             "the film was segmented as it is, the study is mirrored",
             remedy="Segment the study: `vfss segment` with its id.",
@@ -126,7 +140,7 @@ def score_case(case: Case) -> Iterator[Row]:
             return None
         return Row(case.id, case.patient, job[1], job[0], score(truth, result.mask(*job)))
 
-    jobs = [(task, n) for task in result.tasks.ids for n in study.labelled_frames(task)]
+    jobs = [(task, n) for task in result.trained_tasks for n in study.labelled_frames(task)]
     # Decoding and distance transforms leave the interpreter's lock; map keeps the order.
     with ThreadPoolExecutor(min(4, usable_cores())) as pool:
         yield from (row for row in pool.map(score_one, jobs) if row is not None)
@@ -159,7 +173,13 @@ def _warnings(group: Group, figures: Figures) -> Iterator[str]:
         yield f"No test patient has labels and a result; Dice is of {BASES['unseen']}."
     if note := interval_note(figures.n_patients):
         yield note
-    unlabelled = [task.task for task in figures.tasks if not task.n_labelled]
+    if group.untrained:
+        yield (
+            f"This model was not trained on: {', '.join(group.untrained)}. "
+            "Its masks of these are blank and not scored."
+        )
+    silent = [task.task for task in figures.tasks if not task.n_labelled]
+    unlabelled = [task for task in silent if task not in group.untrained]
     if unlabelled and figures.n_frames:
         yield f"No truth was given for: {', '.join(unlabelled)}. They are not in the mean."
     if _trained_on_simulated_only(group):

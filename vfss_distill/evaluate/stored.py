@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UsageError, VfssError
-from ..intake.study import Study
+from ..intake.study import Study, list_studies_readable
 from ..workspace import Workspace, write_text
 from .measures import Measures, measure_result
-from .results import Result, list_results, list_studies_readable
+from .results import Result, list_results
 
 Tick = Callable[[int, int, str], None]
 
@@ -85,6 +85,8 @@ def measure_stored(
 
 def _measure(workspace: Workspace, result: Result, study: Study | None, *, force: bool) -> Measured:
     record = study.record if study else None
+    if study:
+        result.check_frames_of(study)
     measures = measure_result(
         result,
         facing=str(result.run.get("facing", "left")),  # of its own frames; studies are mirrored
@@ -93,7 +95,8 @@ def _measure(workspace: Workspace, result: Result, study: Study | None, *, force
     )
     target = result.folder / "measures.csv"
     text = measures.to_csv()
-    kept = not force and target.exists() and target.read_text(encoding="utf-8") != text
+    # As bytes: a spreadsheet saves it again in an encoding of its own.
+    kept = not force and target.exists() and target.read_bytes() != text.encode()
     if not kept:
         write_text(target, text)
     return Measured(

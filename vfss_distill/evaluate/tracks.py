@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +23,8 @@ class Tracks:
     """One value per frame and quantity.
 
     `length_px`, `hyoid` and `hyoid_corner` (n×2, %C2-4), `pharynx_px` and `overlap_px` hold NaN
-    where a frame does not show what they need. `has` names the tasks of the model, `resolution`
-    says how fine times are.
+    where a frame does not show what they need. `has` names the tasks of the model, `untrained`
+    (id → name) those that it was not trained on, `resolution` says how fine times are.
     """
 
     times_s: Trace
@@ -33,6 +34,7 @@ class Tracks:
     pharynx_px: Trace
     overlap_px: Trace
     has: frozenset[str]
+    untrained: Mapping[str, str]
     resolution: str
 
 
@@ -57,7 +59,10 @@ def track(result: Result, *, facing: str = "left", unique_fps: float | None = No
             if "bolus" in has:
                 overlap[frame] = np.count_nonzero(lumen & result.mask("bolus", frame))
     times = np.array(result.frame_times_s)
-    return Tracks(times, length, hyoid, edge, pharynx, overlap, has, _resolution(times, unique_fps))
+    untrained = {task.id: task.name for task in result.tasks if task.id in result.untrained}
+    return Tracks(
+        times, length, hyoid, edge, pharynx, overlap, has, untrained, _resolution(times, unique_fps)
+    )
 
 
 def _spine(result: Result, frame: int, facing: str) -> Spine | None:

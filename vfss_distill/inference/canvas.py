@@ -66,7 +66,7 @@ class Canvas:
     def draw(
         self, grey: NDArray[np.uint8], number: int, time_s: float, masks: Sequence[TaskMask]
     ) -> NDArray[np.uint8]:
-        """BGR (height, width, 3). `number` is shown as it is: pass the 1-based one."""
+        """BGR (height, width, 3). `number`: the frame's, from 0 as everywhere."""
         canvas = self._blank.copy()
         film = canvas[: self._film[0], : self._film[1]]
         film[:] = cv2.cvtColor(self._resized(grey), cv2.COLOR_GRAY2BGR)

@@ -294,7 +294,7 @@ def _compare(
             batch = np.ascontiguousarray(np.resize(sample[start:], (size, *sample.shape[1:])))
             with torch.inference_mode():
                 mine = module(torch.from_numpy(batch)).numpy()
-            theirs = segmenter.probabilities(batch)
+            theirs = segmenter.raw_probabilities(batch)
             if theirs.shape != mine.shape or not np.isfinite(theirs).all():
                 raise ModelError(f"ONNX gives {theirs.shape} with batch {size}, or no numbers")
             difference = max(difference, float(np.abs(mine - theirs).max()))

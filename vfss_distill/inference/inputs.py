@@ -6,19 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import InputError, UsageError, VfssError, WorkspaceError
+from ..errors import DataError, InputError, UsageError, VfssError, WorkspaceError
 from ..intake.blanked import BlankedSource
 from ..intake.box_table import given_boxes
 from ..intake.source import FrameSource, content_sha256, find_sources, open_source
 from ..intake.splits import load_splits
-from ..intake.study import RECORD_FILE, Study, list_studies
-from ..intake.view import FRONTAL, decide_source, notice
+from ..intake.study import RECORD_FILE, Study, list_studies_readable
+from ..intake.view import FRONTAL, Decision, decide_source
 from ..workspace import Workspace
+from .reading import Reading, is_plain
 from .record import Subject
 
 SPLITS = ("train", "val", "test", "all")
 
-_NOT_DEFAULT = ("fields", "kept")  # interlaced films that a plain reading would deinterlace
+_SAY_OTHERWISE = "`vfss ingest --views` can say otherwise"
+_FACES_RIGHT = (
+    f"faces right: shown to the network mirrored; masks lie on the film as it is; {_SAY_OTHERWISE}"
+)
+_UNSURE = f"view and side could not be told: taken as lateral, facing left; {_SAY_OTHERWISE}"
 
 
 @dataclass(frozen=True)
@@ -45,63 +50,75 @@ def find_inputs(words: Sequence[str], workspace: Workspace) -> tuple[list[Input]
     the id of a study in the workspace.
     """
     found: dict[Path, Input] = {}
-    failed = []
+    failed: list[Failure] = []
     for word in words:
         try:
             for item in _meant_by(word, workspace):
-                found.setdefault(item.path.resolve(), item)
+                if isinstance(item, Failure):
+                    failed.append(item)
+                else:
+                    found.setdefault(item.path.resolve(), item)
         except VfssError as error:
             failed.append(Failure(shown(Path(word)), error))
     return list(found.values()), failed
 
 
-def find_split(split: str, workspace: Workspace) -> list[Input]:
-    """The ingested studies of a split, or of all. Raises UsageError, WorkspaceError."""
+def find_split(split: str, workspace: Workspace) -> tuple[list[Input], list[Failure]]:
+    """The ingested studies of a split, or of all, and damaged ones: of which split nobody knows.
+
+    Raises UsageError, WorkspaceError.
+    """
     if split not in SPLITS:
         raise UsageError(f"unknown split {split!r}", remedy=f"Use {', '.join(SPLITS)}.")
-    studies = list_studies(workspace)
+    studies, damaged = list_studies_readable(workspace)
     if split != "all":
         splits = load_splits(workspace)
         studies = [study for study in studies if splits.of(study.patient) == split]
-    if not studies:
+    if not studies and not damaged:
         raise WorkspaceError(
             "no ingested study" + ("" if split == "all" else f" of split {split}"),
             file="studies",
             remedy="Run `vfss ingest` first; splits.yaml says which patient is where.",
         )
-    return [_of_store(study) for study in studies]
+    failed = [Failure(one["input"], DataError(one["error"])) for one in damaged]
+    return [_of_store(study) for study in studies], failed
 
 
 class Identifier:
     """Tells of each input whose recording it is. A raw film that has been ingested, whatever its
-    name, is that study; any other is a stranger, known by its digest."""
+    name, is that study; any other is a stranger, known by its digest.
+
+    `damaged`: studies whose record cannot be read, `[{"input", "error"}]`; their films are
+    strangers.
+    """
 
     def __init__(self, workspace: Workspace, *, blank: bool = True) -> None:
         """`blank`: text burned into films that are not read from the store is made black. Boxes
         that a person gave for a study are black in any case."""
         self._blank = blank
-        self._by_digest = {study.record.source_sha256: study for study in list_studies(workspace)}
+        studies, self.damaged = list_studies_readable(workspace)
+        self._by_digest = {study.record.source_sha256: study for study in studies}
 
     def subject(self, item: Input) -> Subject:
         """Reads the whole file for its digest. Raises InputError."""
         if item.study is not None:
-            return _subject(item.study)
+            return _subject(item.study, blanked=item.study.record.burned_in == "blanked")
         digest = _digest(item.path)
         study = self._by_digest.get(digest)
-        return Subject(f"s-{digest[:10]}", None, digest) if study is None else _subject(study)
+        if study is None:
+            reading = Reading(blanked=self._blank)
+            return Subject(f"s-{digest[:10]}", None, digest, frames_of=reading)
+        of_film = is_plain(study.record)  # else `open` takes the store's frames
+        blanked = self._blank if of_film else study.record.burned_in == "blanked"
+        return _subject(study, blanked=blanked)
 
     def viewed(self, subject: Subject, source: FrameSource) -> Subject:
         """`subject` with view and side. Ingest has decided them for every study; of a stranger's
-        film they are found in its first frames. Raises InputError."""
+        film they are found in its first frames and its header. Raises InputError."""
         if subject.patient is not None:
             return subject
-        found = decide_source(source)
-        return replace(
-            subject,
-            view=found.view,
-            facing=found.facing,
-            notice=notice(found.view, found.mirrored, found.by),
-        )
+        found = decide_source(source, hint=source.info.view_hint)
+        return replace(subject, view=found.view, facing=found.facing, notice=_notice(found))
 
     def open(self, item: Input, subject: Subject) -> FrameSource:
         """The film itself, unless the store holds other frames of it (turned round, or fields of
@@ -112,7 +129,7 @@ class Identifier:
         if item.study is not None:
             return open_source(item.study.folder)
         study = self._by_digest.get(subject.source_sha256)
-        if study is not None and (study.record.mirrored or study.record.interlaced in _NOT_DEFAULT):
+        if study is not None and not is_plain(study.record):
             return open_source(study.folder)
         source = open_source(item.path)
         given = given_boxes(study.record) if study is not None else ()
@@ -134,7 +151,7 @@ def shown(path: Path) -> str:
         return path.name
 
 
-def _meant_by(word: str, workspace: Workspace) -> list[Input]:
+def _meant_by(word: str, workspace: Workspace) -> list[Input | Failure]:
     path = Path(word)
     if path.exists():
         return _at(path)
@@ -143,24 +160,30 @@ def _meant_by(word: str, workspace: Workspace) -> list[Input]:
     raise InputError("no such file, folder or study", remedy="`ls studies` lists ingested studies.")
 
 
-def _at(path: Path) -> list[Input]:
+def _at(path: Path) -> list[Input | Failure]:
     found = find_sources([path])  # a DICOMDIR, or one file of a series, stands for more than itself
     if not found:
         raise InputError(
             "no film, cine DICOM or image frames in it",
             remedy="Name a video, a DICOM file, or a folder of either.",
         )
-    return [
-        _of_store(Study.open(film)) if (film / RECORD_FILE).is_file() else Input(shown(film), film)
-        for film in found
-    ]
+    return [_recording(film) for film in found]
+
+
+def _recording(film: Path) -> Input | Failure:
+    if not (film / RECORD_FILE).is_file():
+        return Input(shown(film), film)
+    try:
+        return _of_store(Study.open(film))
+    except DataError as error:
+        return Failure(shown(film), error)
 
 
 def _of_store(study: Study) -> Input:
     return Input(study.id, study.folder, study)
 
 
-def _subject(study: Study) -> Subject:
+def _subject(study: Study, *, blanked: bool) -> Subject:
     record = study.record
     return Subject(
         record.study,
@@ -169,7 +192,16 @@ def _subject(study: Study) -> Subject:
         record.simulated,
         view=record.view,
         notice=FRONTAL if record.view == "frontal" else "",
+        frames_of=Reading.of_study(record, blanked=blanked),
     )
+
+
+def _notice(found: Decision) -> str:
+    """What a user should know of how a stranger's film was taken; "" when there is nothing."""
+    if found.by == "assumed":
+        return _UNSURE
+    words = FRONTAL if found.view == "frontal" else _FACES_RIGHT if found.mirrored else ""
+    return "; ".join(line for line in (words, found.warning) if line)
 
 
 def _digest(path: Path) -> str:

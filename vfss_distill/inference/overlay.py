@@ -86,8 +86,8 @@ class OverlayWriter:
     def add(
         self, grey: NDArray[np.uint8], index: int, time_s: float, masks: Sequence[TaskMask]
     ) -> None:
-        """One frame: `index` from 0 (shown from 1), `time_s` since the first frame."""
-        picture = self.canvas.draw(grey, index + 1, time_s, masks)
+        """One frame: `index` from 0, `time_s` since the first frame."""
+        picture = self.canvas.draw(grey, index, time_s, masks)
         planes = cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_I420)
         frame = VideoFrame.from_ndarray(planes, format="yuv420p")
         pts = round(time_s / TIME_BASE)

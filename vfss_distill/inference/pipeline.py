@@ -77,7 +77,8 @@ def segment_source(
         seen = segmenter.seen_in_training(options.subject.source_sha256)
         # A study's own warnings name its repeats already.
         repeats = None if source.info.kind == "study" else writer.repeats_warning
-        said = [*source.info.warnings, options.subject.notice, repeats]
+        notice = options.subject.notice
+        said = [*source.info.warnings, notice, repeats, *segmenter.warnings]
         outcome = SegmentOutcome(
             study=options.subject.study,
             frames=frames,
@@ -92,6 +93,7 @@ def segment_source(
             frames_csv=target / FRAMES_CSV,
             seen_in_training=seen,
             warnings=tuple(line for line in said if line),
+            frames_of=options.subject.frames_of,
         )
         write_run(folder, outcome, writer, segmenter, options.subject)
     return outcome
@@ -151,7 +153,7 @@ def _squares(source: FrameSource, size: int, mirror: bool) -> Iterator[tuple[Fra
             box = box.mirrored() if mirror else box
         if (height, width) != (box.height, box.width):
             raise InputError(
-                f"frame {frame.index + 1} has another size than the first",
+                f"frame {frame.index} has another size than the first",
                 file=source.path.name,
                 remedy="Split the recording where its size changes.",
             )

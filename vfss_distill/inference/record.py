@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import shutil
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -21,21 +23,26 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, WorkspaceError
 from ..intake.repeats import RepeatCounter, duration_s
 from ..letterbox import Letterbox
 from ..provenance import document
-from ..workspace import read_json, write_json
+from ..workspace import is_temporary, read_json, write_json
 from .canvas import Caption
 from .masks import MaskMaker, TaskMask
 from .overlay import OverlayWriter
+from .reading import Reading
 from .session import Segmenter
 
 if TYPE_CHECKING:
     from ..intake.source import Frame
 
 OVERLAY, MASKS, FRAMES_CSV, RUN = "overlay.mp4", "masks", "frames.csv", "run.json"
+_STALE_S = 3600.0  # a result being made gets a frame every few milliseconds
 SIMULATED = "trained on simulations"
+_OTHER_FRAMES = (
+    "its result is of other frames of this recording (mirrored or blanked otherwise since)"
+)
 
 # Unfiltered rows and run lengths: the fastest PNG for masks, and the smallest.
 _PNG = (
@@ -51,7 +58,7 @@ class Subject:
 
     `facing`: where the patient looks in the frames that are read. Networks know patients who face
     left: others are mirrored for the network, and its masks mirrored back. `notice`: a line on
-    how view and side were decided.
+    how view and side were decided. `frames_of`: how the frames were read.
     """
 
     study: str
@@ -61,6 +68,7 @@ class Subject:
     view: str = "lateral"
     facing: str = "left"
     notice: str = ""
+    frames_of: Reading = field(default_factory=Reading)
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,7 @@ class SegmentOutcome:
     """A result on disk. `seconds`: wall time of segmentation; `fps`: frames by seconds.
 
     `overlay` and `masks` are None when they were not asked for. `existed`: found, not made now.
+    `frames_of` None: made by a version that did not note it.
     """
 
     study: str
@@ -84,6 +93,15 @@ class SegmentOutcome:
     seen_in_training: bool
     warnings: tuple[str, ...] = ()
     existed: bool = False
+    frames_of: Reading | None = None
+
+    def differs(self, who: Subject, *, overlay: bool, masks: bool) -> str:
+        """In which way it is not what segmenting `who` would give now; "" when it is."""
+        if self.frames_of not in (None, who.frames_of):
+            return _OTHER_FRAMES
+        if overlay and self.overlay is None:
+            return "its result was made without an overlay"
+        return "its result was made without masks" if masks and self.masks is None else ""
 
 
 class ResultWriter:
@@ -205,8 +223,10 @@ def write_run(
             "image_size": segmenter.image_size,
             "context": segmenter.context,
             "trained_on_simulated_only": segmenter.simulated,
+            "untrained_tasks": list(segmenter.untrained),
         },
         "source_sha256": who.source_sha256,
+        "frames_of": who.frames_of.to_dict(),
         "simulated": who.simulated,
         "view": who.view,
         "facing": who.facing,
@@ -222,11 +242,33 @@ def write_run(
     write_json(folder / RUN, document(body, model=model, provider=outcome.provider))
 
 
+def clear_results(results: Path) -> None:
+    """Take away what killed runs left half made: whatever nobody has written to for an hour.
+
+    Raises WorkspaceError where `results` is no folder: that is no fault of any film.
+    """
+    if results.exists() and not results.is_dir():
+        raise WorkspaceError(
+            "is no folder, and results go there", file=results.name, remedy="Move it away."
+        )
+    for folder in results.glob("*/*"):
+        if is_temporary(folder) and time.time() - _last_written(folder) > _STALE_S:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _last_written(folder: Path) -> float:
+    places = (folder, *folder.glob("*"), *folder.glob(f"{MASKS}/*"))
+    try:
+        return max(place.stat().st_mtime for place in places)
+    except FileNotFoundError:  # its maker is at work: it has just been finished
+        return time.time()
+
+
 def read_outcome(folder: Path) -> SegmentOutcome | None:
     """The result already in `folder`; None when there is none, or none that is whole."""
     try:
         run = read_json(folder / RUN)
-        outputs = run["outputs"]
+        outputs, frames_of = run["outputs"], run.get("frames_of")
         outcome = SegmentOutcome(
             study=str(run["study"]),
             frames=int(run["frames"]),
@@ -242,6 +284,7 @@ def read_outcome(folder: Path) -> SegmentOutcome | None:
             seen_in_training=bool(run["seen_in_training"]),
             warnings=tuple(map(str, run["warnings"])),
             existed=True,
+            frames_of=None if frames_of is None else Reading.from_dict(frames_of),
         )
     except (DataError, KeyError, TypeError, ValueError):
         return None

@@ -34,7 +34,8 @@ class Segmenter:
 
     `Segmenter(path).probabilities(batch)`: uint8 (B, C, S, S) letterboxed frames → float32
     (B, T, S, S) probabilities; C is 1 or, with `context` 1, 3 (previous, this, next frame). A model
-    with context takes single frames too: each then stands for its neighbours.
+    with context takes single frames too: each then stands for its neighbours. Tasks that it was not
+    trained on (`untrained`) have probability 0: its maps of them mean nothing.
 
     `device`: "auto" takes CUDA only where it really works, "cuda" insists on it. `threads` 0: as
     many as this process may use. Raises ModelError when the file is no such model, DeviceError
@@ -62,6 +63,7 @@ class Segmenter:
         self.thresholds = facts.thresholds(self.tasks)
         self.trained_sources = facts.trained_sources()
         self.simulated = facts.simulated()
+        self.untrained = facts.untrained(self.tasks)
         facts.check_rule()
         self._check_shapes()
 
@@ -79,8 +81,21 @@ class Segmenter:
         """True when this recording was among those the model was trained or tuned on."""
         return source_sha256[:16] in self.trained_sources
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Lines on what a result of this model does not say."""
+        names = ", ".join(self.tasks[task].name for task in self.untrained)
+        return (f"not trained on {names}: left blank",) if names else ()
+
     def probabilities(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Raises DeviceError when the device gives up (memory), ModelError when the model does."""
+        maps = self.raw_probabilities(batch)
+        if self.untrained:
+            maps[:, [self.tasks.ids.index(task) for task in self.untrained]] = 0
+        return maps
+
+    def raw_probabilities(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What the network puts out, with its maps of tasks that it was not trained on."""
         if batch.shape[1] == 1 < self.channels:
             batch = np.repeat(batch, self.channels, axis=1)
         try:
@@ -277,6 +292,14 @@ class _Metadata:
         """True when the model was trained on simulated patients only."""
         value = self.json("vfss.provenance")
         return isinstance(value, dict) and value.get("simulated") == "all"
+
+    def untrained(self, tasks: TaskSet) -> tuple[str, ...]:
+        """Tasks without a label in training; none in files of a version that did not note them."""
+        value = self.json("vfss.provenance")
+        told = value.get("untrained_tasks", []) if isinstance(value, dict) else []
+        if not isinstance(told, list):
+            raise self._fault("vfss.provenance")
+        return tuple(task for task in tasks.ids if task in told)
 
     def check_rule(self) -> None:
         if self.text("vfss.letterbox") != RULE:

@@ -28,6 +28,10 @@ from .repeats import duration_s
 from .source import Frame, SourceInfo
 
 RECORD_FILE = "study.json"
+_MEND_RECORD = (
+    f"Put {RECORD_FILE} back from a backup, or delete the study's folder and ingest its recording "
+    "again."
+)
 
 # Radiographs are noise to a matching compressor: Huffman coding of averaged differences is faster
 # (2.2 ms for 640x480) and no larger than any other setting. Masks are runs: the default suits them.
@@ -146,8 +150,12 @@ class Study:
 
     @classmethod
     def open(cls, folder: Path) -> Study:
-        """Raises DataError when the record is missing or damaged."""
-        return cls(folder, StudyRecord.from_dict(read_json(folder / RECORD_FILE)))
+        """Raises DataError, naming the study, when the record is missing or damaged."""
+        path = folder / RECORD_FILE
+        try:
+            return cls(folder, StudyRecord.from_dict(read_json(path)))
+        except DataError as error:
+            raise DataError(error.what, file=_shown(path), remedy=_MEND_RECORD) from error
 
     @property
     def id(self) -> str:
@@ -220,14 +228,26 @@ class StudySource:
 
 def list_studies(workspace: Workspace) -> list[Study]:
     """All complete studies, by id. Raises DataError when a record is damaged."""
-    if not workspace.studies.is_dir():
-        return []
-    folders = sorted(workspace.studies.iterdir(), key=lambda folder: folder.name)
-    return [
-        Study.open(folder)
-        for folder in folders
-        if not is_temporary(folder) and (folder / RECORD_FILE).is_file()
-    ]
+    return [Study.open(folder) for folder in _folders(workspace)]
+
+
+def list_studies_readable(workspace: Workspace) -> tuple[list[Study], list[dict[str, str]]]:
+    """All studies by id, and those whose record is damaged, `[{"input", "error"}]`: one must not
+    stop a command that has others."""
+    studies, failed = [], []
+    for folder in _folders(workspace):
+        try:
+            studies.append(Study.open(folder))
+        except DataError as error:
+            failed.append({"input": f"studies/{folder.name}", "error": error.without_file})
+    return studies, failed
+
+
+def _folders(workspace: Workspace) -> list[Path]:
+    """Of all complete studies, by id."""
+    folders = workspace.studies.iterdir() if workspace.studies.is_dir() else ()
+    complete = (x for x in folders if not is_temporary(x) and (x / RECORD_FILE).is_file())
+    return sorted(complete, key=lambda folder: folder.name)
 
 
 def find_study(workspace: Workspace, source_sha256: str) -> Study | None:
@@ -298,6 +318,11 @@ def _read_png(path: Path) -> NDArray[np.uint8]:
 def _damaged(path: Path) -> DataError:
     return DataError(
         "is missing or damaged",
-        file="/".join(path.parts[-3:]),
+        file=_shown(path),
         remedy="Ingest the recording again with --force.",
     )
+
+
+def _shown(path: Path) -> str:
+    """`studies/<study>/study.json`: never absolute, for it is printed."""
+    return "/".join(path.parts[-3:])

@@ -18,6 +18,7 @@ from vfss_distill.distill import balance, losses
 from vfss_distill.distill.journal import draw_curves
 from vfss_distill.distill.loop import fading
 from vfss_distill.distill.processes import Processes
+from vfss_distill.tasks import VFSS12
 from vfss_distill.workspace import Workspace
 
 
@@ -222,9 +223,10 @@ def test_a_run_with_dropping_logs_its_weights(lab: Workspace) -> None:
     alphas = [json.loads(line)["alpha"] for line in text.splitlines()]
     assert all(sum(alpha.values()) == pytest.approx(1, abs=1e-4) for alpha in alphas)
     assert any(abs(alpha["medsam"] - 0.5) > 0.2 for alpha in alphas)
-    draw_curves(done.folder / "metrics.jsonl", done.folder / "curves.svg")
+    draw_curves(done.folder / "metrics.jsonl", done.folder / "curves.svg", VFSS12)
     curves = (done.folder / "curves.svg").read_text()
     assert "weight α of each teacher" in curves
+    assert "#aa4b00" in curves  # the bolus in its own colour, darker
     assert same(done, run(lab, teachers=("medsam", "raddino"), balancing="drop",
                           drop_probability=0.8))  # fmt: skip
 

@@ -58,9 +58,10 @@ def test_doctor_opens_the_model_that_would_be_used(cli: Cli, tmp_path: Path) -> 
 def test_a_faulty_card_is_one_check_among_the_others(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "ours.yaml").write_text("family: [")
-    told = diagnosis(cli, "teachers")
+    told = diagnosis(cli, "teacher card")
     assert told["status"] == "failed" and told["remedy"]
     assert "ours.yaml" in told["found"] and str(tmp_path) not in told["found"]
+    assert "small-dino" in diagnosis(cli, "teachers")["found"]
 
 
 def diagnosis(cli: Cli, name: str) -> dict[str, str]:

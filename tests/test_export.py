@@ -176,6 +176,9 @@ def test_export_then_segment(cli: Cli, tmp_path: Path) -> None:
 
     again = cli("export")
     assert again.exit_code == 0 and "exists already" in again.stdout
+    (run / "student.onnx").unlink()
+    anew = json.loads(cli("export", "--json").stdout)
+    assert anew["model"] == printed["model"]  # what it segmented before stays its own
     make_film(tmp_path / "study.mp4", [0.0, 0.1, 0.2])
     segmented = cli("segment", "study.mp4")
     assert segmented.exit_code == 0, segmented.stderr

@@ -111,12 +111,13 @@ def test_the_loss_is_the_sum_of_what_is_logged_and_the_teachers_part_fades(lab: 
 def test_a_weight_without_such_a_teacher_is_said(lab: Workspace) -> None:
     write_tiny_weights(lab.weights)
     said: list[str] = []
-    done = run(lab, ("medsam", "medclip"), say=said.append)
+    done = run(lab, ("medsam", "medclip"), say=said.append, proposal_frames=4)
     text = "\n".join(line for line in said if line.startswith("warning"))
     assert "affinity_weight does nothing here" in text
     assert "anchor_weight does nothing here" in text
     assert "medclip: anchors are off: its text tower is there, but no words: vocab.txt" in text
     assert "embedding_weight" not in text
+    assert "proposal_frames does nothing here: every frame has labels" in text
     # A segmenter that knows nothing draws nothing that fits a label: nothing to learn from it.
     assert any("medsam: 0 masks under boxes agree" in line for line in said)
     assert lines(done)[-1]["outputs"]["masks"] == 0

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from .cores import cgroup_quota, cores_allowed
-from .errors import VfssError
+from .errors import ConfigError, VfssError
 from .workspace import Workspace, free_bytes
 
 Status = Literal["ok", "warning", "failed"]
@@ -261,13 +261,11 @@ def _teachers(workspace: Workspace) -> Iterator[Check]:
     from .models.teachers.card import find_weights, list_cards, weights_folders
 
     folders = weights_folders(workspace.root)
-    try:
-        cards = list_cards(workspace.root)
-    except VfssError as error:
-        remedy = error.remedy or "Mend the card, or take it out of weights/."
-        card = Path(error.file or "a card").name
-        yield Check("teachers", "failed", f"{card}: {error.what}", remedy)
-        return
+    faults: dict[str, ConfigError] = {}
+    cards = list_cards(workspace.root, faults=faults)
+    for name, fault in faults.items():
+        remedy = fault.remedy or "Mend the card, or take it out of weights/."
+        yield Check("teacher card", "failed", f"{name}.yaml: {fault.what}", remedy)
     found = [card.name for card in cards if find_weights(card, folders=folders)]
     absent = [card.name for card in cards if card.name not in found]
     words = f"found: {', '.join(found) or 'none'}; not here: {', '.join(absent) or 'none'}"

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, TextIO
 
+from ..tasks import TaskSet
 from ..workspace import atomic_path, storage_errors, write_text
 from .events import Events
 
@@ -68,7 +69,7 @@ def _rounded(value: Any) -> Any:
     return {k: _rounded(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-def draw_curves(metrics: Path, target: Path) -> None:
+def draw_curves(metrics: Path, target: Path, tasks: TaskSet) -> None:
     """Losses per teacher, their weights α, task loss and validation Dice over the steps, as SVG."""
     import matplotlib
 
@@ -84,6 +85,8 @@ def draw_curves(metrics: Path, target: Path) -> None:
     }
     if outputs := _series(lines, "outputs"):
         panels["losses on teachers' outputs"] = outputs
+    # The tasks' own colours, darker: some are too light for a line on white.
+    colours = {task.id: tuple(0.8 * part / 255 for part in task.colour) for task in tasks}
     columns = (len(panels) + 1) // 2
     with plt.rc_context({"svg.hashsalt": "vfss", "font.size": 8}):
         figure, axes = plt.subplots(2, columns, figsize=(5 * columns, 6), layout="constrained")
@@ -94,7 +97,9 @@ def draw_curves(metrics: Path, target: Path) -> None:
             axis.set_xlabel("step")
             for name, (steps, values) in series.items():
                 width, marker = (0.6, "") if len(steps) > 200 else (1.2, "." * (len(steps) < 40))
-                axis.plot(steps, values, label=name, lw=width, marker=marker)
+                axis.plot(
+                    steps, values, label=name, lw=width, marker=marker, color=colours.get(name)
+                )
             if len(series) > 0 and "" not in series:
                 axis.legend(ncols=2, fontsize=6)
             if "loss" not in title:

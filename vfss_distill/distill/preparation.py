@@ -120,6 +120,9 @@ def prepare(
         )
     drawing = [teacher for teacher in teachers if teacher.card.name in outputs.masks]
     proposals = asked.proposals(drawing[0], frames) if drawing else None
+    if config.proposal_frames and proposals is None:
+        why = "every frame has labels" if drawing else "no teacher of this run draws masks"
+        place.say(f"warning: proposal_frames does nothing here: {why}")
     return Material(frames, align_keys, features, labelled, validation, outputs, proposals), shas
 
 

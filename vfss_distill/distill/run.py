@@ -122,7 +122,7 @@ def distill(
                     draw_features(folder, student, shown_in(found))
                     _write_results(config, found, teachers, shas, trained, student, folder)
                     place.say(f"{folder.name}: done after {trained.step} steps")
-                draw_curves(folder / "metrics.jsonl", folder / "curves.svg")
+                draw_curves(folder / "metrics.jsonl", folder / "curves.svg", found.tasks)
         processes.wait()
     return _outcome(place, trained.val_dice, trained.step, started, trained.interrupted)
 

@@ -236,7 +236,8 @@ def _metadata(
         "vfss.thresholds": json.dumps({task: float(given.get(task, 0.5)) for task in tasks.ids}),
         "vfss.letterbox": RULE,
         "vfss.trained_patients": json.dumps(sorted({str(digest)[:16] for digest in sources})),
-        "vfss.provenance": json.dumps(provenance(**rest)),
+        # No time in it: exported again, a run is the same model, and its results stay valid.
+        "vfss.provenance": json.dumps(provenance(created=False, **rest)),
         "vfss.notice": RESEARCH_USE_ONLY,
     }
 

@@ -28,6 +28,7 @@ from .discovery import (
     is_simulated,
     relative_to_workspace,
 )
+from .doubts import Doubts
 from .exams import Exams
 from .fill import Job, Words, attempt, sweep, unforeseen
 from .identities import Identities, Identity
@@ -127,9 +128,7 @@ class _Ingest:
         self._by_digest = {record.source_sha256: record for record in self._records.values()}
         self._shown: dict[str, str] = {}
         self._exams = Exams(self._identities, self._records.values())
-        self._folders: dict[str, Path] = {}
-        self._below: dict[Path, set[str]] = {}  # folder directly in an input → patients in it
-        self._guessed = 0
+        self._doubts = Doubts(self._patients, say)
         self._under_way: dict[int, _UnderWay] = {}
         self._ended: dict[int, StudyRecord | Failure | Skipped] = {}
         self._inputs: dict[int, str] = {}
@@ -187,17 +186,7 @@ class _Ingest:
         for line, inputs in warned.items():
             who = inputs[0] if len(inputs) == 1 else f"{len(inputs)} recordings"
             self._say(f"{who}: {line}")
-        if self._guessed:
-            self._say(
-                f"{self._guessed} recordings lie in no folder of their own and name no patient: "
-                "each counts as a patient. If some are of one person, use --patients."
-            )
-        if shared := [folder for folder, patients in self._below.items() if len(patients) > 1]:
-            more = f" and {len(shared) - 1} more" if len(shared) > 1 else ""
-            self._say(
-                f"{shared[0].as_posix()}{more}: the folders in it are taken as "
-                f"{len(self._below[shared[0]])} patients. If they are one, use --patients."
-            )
+        self._doubts.tell()
 
     def _begin(self, number: int, found: Found, digest: Future[str], engine: Engine) -> None:
         """Decide what becomes of a recording, and hand it to the engine if it is to be ingested."""
@@ -267,7 +256,7 @@ class _Ingest:
             why = f"left out: its patient, {patient}, is in the locked test set"
             self._leave_out(number, study, why)
             return None
-        self._notice(found, owner)
+        self._doubts.add(found, owner)
         if known is not None and has_imported_labels(self._workspace.studies / study):
             self._say(
                 f"{display(found)}: made anew without the labels that were imported into it; "
@@ -361,23 +350,6 @@ class _Ingest:
         self._ended[number] = Skipped(shown, study, why)
         if aloud:
             self._say(f"{shown}: {why}")
-
-    def _notice(self, found: Found, owner: Owner) -> None:
-        self._guessed += owner.guessed
-        if self._patients.given and self._patients.find(found) is None:
-            self._say(f"{display(found)}: not in --patients; patient taken from file or folder")
-        if owner.guessed or owner.source_patient != found.path.resolve().parent.name:
-            return
-        parent, root = found.path.resolve().parent, found.root.resolve()
-        if parent != root and parent.is_relative_to(root):
-            top = Path(found.root.name, parent.relative_to(root).parts[0])
-            self._below.setdefault(top, set()).add(owner.source_patient)
-        grandparent = parent.parent
-        if self._folders.setdefault(owner.source_patient, grandparent) != grandparent:
-            self._say(
-                f"{display(found)}: two folders have this name; taken as one patient. "
-                "If they are two, use --patients."
-            )
 
     def _fail(self, number: int, line: str) -> None:
         self._ended[number] = Failure(self._inputs[number], line)

@@ -17,7 +17,7 @@ class Doubts:
         self._say = say
         self._folders: dict[str, Path] = {}
         self._below: dict[Path, set[str]] = {}  # folder directly in an input → patients in it
-        self._guessed = 0
+        self._guessed = self._kept = 0
 
     def add(self, found: Found, owner: Owner) -> None:
         """Note whose a recording is taken to be; what is odd of it alone is said at once."""
@@ -37,8 +37,17 @@ class Doubts:
                 "If they are two, use --patients."
             )
 
+    def add_kept(self) -> None:
+        """Note a recording whose patient is still the one that a table named."""
+        self._kept += 1
+
     def tell(self) -> None:
         """Say which recordings count as patients of their own, and which folders as several."""
+        if self._kept:
+            self._say(
+                f"{self._kept} recordings keep the patients that an earlier --patients named. "
+                "If it names new ones too, give it again: they are taken by folder or header."
+            )
         if self._guessed:
             self._say(
                 f"{self._guessed} recordings lie in no folder of their own and name no patient: "

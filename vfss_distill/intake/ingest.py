@@ -36,7 +36,7 @@ from .ingest_report import Failure, IngestOptions, IngestReport, Skipped
 from .interlace import HANDLING
 from .lab import decide_tasks, prepare_workspace
 from .labels import Labels, LabelSearch
-from .patients import Owner, PatientTable, display, owner_of
+from .patients import Owner, PatientTable, display, guessed_name, owner_of
 from .source import Found, SourceInfo, open_source
 from .splits import Splits, facts_of, load_splits, lock_test, update_splits
 from .study import StudyRecord, has_imported_labels, list_studies
@@ -293,11 +293,30 @@ class _Ingest:
 
     def _owner(self, found: Found, info: SourceInfo, digest: str) -> Owner:
         owner = owner_of(found, self._patients, info.patient_hint, digest, info.exam_hint)
-        if not info.exam_hint:
-            return owner
-        named = bool(info.patient_hint) or self._patients.find(found) is not None
         known = self._by_digest.get(digest)
-        return self._exams.owner(info.exam_hint, owner, named=named, known=known, say=self._say)
+        if info.exam_hint:
+            named = bool(info.patient_hint) or self._patients.find(found) is not None
+            owner = self._exams.owner(
+                info.exam_hint, owner, named=named, known=known, say=self._say
+            )
+        if known is None or not self._named_by_table(known, found, owner):
+            return owner
+        self._doubts.add_kept()
+        return Owner(self._identities.source_patient(known.patient), pseudonym=known.patient)
+
+    def _named_by_table(self, known: StudyRecord, found: Found, owner: Owner) -> bool:
+        """Was the patient of a study named by a table that is not given now?
+
+        The same file in the same place has the folder and header it had then: had they named its
+        patient, they would name him again. A copy elsewhere may be another patient's.
+        """
+        if self._patients.given or owner.guessed or owner.pseudonym:
+            return False
+        where = relative_to_workspace(self._workspace, found.path)
+        if not self._identities.lay_at(known.study, where):
+            return False
+        others = (owner.source_patient, guessed_name(found, known.source_sha256))
+        return known.patient not in map(self._identities.pseudonym, others)
 
     def _record_identity(self, draft: StudyRecord, owner: Owner, found: Found) -> None:
         """A guess, or no site, does not take the place of a name that the table knows."""
@@ -313,11 +332,16 @@ class _Ingest:
         if owner.guessed or patient == known.patient:
             return
         before = self._shown.get(known.study, f"study {known.study}")
+        remedy = (
+            "Keep one copy, or delete that study and ingest with --patients; "
+            "identities.csv says who is who."
+        )
+        if known.study not in self._shown and not self._patients.given:
+            remedy = f"If a table named that patient, give it again (--patients). Else: {remedy}"
         raise InputError(
             f"is the same recording as {before} of patient {known.patient}, "
             f"but given for patient {patient}",
-            remedy="Keep one copy, or delete that study and ingest with --patients; "
-            "identities.csv says who is who.",
+            remedy=remedy,
         )
 
     def _skip(

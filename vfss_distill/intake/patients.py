@@ -117,7 +117,12 @@ def owner_of(
         return Owner(parent.name)
     if exam:
         return Owner(f"exam {exam}", guessed=True)
-    return Owner(f"{recording_name(found.path)} {source_sha256[:16]}", guessed=True)
+    return Owner(guessed_name(found, source_sha256), guessed=True)
+
+
+def guessed_name(found: Found, source_sha256: str) -> str:
+    """The patient of a recording that nothing says anything of."""
+    return f"{recording_name(found.path)} {source_sha256[:16]}"
 
 
 def display(found: Found) -> str:

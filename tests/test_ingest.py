@@ -275,6 +275,19 @@ class TestPatients:
         assert patients[4] == patients[6] and len(set(patients.values())) == 3
         assert {row["source_patient"] for row in identities(tmp_path)} == {"007", "y", "z"}
 
+    def test_rows_of_no_recording_are_told(self, cli: Cli, tmp_path: Path) -> None:
+        """However a row names its recording: by path, name, stem, or the folder of its images."""
+        for number, name in enumerate(("x/a.mp4", "y/b.mp4", "y/c.mp4")):
+            write_film(tmp_path / "v" / name, frames=4 + number)
+        write_images(tmp_path / "v" / "z" / "images", 3)
+        rows = ["v\\x\\A.mp4,1", "b.mp4,2", "c,3", "z/,4"]
+        (tmp_path / "who.csv").write_text("\n".join(["file,patient", *rows]))
+        said = cli("ingest", "v", "--patients", "who.csv").stderr
+        assert "--patients" not in said
+        (tmp_path / "who.csv").write_text("\n".join(["file,patient", *rows, "y/a.mp4,1", "d,5"]))
+        said = cli("ingest", "v", "--patients", "who.csv").stderr
+        assert "--patients names what is none of these recordings: y/a.mp4 and 1 more" in said
+
     def test_films_without_a_folder_of_their_own(self, cli: Cli, tmp_path: Path) -> None:
         for number in range(3):
             write_film(tmp_path / "v" / f"{number}.mp4", frames=3 + number)

@@ -134,6 +134,7 @@ class _Ingest:
         self._inputs: dict[int, str] = {}
         self._words: Words = lambda _: None
         for option, unused in (
+            ("--patients", self._patients.unused(found)),
             ("--views", self._views.unused(found)),
             ("--blank-boxes", self._boxes.unused(found)),
             ("--labels", self._labels.unused()),

@@ -46,6 +46,10 @@ class PatientTable:
         """Patient and site (may be empty) that the table names for a recording, or None."""
         return next((self._by_file[key] for key in keys_of(found) if key in self._by_file), None)
 
+    def unused(self, found: Sequence[Found]) -> list[str]:
+        """Files the table names that are none of these."""
+        return unused_keys(self._by_file, found)
+
     def _read(self, path: Path) -> None:
         faults = []
         for line, key, row in read_table(path, ("file", "patient"), _REMEDY):

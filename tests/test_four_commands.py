@@ -77,6 +77,15 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     return lab
 
 
+def test_json_files_are_what_the_docs_say(lab: Lab) -> None:
+    paths = set(lab.folder.rglob("*.json")) - set((lab.folder / "weights").rglob("*"))
+    files = {path.name: json.loads(path.read_text()) for path in paths}
+    assert {"study.json", "index.json", "facts.json", "leaks.json", "run.json"} <= set(files)
+    assert [name for name in files if files[name].get("schema_version") != 1] == []
+    plain = {name for name in files if "provenance" not in files[name]}
+    assert plain == {"facts.json", "leaks.json"}  # and start.json, of a run with `init`
+
+
 def test_ingest_left_studies_and_splits(lab: Lab) -> None:
     studies = list((lab.folder / "studies").iterdir())
     assert len(studies) == 4

@@ -275,6 +275,19 @@ class TestPatients:
         assert patients[4] == patients[6] and len(set(patients.values())) == 3
         assert {row["source_patient"] for row in identities(tmp_path)} == {"007", "y", "z"}
 
+    def test_rows_of_no_recording_are_told(self, cli: Cli, tmp_path: Path) -> None:
+        """However a row names its recording: by path, name, stem, or the folder of its images."""
+        for number, name in enumerate(("x/a.mp4", "y/b.mp4", "y/c.mp4")):
+            write_film(tmp_path / "v" / name, frames=4 + number)
+        write_images(tmp_path / "v" / "z" / "images", 3)
+        rows = ["v\\x\\A.mp4,1", "b.mp4,2", "c,3", "z/,4"]
+        (tmp_path / "who.csv").write_text("\n".join(["file,patient", *rows]))
+        said = cli("ingest", "v", "--patients", "who.csv").stderr
+        assert "--patients" not in said
+        (tmp_path / "who.csv").write_text("\n".join(["file,patient", *rows, "y/a.mp4,1", "d,5"]))
+        said = cli("ingest", "v", "--patients", "who.csv").stderr
+        assert "--patients names what is none of these recordings: y/a.mp4 and 1 more" in said
+
     def test_films_without_a_folder_of_their_own(self, cli: Cli, tmp_path: Path) -> None:
         for number in range(3):
             write_film(tmp_path / "v" / f"{number}.mp4", frames=3 + number)
@@ -304,6 +317,40 @@ class TestPatients:
         (tmp_path / "who.csv").write_text("file,patient\na.mp4,=Anna\n")
         ingested(cli, "v", "--force", "--patients", "who.csv")
         assert identities(tmp_path) == before
+
+    def test_again_without_the_table(self, cli: Cli, tmp_path: Path) -> None:
+        """A table's word outlives the table, though folders and headers have other names."""
+        write_film(tmp_path / "v" / "x" / "a.mp4", frames=3)
+        write_dicom(tmp_path / "v" / "y" / "b.dcm", 4, PatientID="007")
+        (tmp_path / "who.csv").write_text("file,patient\na.mp4,=Anna\nb.dcm,bert\n")
+        ingested(cli, "v", "--patients", "who.csv")
+        before = identities(tmp_path)
+        outcome = cli("ingest", "v")
+        assert outcome.exit_code == 0 and "2 skipped" in outcome.stdout
+        assert "2 recordings keep the patients that an earlier --patients named" in outcome.stderr
+        assert len(ingested(cli, "v", "--force")["studies"]) == 2
+        assert identities(tmp_path) == before and len(stored(tmp_path)) == 2
+
+    def test_a_copy_elsewhere_is_no_reason_to_forget_the_table(
+        self, cli: Cli, tmp_path: Path
+    ) -> None:
+        film = write_film(tmp_path / "v" / "x" / "a.mp4", frames=3).path
+        (tmp_path / "who.csv").write_text("file,patient\nx/a.mp4,anna\n")
+        ingested(cli, "v", "--patients", "who.csv")
+        (tmp_path / "v" / "bert").mkdir()
+        shutil.copy(film, tmp_path / "v" / "bert" / "b.mp4")
+        result = ingested(cli, "v", code=3)
+        assert [item["input"] for item in result["failed"]] == ["v/bert/b.mp4"]
+        assert "give it again (--patients)" in result["failed"][0]["error"]
+        # A table that is there and does not name the film may have been corrected.
+        (tmp_path / "who.csv").write_text("file,patient\nc.mp4,anna\n")
+        assert len(ingested(cli, "v", "--patients", "who.csv", code=4)["failed"]) == 2
+
+    def test_a_guess_is_no_table(self, cli: Cli, tmp_path: Path) -> None:
+        """Else one person's other films would make a second patient of him."""
+        write_film(tmp_path / "v" / "anna" / "a.mp4", frames=3)
+        ingested(cli, "v/anna/a.mp4")
+        assert "given for patient" in ingested(cli, "v", code=4)["failed"][0]["error"]
 
     def test_a_table_that_cannot_be_used(self, cli: Cli, tmp_path: Path) -> None:
         write_film(tmp_path / "v" / "a.mp4", frames=3)

@@ -315,6 +315,38 @@ class TestRecord:
             counter.add(np.clip(shown, 0, 255).astype(np.uint8))
         assert counter.repeats == ()
 
+    @pytest.mark.parametrize(("before", "behind"), [(40, 0), (0, 40), (25, 25)])
+    def test_a_held_image_is_no_rhythm(self, before: int, behind: int) -> None:
+        """Every frame between is new, and the noise on those that are held is fresh."""
+        random = np.random.default_rng(0)
+        counter = RepeatCounter()
+        for index in range(before + 60 + behind):
+            if index == 0 or before < index < before + 60:
+                shown = 100 + random.normal(0, 6, (96, 128))
+            noise = random.normal(0, 1.5, shown.shape)
+            counter.add(np.clip(shown + noise, 0, 255).astype(np.uint8))
+        assert counter.repeats == ()
+
+    def test_pulses_behind_a_held_image(self) -> None:
+        """Their frames repeat exactly, and so count all the same."""
+        random = np.random.default_rng(0)
+        counter = RepeatCounter()
+        for index in range(40 + 120):
+            if index == 0 or (index > 40 and index % 2 == 0):
+                shown = random.integers(0, 256, (96, 128), np.uint8)
+            counter.add(shown)
+        assert counter.repeats == (*range(1, 41), *range(41, 160, 2))
+
+    def test_a_pulse_may_be_missing(self) -> None:
+        random = np.random.default_rng(0)
+        counter = RepeatCounter()
+        for index in range(120):
+            if index % 4 == 0 and index != 60:
+                shown = 100 + random.normal(0, 6, (96, 128))
+            noise = random.normal(0, 1.5, shown.shape)
+            counter.add(np.clip(shown + noise, 0, 255).astype(np.uint8))
+        assert counter.repeated == 91
+
     def test_effective_rate_of_a_film_never_ingested(self, cli: Cli, tmp_path: Path) -> None:
         """It stands beside every measured time all the same."""
         write_film(tmp_path / "a.mp4", repeat=2, rate=30)

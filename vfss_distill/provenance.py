@@ -65,7 +65,7 @@ def provenance(*, created: bool = True, **facts: Any) -> dict[str, Any]:
 
 
 def document(body: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
-    """`body` between `schema_version` and `provenance`: the form of every JSON file we write."""
+    """`body` between `schema_version` and `provenance`: the form of the JSON files we write."""
     return {"schema_version": SCHEMA_VERSION, **body, "provenance": provenance(**facts)}
 
 

@@ -71,6 +71,11 @@ class Identities:
         row = self._rows.get(study)
         return None if row is None else Identity(*row)
 
+    def lay_at(self, study: str, source_path: str) -> bool:
+        """Is this where the recording of a study lay when it was ingested?"""
+        row = self._rows.get(study)
+        return row is not None and row[3] == spreadsheet_cell(source_path)
+
     def source_patient(self, patient: str) -> str:
         """What the source calls a patient, by his pseudonym; empty where no row says it."""
         return next((row[2] for row in self._rows.values() if row[1] == patient), "")

@@ -28,6 +28,7 @@ from .discovery import (
     is_simulated,
     relative_to_workspace,
 )
+from .doubts import Doubts
 from .exams import Exams
 from .fill import Job, Words, attempt, sweep, unforeseen
 from .identities import Identities, Identity
@@ -35,7 +36,7 @@ from .ingest_report import Failure, IngestOptions, IngestReport, Skipped
 from .interlace import HANDLING
 from .lab import decide_tasks, prepare_workspace
 from .labels import Labels, LabelSearch
-from .patients import Owner, PatientTable, display, owner_of
+from .patients import Owner, PatientTable, display, guessed_name, owner_of
 from .source import Found, SourceInfo, open_source
 from .splits import Splits, facts_of, load_splits, lock_test, update_splits
 from .study import StudyRecord, has_imported_labels, list_studies
@@ -127,14 +128,13 @@ class _Ingest:
         self._by_digest = {record.source_sha256: record for record in self._records.values()}
         self._shown: dict[str, str] = {}
         self._exams = Exams(self._identities, self._records.values())
-        self._folders: dict[str, Path] = {}
-        self._below: dict[Path, set[str]] = {}  # folder directly in an input → patients in it
-        self._guessed = 0
+        self._doubts = Doubts(self._patients, say)
         self._under_way: dict[int, _UnderWay] = {}
         self._ended: dict[int, StudyRecord | Failure | Skipped] = {}
         self._inputs: dict[int, str] = {}
         self._words: Words = lambda _: None
         for option, unused in (
+            ("--patients", self._patients.unused(found)),
             ("--views", self._views.unused(found)),
             ("--blank-boxes", self._boxes.unused(found)),
             ("--labels", self._labels.unused()),
@@ -187,17 +187,7 @@ class _Ingest:
         for line, inputs in warned.items():
             who = inputs[0] if len(inputs) == 1 else f"{len(inputs)} recordings"
             self._say(f"{who}: {line}")
-        if self._guessed:
-            self._say(
-                f"{self._guessed} recordings lie in no folder of their own and name no patient: "
-                "each counts as a patient. If some are of one person, use --patients."
-            )
-        if shared := [folder for folder, patients in self._below.items() if len(patients) > 1]:
-            more = f" and {len(shared) - 1} more" if len(shared) > 1 else ""
-            self._say(
-                f"{shared[0].as_posix()}{more}: the folders in it are taken as "
-                f"{len(self._below[shared[0]])} patients. If they are one, use --patients."
-            )
+        self._doubts.tell()
 
     def _begin(self, number: int, found: Found, digest: Future[str], engine: Engine) -> None:
         """Decide what becomes of a recording, and hand it to the engine if it is to be ingested."""
@@ -267,7 +257,7 @@ class _Ingest:
             why = f"left out: its patient, {patient}, is in the locked test set"
             self._leave_out(number, study, why)
             return None
-        self._notice(found, owner)
+        self._doubts.add(found, owner)
         if known is not None and has_imported_labels(self._workspace.studies / study):
             self._say(
                 f"{display(found)}: made anew without the labels that were imported into it; "
@@ -304,11 +294,30 @@ class _Ingest:
 
     def _owner(self, found: Found, info: SourceInfo, digest: str) -> Owner:
         owner = owner_of(found, self._patients, info.patient_hint, digest, info.exam_hint)
-        if not info.exam_hint:
-            return owner
-        named = bool(info.patient_hint) or self._patients.find(found) is not None
         known = self._by_digest.get(digest)
-        return self._exams.owner(info.exam_hint, owner, named=named, known=known, say=self._say)
+        if info.exam_hint:
+            named = bool(info.patient_hint) or self._patients.find(found) is not None
+            owner = self._exams.owner(
+                info.exam_hint, owner, named=named, known=known, say=self._say
+            )
+        if known is None or not self._named_by_table(known, found, owner):
+            return owner
+        self._doubts.add_kept()
+        return Owner(self._identities.source_patient(known.patient), pseudonym=known.patient)
+
+    def _named_by_table(self, known: StudyRecord, found: Found, owner: Owner) -> bool:
+        """Was the patient of a study named by a table that is not given now?
+
+        The same file in the same place has the folder and header it had then: had they named its
+        patient, they would name him again. A copy elsewhere may be another patient's.
+        """
+        if self._patients.given or owner.guessed or owner.pseudonym:
+            return False
+        where = relative_to_workspace(self._workspace, found.path)
+        if not self._identities.lay_at(known.study, where):
+            return False
+        others = (owner.source_patient, guessed_name(found, known.source_sha256))
+        return known.patient not in map(self._identities.pseudonym, others)
 
     def _record_identity(self, draft: StudyRecord, owner: Owner, found: Found) -> None:
         """A guess, or no site, does not take the place of a name that the table knows."""
@@ -324,11 +333,16 @@ class _Ingest:
         if owner.guessed or patient == known.patient:
             return
         before = self._shown.get(known.study, f"study {known.study}")
+        remedy = (
+            "Keep one copy, or delete that study and ingest with --patients; "
+            "identities.csv says who is who."
+        )
+        if known.study not in self._shown and not self._patients.given:
+            remedy = f"If a table named that patient, give it again (--patients). Else: {remedy}"
         raise InputError(
             f"is the same recording as {before} of patient {known.patient}, "
             f"but given for patient {patient}",
-            remedy="Keep one copy, or delete that study and ingest with --patients; "
-            "identities.csv says who is who.",
+            remedy=remedy,
         )
 
     def _skip(
@@ -361,23 +375,6 @@ class _Ingest:
         self._ended[number] = Skipped(shown, study, why)
         if aloud:
             self._say(f"{shown}: {why}")
-
-    def _notice(self, found: Found, owner: Owner) -> None:
-        self._guessed += owner.guessed
-        if self._patients.given and self._patients.find(found) is None:
-            self._say(f"{display(found)}: not in --patients; patient taken from file or folder")
-        if owner.guessed or owner.source_patient != found.path.resolve().parent.name:
-            return
-        parent, root = found.path.resolve().parent, found.root.resolve()
-        if parent != root and parent.is_relative_to(root):
-            top = Path(found.root.name, parent.relative_to(root).parts[0])
-            self._below.setdefault(top, set()).add(owner.source_patient)
-        grandparent = parent.parent
-        if self._folders.setdefault(owner.source_patient, grandparent) != grandparent:
-            self._say(
-                f"{display(found)}: two folders have this name; taken as one patient. "
-                "If they are two, use --patients."
-            )
 
     def _fail(self, number: int, line: str) -> None:
         self._ended[number] = Failure(self._inputs[number], line)

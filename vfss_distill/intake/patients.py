@@ -46,6 +46,10 @@ class PatientTable:
         """Patient and site (may be empty) that the table names for a recording, or None."""
         return next((self._by_file[key] for key in keys_of(found) if key in self._by_file), None)
 
+    def unused(self, found: Sequence[Found]) -> list[str]:
+        """Files the table names that are none of these."""
+        return unused_keys(self._by_file, found)
+
     def _read(self, path: Path) -> None:
         faults = []
         for line, key, row in read_table(path, ("file", "patient"), _REMEDY):
@@ -117,7 +121,12 @@ def owner_of(
         return Owner(parent.name)
     if exam:
         return Owner(f"exam {exam}", guessed=True)
-    return Owner(f"{recording_name(found.path)} {source_sha256[:16]}", guessed=True)
+    return Owner(guessed_name(found, source_sha256), guessed=True)
+
+
+def guessed_name(found: Found, source_sha256: str) -> str:
+    """The patient of a recording that nothing says anything of."""
+    return f"{recording_name(found.path)} {source_sha256[:16]}"
 
 
 def display(found: Found) -> str:

@@ -129,6 +129,9 @@ def _off_beat(changes: NDArray[np.float64], peaks: NDArray[np.float64]) -> NDArr
     mean = float(gaps.mean())
     if mean > _LONGEST:
         return nothing
+    # One pulse may be missing; more is a still stretch, such as the last image held at the end.
+    if np.diff(np.r_[-1, beats, len(changes)]).max() > 2 * np.ceil(mean):
+        return nothing
     even = np.mean((gaps == np.floor(mean)) | (gaps == np.ceil(mean)))
     return ~new if even >= _EVEN else nothing
 

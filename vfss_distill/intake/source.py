@@ -191,7 +191,8 @@ def walk(
         if not path.exists():
             raise InputError("no such file or folder", file=path, remedy="Check the path.")
         if path.is_dir():
-            found += [Found(item, path) for item in _walk_folder(path, path, seen, left_out)]
+            items = _walk_folder(path, path, path.resolve(), seen, left_out)
+            found += [Found(item, path) for item in items]
         elif path.name.upper() == "DICOMDIR":
             from .dicom_series import listed_files
 
@@ -307,10 +308,9 @@ def check_size(height: int, width: int, path: Path) -> None:
 
 
 def _walk_folder(
-    folder: Path, given: Path, seen: set[Path], left_out: list[LeftOut]
+    folder: Path, given: Path, root: Path, seen: set[Path], left_out: list[LeftOut]
 ) -> Iterator[Path]:
-    """Recordings in a folder of the input `given`."""
-    root = given.resolve()
+    """Recordings in a folder of the input `given`, which `root` is without links."""
     if not _is_new(folder, given, root, seen, left_out):
         return
     if (folder / "study.json").is_file():
@@ -333,7 +333,7 @@ def _walk_folder(
     below = False
     for entry in entries:
         if entry.is_dir() and entry.name not in own and not _holds_masks(entry):
-            for item in _walk_folder(entry, given, seen, left_out):
+            for item in _walk_folder(entry, given, root, seen, left_out):
                 below = True
                 yield item
     if len(images) == 1 and below:

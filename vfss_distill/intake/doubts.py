@@ -1,0 +1,61 @@
+"""What a person should check about who is who: said of patients that names of folders made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from .patients import Owner, PatientTable, display
+from .source import Found
+
+
+class Doubts:
+    """Feed the owner of each recording with `add`, and `tell` at the end what concerns them all."""
+
+    def __init__(self, patients: PatientTable, say: Callable[[str], None]) -> None:
+        self._patients = patients
+        self._say = say
+        self._folders: dict[str, Path] = {}
+        self._below: dict[Path, set[str]] = {}  # folder directly in an input → patients in it
+        self._guessed = self._kept = 0
+
+    def add(self, found: Found, owner: Owner) -> None:
+        """Note whose a recording is taken to be; what is odd of it alone is said at once."""
+        self._guessed += owner.guessed
+        if self._patients.given and self._patients.find(found) is None:
+            self._say(f"{display(found)}: not in --patients; patient taken from file or folder")
+        if owner.guessed or owner.source_patient != found.path.resolve().parent.name:
+            return
+        parent, root = found.path.resolve().parent, found.root.resolve()
+        if parent != root and parent.is_relative_to(root):
+            top = Path(found.root.name, parent.relative_to(root).parts[0])
+            self._below.setdefault(top, set()).add(owner.source_patient)
+        grandparent = parent.parent
+        if self._folders.setdefault(owner.source_patient, grandparent) != grandparent:
+            self._say(
+                f"{display(found)}: two folders have this name; taken as one patient. "
+                "If they are two, use --patients."
+            )
+
+    def add_kept(self) -> None:
+        """Note a recording whose patient is still the one that a table named."""
+        self._kept += 1
+
+    def tell(self) -> None:
+        """Say which recordings count as patients of their own, and which folders as several."""
+        if self._kept:
+            self._say(
+                f"{self._kept} recordings keep the patients that an earlier --patients named. "
+                "If it names new ones too, give it again: they are taken by folder or header."
+            )
+        if self._guessed:
+            self._say(
+                f"{self._guessed} recordings lie in no folder of their own and name no patient: "
+                "each counts as a patient. If some are of one person, use --patients."
+            )
+        if shared := [folder for folder, patients in self._below.items() if len(patients) > 1]:
+            more = f" and {len(shared) - 1} more" if len(shared) > 1 else ""
+            self._say(
+                f"{shared[0].as_posix()}{more}: the folders in it are taken as "
+                f"{len(self._below[shared[0]])} patients. If they are one, use --patients."
+            )

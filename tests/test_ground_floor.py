@@ -245,3 +245,16 @@ def test_letterbox_keeps_a_mask_where_it_was() -> None:
     back = box.undo(box.mask(mask).astype(np.float32)) > 0.5
     overlap = 2 * (back & mask).sum() / (back.sum() + mask.sum())
     assert overlap > 0.97
+
+
+@pytest.mark.parametrize("size", [480, 511, 512])
+def test_letterbox_keeps_the_area_of_small_masks(size: int) -> None:
+    """Also at two to one, where most of a contour is covered by just half."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:size, :size]
+    box, gains = Letterbox.fit(size, size, 256), []
+    for _ in range(40):
+        (top, left), radius = rng.integers(60, size - 60, 2), rng.uniform(8, 20)
+        mask = (y - top) ** 2 + (x - left) ** 2 < radius**2
+        gains.append(box.mask(mask).sum() / (mask.sum() * (256 / size) ** 2) - 1)
+    assert abs(np.mean(gains)) < 0.01

@@ -75,9 +75,15 @@ class Letterbox:
         return square
 
     def mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """A binary H×W mask as S×S: a pixel is set where the mask covers at least half of it."""
-        result: NDArray[np.bool_] = self.frame(mask.astype(np.float32)) >= 0.5
-        return result
+        """A binary H×W mask as S×S: a pixel is set where the mask covers more than half of it.
+
+        Of pixels that are covered by half, which at two to one is most of a contour, every other
+        one is set: all of them would make a hyoid 4 % larger.
+        """
+        covered = self.frame(mask.astype(np.float32))
+        rows, columns = np.indices(covered.shape, sparse=True)
+        result: NDArray[np.bool_] = covered > 0.5
+        return result | (covered == 0.5) & ((rows + columns) % 2 == 0)
 
     def undo(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
         """Maps on the square (T×S×S or S×S, float32) brought back to T×H×W or H×W, linearly; 0

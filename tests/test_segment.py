@@ -250,6 +250,25 @@ def test_image_folder(cli: Cli, tmp_path: Path, model: Path) -> None:
     assert len(read_times(folder / "overlay.mp4")) == 3
 
 
+def test_images_ingested_at_another_rate_are_segmented_anew(
+    cli: Cli, tmp_path: Path, model: Path
+) -> None:
+    images = tmp_path / "anna" / "images"
+    images.mkdir(parents=True)
+    for index in range(5):
+        cv2.imwrite(str(images / f"{index}.png"), picture(index))
+    assert cli("ingest", "anna").exit_code == 0
+    assert "30 frames/s assumed" in cli("segment", "anna/images", "--no-overlay").stderr
+    assert cli("ingest", "anna", "--fps", "15", "--force").exit_code == 0
+    refused = cli("segment", "--split", "all", "--no-overlay")
+    assert refused.exit_code == 4 and "other times than its study" in refused.stderr
+    anew = cli("segment", "anna/images", "--no-overlay", "--force")  # the images, not the study
+    assert anew.exit_code == 0 and "assumed" not in anew.stderr
+    run = json.loads((only_result(tmp_path) / "run.json").read_text())
+    assert run["frame_times_s"] == pytest.approx([index / 15 for index in range(5)], abs=1e-5)
+    assert "exists already" in cli("segment", "--split", "all", "--no-overlay").stdout
+
+
 def test_real_cine(cli: Cli, tmp_path: Path, model: Path, shared_data: Path) -> None:
     cine = shared_data / "xa-coronary-cine" / "xa_96frames.dcm"
     result = cli("segment", cine, "--json")

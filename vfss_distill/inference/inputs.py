@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import DataError, InputError, UsageError, VfssError, WorkspaceError
 from ..intake.blanked import BlankedSource
 from ..intake.box_table import given_boxes
-from ..intake.source import FrameSource, content_sha256, find_sources, open_source
+from ..intake.source import ASSUMED_FPS, FrameSource, content_sha256, find_sources, open_source
 from ..intake.splits import load_splits
 from ..intake.study import RECORD_FILE, Study, list_studies_readable
 from ..intake.view import FRONTAL, Decision, decide_source
@@ -131,7 +133,7 @@ class Identifier:
         study = self._by_digest.get(subject.source_sha256)
         if study is not None and not is_plain(study.record):
             return open_source(study.folder)
-        source = open_source(item.path)
+        source = open_source(item.path, images_fps=_rate(study))
         given = given_boxes(study.record) if study is not None else ()
         picture = study.record.picture if study is not None else None
         if not self._blank:
@@ -193,7 +195,18 @@ def _subject(study: Study, *, blanked: bool) -> Subject:
         view=record.view,
         notice=FRONTAL if record.view == "frontal" else "",
         frames_of=Reading.of_study(record, blanked=blanked),
+        frame_times_s=record.frame_times_s,
     )
+
+
+def _rate(study: Study | None) -> float | None:
+    """Frames per second that a study was given, should its recording carry no times itself.
+
+    None for the rate that is assumed without: then the line that says so is said here too.
+    """
+    steps = np.diff(study.record.frame_times_s) if study is not None else ()
+    rate = 1 / float(np.median(steps)) if len(steps) else ASSUMED_FPS
+    return None if np.isclose(rate, ASSUMED_FPS, rtol=1e-4) else rate
 
 
 def _notice(found: Decision) -> str:

@@ -94,6 +94,7 @@ def segment_source(
             seen_in_training=seen,
             warnings=tuple(line for line in said if line),
             frames_of=options.subject.frames_of,
+            frame_times_s=tuple(writer.frame_times_s),
         )
         write_run(folder, outcome, writer, segmenter, options.subject)
     return outcome

@@ -51,6 +51,8 @@ _PNG = (
     *(cv2.IMWRITE_PNG_COMPRESSION, 1),
 )
 
+_SAME_TIME_S = 0.002  # records round times
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -58,7 +60,8 @@ class Subject:
 
     `facing`: where the patient looks in the frames that are read. Networks know patients who face
     left: others are mirrored for the network, and its masks mirrored back. `notice`: a line on
-    how view and side were decided. `frames_of`: how the frames were read.
+    how view and side were decided. `frames_of`: how the frames were read. `frame_times_s`: of an
+    ingested study; empty for a stranger.
     """
 
     study: str
@@ -69,6 +72,7 @@ class Subject:
     facing: str = "left"
     notice: str = ""
     frames_of: Reading = field(default_factory=Reading)
+    frame_times_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,11 +98,15 @@ class SegmentOutcome:
     warnings: tuple[str, ...] = ()
     existed: bool = False
     frames_of: Reading | None = None
+    frame_times_s: tuple[float, ...] = ()
 
     def differs(self, who: Subject, *, overlay: bool, masks: bool) -> str:
         """In which way it is not what segmenting `who` would give now; "" when it is."""
         if self.frames_of not in (None, who.frames_of):
             return _OTHER_FRAMES
+        ours, theirs = self.frame_times_s, who.frame_times_s
+        if len(ours) == len(theirs) and not np.allclose(ours, theirs, rtol=0, atol=_SAME_TIME_S):
+            return "its result has other times than its study, which was ingested anew since"
         if overlay and self.overlay is None:
             return "its result was made without an overlay"
         return "its result was made without masks" if masks and self.masks is None else ""
@@ -285,6 +293,7 @@ def read_outcome(folder: Path) -> SegmentOutcome | None:
             warnings=tuple(map(str, run["warnings"])),
             existed=True,
             frames_of=None if frames_of is None else Reading.from_dict(frames_of),
+            frame_times_s=tuple(map(float, run["frame_times_s"])),
         )
     except (DataError, KeyError, TypeError, ValueError):
         return None

@@ -68,6 +68,7 @@ def compare(
 
     Only labelled frames that all models have results of count. Differences in Dice and HD95 are
     taken patient by patient, with a 95 % interval. A gain inside its interval is not a gain.
+    Where the truth is empty and one model alone invents something, it has 0 and the other 1.
     """
     from ..evaluate.compare import write_comparison
     from ..evaluate.scoring import ReportOptions

@@ -74,6 +74,11 @@ class Comparison:
     mean: TaskDifference
     tasks: tuple[TaskDifference, ...]
 
+    @property
+    def n_tasks(self) -> int:
+        """Tasks that the mean Dice is over."""
+        return sum(task.dice is not None for task in self.tasks)
+
 
 def compare_rows(
     baseline: Sequence[Row],

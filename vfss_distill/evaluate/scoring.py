@@ -14,7 +14,16 @@ from ..provenance import SCHEMA_VERSION
 from ..workspace import Workspace
 from .cases import BASES, Case, Group, Split
 from .metrics import score
-from .statistics import RESAMPLES, SEED, Figures, Row, TaskFigures, interval_note, summarise
+from .statistics import (
+    RESAMPLES,
+    SEED,
+    Figures,
+    Row,
+    TaskFigures,
+    interval_note,
+    over_tasks,
+    summarise,
+)
 
 Tick = Callable[[int, int, str], None]
 
@@ -62,6 +71,7 @@ class ModelReport:
             "sha256": group.sha256,
             "mean_dice": _rounded(figures.mean_dice),
             "mean_dice_ci95": _interval(figures.mean_dice_ci95),
+            "n_tasks": figures.n_tasks,
             "split": group.basis,
             "seen_in_training": group.seen_in_training,
             "n_patients": figures.n_patients,
@@ -101,6 +111,13 @@ class Report:
     @property
     def has_truth(self) -> bool:
         return any(case.labelled for model in self.models for case in model.group.cases)
+
+    def over(self, model: ModelReport) -> str:
+        """Over how many of all its models' tasks a mean Dice is; "" when over all, or none."""
+        if model.figures.mean_dice is None:
+            return ""
+        tasks = {task for one in self.models for task in one.group.tasks.ids}
+        return over_tasks(model.figures.n_tasks, len(tasks))
 
     def to_dict(self, workspace: Workspace) -> dict[str, Any]:
         """The one object of `vfss report --json`; report.json adds provenance."""

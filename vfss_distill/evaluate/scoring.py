@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cores import usable_cores
-from ..errors import DataError, VfssError
+from ..errors import VfssError
 from ..provenance import SCHEMA_VERSION
 from ..workspace import Workspace
 from .cases import BASES, Case, Group, Split
@@ -135,21 +135,14 @@ class Report:
 
 
 def score_case(case: Case) -> Iterator[Row]:
-    """Score every labelled mask of one case. Raises DataError when a mask cannot be read."""
+    """Score every labelled mask of one case.
+
+    Raises DataError when a mask cannot be read, or is of other frames than the study's.
+    """
     study, result = case.study, case.result
     if study is None:
         return
-    result.check_frames_of(study)
-    if study.record.frames != result.frames:
-        raise DataError(
-            f"the result has {result.frames} frames, the study {study.record.frames}",
-            remedy="Segment the study again with --force.",
-        )
-    if result.frames_of is None and study.record.mirrored and result.run.get("mirrored"):
-        raise DataError(
-            "the film was segmented as it is, the study is mirrored",
-            remedy="Segment the study: `vfss segment` with its id.",
-        )
+    result.check_frames_of(study.record)
 
     def score_one(job: tuple[str, int]) -> Row | None:
         truth = study.read_mask(*job)

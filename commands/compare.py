@@ -68,6 +68,7 @@ def compare(
 
     Only labelled frames that all models have results of count. Differences in Dice and HD95 are
     taken patient by patient, with a 95 % interval. A gain inside its interval is not a gain.
+    Where the truth is empty and one model alone invents something, it has 0 and the other 1.
     """
     from ..evaluate.compare import write_comparison
     from ..evaluate.scoring import ReportOptions
@@ -116,8 +117,10 @@ def _show(made: Compared, entrant: Entrant, found: Comparison) -> None:
         pad_edge=False,
         collapse_padding=True,
     )
+    name, *values = _cells(found.mean)
+    footers = (f"{name} {made.over(found)}".strip(), *values)
     headings = ("task", "baseline", "model", "diff.", "95 % interval", "p", "n", "HD95 px")
-    for heading, footer in zip(headings, _cells(found.mean), strict=True):
+    for heading, footer in zip(headings, footers, strict=True):
         left = heading == "task"
         table.add_column(heading, footer, justify="left" if left else "right", no_wrap=not left)
     for task in found.tasks:

@@ -79,14 +79,14 @@ def report(
         if made.simulated:
             out.print("[bold]SIMULATED PATIENTS: these figures say nothing about real ones.[/]")
         for one in made.models:
-            _show(one)
+            _show(one, made.over(one))
         page = workspace / "reports" / made.name / "index.html"
         out.print("Page:", page.as_posix(), markup=False)
     if made.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def _show(one: ModelReport) -> None:
+def _show(one: ModelReport, over: str) -> None:
     """The table of one model on stdout, what to mind on stderr."""
     from rich import box
     from rich.markup import escape
@@ -107,7 +107,7 @@ def _show(one: ModelReport) -> None:
         box=box.SIMPLE_HEAD,
         show_footer=True,
     )
-    table.add_column("task", "mean")
+    table.add_column("task", f"mean {over}".strip())
     for heading, footer in (
         ("Dice", _number(figures.mean_dice)),
         ("95 % interval", _range(figures.mean_dice_ci95)),

@@ -303,7 +303,7 @@ def test_a_damaged_result_costs_its_study_only(two: FakeWorkspace, cli: Cli) -> 
 
 
 def test_what_is_invented_shows_beside_the_dice(six: FakeWorkspace, cli: Cli) -> None:
-    """A model that rightly predicts nothing has no Dice there; the rates tell them apart."""
+    """By itself a model that rightly predicts nothing has no Dice there; the rates tell too."""
     add_results(six, "calm", PATIENTS[:2], 1)
     bolus = Swallow().masks(10)["bolus"]
     invented = {0: {**Swallow().masks(0), "bolus": bolus}}
@@ -312,6 +312,29 @@ def test_what_is_invented_shows_beside_the_dice(six: FakeWorkspace, cli: Cli) ->
     task = found["tasks"][0]
     assert task["false_positive_rates"] == [0, 1] and task["dice_difference"] < 0
     assert found["tasks"][1]["false_positive_rates"] is None
+
+
+def test_who_invents_a_structure_that_a_patient_lacks_pays_for_it(
+    six: FakeWorkspace, cli: Cli
+) -> None:
+    add_results(six, "calm", PATIENTS[:2], 1)
+    add_results(six, "eager", PATIENTS[:2], 1)
+    six.study("dry-aaaaaa", "dry", split="test", labels=(0, 1))  # before the bolus comes
+    six.result("dry-aaaaaa", model="calm")
+    bolus = Swallow().masks(10)["bolus"]
+    six.result("dry-aaaaaa", model="eager", masks={0: {**Swallow().masks(0), "bolus": bolus}})
+    body = compared(cli, "calm", "eager", "--name", "dry")
+    (found,) = body["comparisons"]
+    task = found["tasks"][0]
+    assert task["n_patients"] == 3 and task["n_frames"] == 2 * 2 + 1
+    assert task["dice_difference"] == pytest.approx(-1 / 3, abs=1e-4)
+    assert found["mean"]["dice_difference"] < 0
+    with (six.root / "reports/dry/compare.csv").open(encoding="utf-8") as stream:
+        lines = list(csv.DictReader(stream))
+    (line,) = [x for x in lines if x["patient"] == "dry" and x["task"] == "bolus"]
+    assert (float(line["dice_baseline"]), float(line["dice_model"])) == (1, 0)
+    (back,) = compared(cli, "eager", "calm")["comparisons"]
+    assert back["tasks"][0]["dice_difference"] == -task["dice_difference"]
 
 
 def test_the_folder_it_leaves(two: FakeWorkspace, cli: Cli) -> None:

@@ -187,6 +187,10 @@ def test_results_are_exported(world: Workspace, cli: Cli) -> None:
     [
         ({"mirrored": True}, "the study is mirrored"),
         ({"patient": None}, "the study is mirrored"),
+        (
+            {"frames_of": {"mirrored": True, "interlaced": "kept", "blanked": True, "places": ""}},
+            "ingested anew since it was segmented",
+        ),
         ({"frames": 5, "frame_times_s": [0.1 * i for i in range(5)]}, "the result has 5 frames"),
     ],
 )
@@ -201,6 +205,7 @@ def test_pictures_beside_results_must_be_theirs(
     assert (
         refused.exit_code == 4 and said in refused.stderr and "Segment the study" in refused.stderr
     )
+    assert study.id in refused.stderr
     assert not (world.root / "out").exists()
     ok(cli(*words, cwd=world.root))  # by themselves they are what they are
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -85,6 +86,33 @@ def test_the_order_of_rows_does_not_matter(table: Any, random: Any) -> None:
     random.shuffle(before)
     random.shuffle(after)
     assert difference(before, after) == found
+
+
+frames = st.lists(
+    st.tuples(st.integers(0, 3), st.none() | values, st.booleans()), min_size=1, max_size=12
+)
+
+
+@quick
+@given(frames)
+def test_inventing_never_pays(some: list[tuple[int, float | None, bool]]) -> None:
+    """The same model, but for what it invents on frames without the structure (Dice None)."""
+    calm = [
+        Row(f"s{who}", f"p{who}", n, "t0", Score(dice, None, dice is not None, dice is not None))
+        for n, (who, dice, _) in enumerate(some)
+    ]
+    eager = [
+        replace(row, score=Score(0.0, None, 0, 9)) if invents and row.score.dice is None else row
+        for row, (_, _, invents) in zip(calm, some, strict=True)
+    ]
+    (task, _) = difference(calm, eager).tasks
+    counted = [row for row in eager if row.score.counted]
+    assert task.n_frames == len(counted)
+    assert set(task.dice_by_patient) == {row.patient for row in counted}
+    for before, after in task.dice_by_patient.values():
+        assert before >= after
+    if task.dice is not None:
+        assert (task.dice.difference < 0) == (calm != eager)
 
 
 @quick

@@ -206,6 +206,28 @@ def test_masks_of_other_frames_than_the_study_s_are_not_scored(
     assert reported(cli)["models"][0]["mean_dice"] > 0.5
 
 
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"mirrored": True, "patient": "pa"}, "the study is mirrored"),
+        ({"patient": None}, "the study is mirrored"),
+        ({"width": 320, "patient": "pa"}, "30 frames of 320x160, the study 30 frames of 160x160"),
+    ],
+)
+def test_older_results_of_other_frames_are_neither_scored_nor_measured(
+    fake: FakeWorkspace, cli: Cli, facts: dict[str, Any], said: str
+) -> None:
+    """Those that do not say which frames were segmented."""
+    study = add(fake, "pa", "test", mirrored=True)
+    fake.result(study, **facts)
+    for command in ("report", "measure"):
+        (failure,) = json.loads(cli(command, "--json").stdout)["failed"]
+        assert said in failure["error"] and "Segment the study" in failure["error"]
+    fake.result(study, patient="pa")
+    for command in ("report", "measure"):
+        assert cli(command).exit_code == 0
+
+
 def test_nothing_is_overwritten_without_force(
     fake: FakeWorkspace, cli: Cli, tmp_path: Path
 ) -> None:

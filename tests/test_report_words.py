@@ -19,6 +19,12 @@ def fake(tmp_path: Path) -> FakeWorkspace:
     return FakeWorkspace(tmp_path, few)
 
 
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal in which no cell of a table is broken into lines."""
+    monkeypatch.setenv("COLUMNS", "120")
+
+
 def page_of(place: Path) -> str:
     (page,) = place.glob("reports/*/index.html")
     return page.read_text(encoding="utf-8")
@@ -37,6 +43,50 @@ def test_tasks_the_model_was_not_trained_on_are_not_scored(
     said = "This model was not trained on: c3. Its masks of these are blank and not scored."
     assert said in model["warnings"] and said in page_of(tmp_path)
     assert not any("No truth" in warning for warning in model["warnings"])
+
+
+def test_a_mean_over_fewer_tasks_than_another_s_says_so(
+    fake: FakeWorkspace, cli: Cli, tmp_path: Path, wide: None
+) -> None:
+    fake.study("pa-aaaaaa", "pa", split="test", labels=range(10, 14))
+    fake.result("pa-aaaaaa", model="whole")
+    facts = {"name": "part", "sha256": digest("part"), "tasks": fake.tasks.to_dict()}
+    fake.result("pa-aaaaaa", model="part", model_facts={**facts, "untrained_tasks": ["c3"]})
+    smaller = FakeWorkspace(tmp_path, TaskSet("one", (VFSS12["bolus"],)))
+    smaller.result("pa-aaaaaa", model="small")
+    models = {one["name"]: one for one in json.loads(cli("report", "--json").stdout)["models"]}
+    numbers = {name: one["n_tasks"] for name, one in models.items()}
+    assert numbers == {"whole": 3, "part": 2, "small": 1}
+    for name in models:  # the number is of the tasks that have a Dice, and these make the mean
+        dice = [task["dice_mean"] for task in models[name]["tasks"] if task["n_frames"]]
+        assert len(dice) == numbers[name]
+        assert models[name]["mean_dice"] == pytest.approx(sum(dice) / len(dice), abs=2e-4)
+    page = page_of(tmp_path)
+    for said in ("over 2 of 3 tasks", "over 1 of 3 tasks"):
+        assert f"<div>mean Dice {said}, " in page and f"<td>mean {said}</td>" in page
+    assert "over 3 of 3" not in page and page.count("<td>mean over tasks</td>") == 1
+    printed = cli("report").stdout
+    assert "mean over 2 of 3 tasks" in printed and "mean over 1 of 3 tasks" in printed
+    # By itself the small model lacks nothing.
+    assert "of 3 tasks" not in cli("report", "--model", "small").stdout
+
+
+def test_a_task_without_a_counted_frame_is_not_in_the_mean(
+    fake: FakeWorkspace, cli: Cli, tmp_path: Path, wide: None
+) -> None:
+    fake.study("pa-aaaaaa", "pa", split="test", labels=range(4))  # before the bolus comes
+    fake.result("pa-aaaaaa")
+    fake.result("pa-aaaaaa", model="run-002", shift=2)
+    outcome = cli("report")
+    assert "mean over 2 of 3 tasks" in outcome.stdout
+    assert "mean Dice over 2 of 3 tasks" in page_of(tmp_path)
+    outcome = cli("compare", "run-001", "run-002")
+    assert "mean over 2 of 3 tasks" in outcome.stdout
+    page = (tmp_path / "reports/compare-001/index.html").read_text(encoding="utf-8")
+    assert "<div>mean Dice over 2 of 3 tasks, " in page
+    assert "<td>mean over 2 of 3 tasks</td>" in page
+    (found,) = json.loads(cli("compare", "run-001", "run-002", "--json").stdout)["comparisons"]
+    assert found["n_tasks"] == 2
 
 
 def test_test_patients_the_model_has_seen_are_not_called_unseen(

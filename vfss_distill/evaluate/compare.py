@@ -21,7 +21,7 @@ from .entrants import Entrant, choose_models, shared_tasks
 from .paired import FEWEST_FOR_A_TEST, Comparison, Difference, TaskDifference, compare_rows
 from .report import report_name
 from .scoring import NOT_AN_ESTIMATE, ReportOptions, Tick, score_case
-from .statistics import Row, interval_note
+from .statistics import Row, interval_note, over_tasks
 
 CSV_COLUMNS = (
     *("baseline", "model", "task", "patient", "dice_baseline", "dice_model", "dice_difference"),
@@ -76,6 +76,10 @@ class Compared:
     def patients(self) -> list[str]:
         return sorted({self.baseline.cases[study].patient for study in self.ground.studies})
 
+    def over(self, found: Comparison) -> str:
+        """Over how many of the tasks the mean is; "" when over all."""
+        return over_tasks(found.n_tasks, len(self.tasks))
+
     def to_dict(self, workspace: Workspace) -> dict[str, Any]:
         """The one object of `vfss compare --json`; compare.json adds provenance."""
         place = workspace.relative(self.folder)
@@ -98,6 +102,7 @@ class Compared:
             "comparisons": [
                 {
                     "model": entrant.name,
+                    "n_tasks": found.n_tasks,
                     "mean": _record(found.mean),
                     "tasks": [_record(task) for task in found.tasks],
                     "verdict": verdict(self.baseline, entrant, found),

@@ -96,11 +96,11 @@ def _methods(compared: Compared) -> list[tuple[str, str]]:
         ),
         (
             "Dice of a patient",
-            "The mean over the counted frames of all his studies, as in `vfss report`: truth and "
-            "prediction both empty is not counted, one of them empty is 0. A model that rightly "
-            "predicts nothing therefore has fewer counted frames than one that invents something; "
-            "the false-positive rates stand beside it. A patient counts for a task when both "
-            "models have a Dice.",
+            "The mean over the frames of all his studies that count under either model: the same "
+            "frames for both. Truth and both predictions empty: not counted. Where the truth is "
+            "empty and one model alone predicts something, that one has 0 and the other 1. "
+            "`vfss report` does not count such a frame for the other, so its Dice there may "
+            "differ, as may the baseline's from one model of this page to the next.",
         ),
         (
             "Difference",

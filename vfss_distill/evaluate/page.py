@@ -39,6 +39,7 @@ class ModelSection:
 
     model: ModelReport
     whose: str
+    over: str
     dice_plot: Markup | None
     worst: list[Picture]
     best: list[Picture]
@@ -54,7 +55,7 @@ def render(report: Report) -> str:
     environment.filters["percent"] = lambda x: "–" if x is None else f"{100 * x:.1f} %"
     return environment.get_template("report.html.j2").render(
         report=report,
-        sections=[_section(model) for model in report.models],
+        sections=[_section(model, report.over(model)) for model in report.models],
         no_dice=_no_dice(report),
         notice=RESEARCH_USE_ONLY,
         not_an_estimate=NOT_AN_ESTIMATE,
@@ -70,7 +71,7 @@ def _no_dice(report: Report) -> str:
     return "" if "" in reasons else _sentence("; ".join(dict.fromkeys(reasons)))
 
 
-def _section(model: ModelReport) -> ModelSection:
+def _section(model: ModelReport, over: str) -> ModelSection:
     group = model.group
     worst, best = worst_and_best(model)
     counted = model.figures.mean_dice is not None
@@ -80,6 +81,7 @@ def _section(model: ModelReport) -> ModelSection:
     return ModelSection(
         model=model,
         whose=group.whose,
+        over=over,
         dice_plot=plot,
         worst=worst,
         best=best,
@@ -150,8 +152,8 @@ def _methods(report: Report) -> list[tuple[str, str]]:
         (
             "Means",
             "Dice is averaged over the counted frames of a patient, then over patients. The mean "
-            "Dice of a model is the mean of its tasks' means. “Frames” are counted frames, "
-            "“patients” those with at least one.",
+            "Dice of a model is the mean of its tasks' means; a task without a counted frame has "
+            "none. “Frames” are counted frames, “patients” those with at least one.",
         ),
         (
             "95 % intervals",

@@ -74,6 +74,11 @@ class Comparison:
     mean: TaskDifference
     tasks: tuple[TaskDifference, ...]
 
+    @property
+    def n_tasks(self) -> int:
+        """Tasks that the mean Dice is over."""
+        return sum(task.dice is not None for task in self.tasks)
+
 
 def compare_rows(
     baseline: Sequence[Row],
@@ -85,11 +90,13 @@ def compare_rows(
 ) -> Comparison:
     """Compare the scores of two models on the masks that both have.
 
-    A patient's Dice is the mean over his counted frames (each model's own: see `metrics`), his
-    HD95 the median over the frames in which both models have one.
+    A patient's Dice is the mean over his frames that count under either model (see `metrics`); one
+    that is rightly silent where the other invents something has 1 there. His HD95 is the median
+    over the frames in which both models have one.
     """
     pairs = _pairs(baseline, model)
-    dice = {task: _dice_by_patient(pairs[task]) for task in tasks}
+    counted = {task: _counted(pairs[task]) for task in tasks}
+    dice = {task: _dice_by_patient(counted[task]) for task in tasks}
     hd95 = {task: _hd95_by_patient(pairs[task]) for task in tasks}
     made = []
     for task in tasks:
@@ -102,7 +109,7 @@ def compare_rows(
                 wilcoxon_p=wilcoxon_p([after - before for before, after in dice[task].values()]),
                 holm_p=None,
                 hd95_px=_difference({task: hd95[task]}, resamples, seed),
-                n_frames=sum(one.counted or other.counted for one, other in scores),
+                n_frames=len(counted[task]),
                 false_positive_rates=_rates(absent),
                 dice_by_patient=dice[task],
                 hd95_px_by_patient=hd95[task],
@@ -110,19 +117,14 @@ def compare_rows(
         )
     corrected = holm([one.wilcoxon_p for one in made])
     overall = _mean_of_tasks_by_patient(dice)
-    counted = {
-        (row.study, row.frame)
-        for some in pairs.values()
-        for row, other in some
-        if row.score.counted or other.score.counted
-    }
+    frames = {(row.study, row.frame) for some in counted.values() for row, _ in some}
     mean = TaskDifference(
         task=MEAN,
         dice=_difference(dice, resamples, seed),
         wilcoxon_p=wilcoxon_p([after - before for before, after in overall.values()]),
         holm_p=None,
         hd95_px=_difference(hd95, resamples, seed),
-        n_frames=len(counted),
+        n_frames=len(frames),
         false_positive_rates=None,
         dice_by_patient=overall,
         hd95_px_by_patient=_mean_of_tasks_by_patient(hd95),
@@ -199,31 +201,41 @@ def _pairs(baseline: Sequence[Row], model: Sequence[Row]) -> dict[str, list[Pair
     return pairs
 
 
-def _dice_by_patient(pairs: Sequence[Pair]) -> dict[str, tuple[float, float]]:
+def _counted(pairs: Sequence[Pair]) -> list[Pair]:
+    return [pair for pair in pairs if any(row.score.counted for row in pair)]
+
+
+def _dice_by_patient(counted: Sequence[Pair]) -> dict[str, tuple[float, float]]:
     return _by_patient(
-        [(one.patient, one.score.dice, other.score.dice) for one, other in pairs], np.mean
+        [(one.patient, _dice(one.score), _dice(other.score)) for one, other in counted], np.mean
     )
 
 
+def _dice(score: Score) -> float:
+    """Of a counted pair: what does not count by itself is rightly empty. Were it left out, a
+    patient without the structure would be lost, and who invents it there pay nothing.
+    """
+    return 1.0 if score.dice is None else score.dice
+
+
 def _hd95_by_patient(pairs: Sequence[Pair]) -> dict[str, tuple[float, float]]:
-    values = [(one.patient, one.score.hd95_px, other.score.hd95_px) for one, other in pairs]
-    return _by_patient([some for some in values if None not in some], np.median)
+    both = [(one.patient, one.score.hd95_px, other.score.hd95_px) for one, other in pairs]
+    return _by_patient(
+        [(who, x, y) for who, x, y in both if x is not None and y is not None], np.median
+    )
 
 
 def _by_patient(
-    values: Sequence[tuple[str, float | None, float | None]],
-    summary: Callable[[list[float]], Any],
+    values: Sequence[tuple[str, float, float]], summary: Callable[[list[float]], Any]
 ) -> dict[str, tuple[float, float]]:
-    """Patients with a value under both models; `summary` takes frames to one number."""
-    sides: tuple[dict[str, list[float]], ...] = (defaultdict(list), defaultdict(list))
+    """`summary` takes a patient's (baseline, model) to one number each."""
+    sides: dict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
     for patient, *both in values:
-        for side, value in zip(sides, both, strict=True):
-            if value is not None:
-                side[patient].append(value)
-    before, after = sides
+        for side, value in zip(sides[patient], both, strict=True):
+            side.append(value)
     return {
-        patient: (float(summary(before[patient])), float(summary(after[patient])))
-        for patient in sorted(before.keys() & after.keys())
+        patient: (float(summary(before)), float(summary(after)))
+        for patient, (before, after) in sorted(sides.items())
     }
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError, UsageError, WorkspaceError
 from ..inference.reading import Reading
-from ..intake.study import Study
+from ..intake.study import StudyRecord
 from ..tasks import TaskSet
 from ..workspace import Workspace, is_temporary, read_json
 
@@ -95,11 +95,21 @@ class Result:
         """Ids of the tasks whose masks mean something."""
         return tuple(task for task in self.tasks.ids if task not in self.untrained)
 
-    def check_frames_of(self, study: Study) -> None:
+    def check_frames_of(self, record: StudyRecord) -> None:
         """Raises DataError when the study's frames are others than those that were segmented."""
-        if self.frames_of is not None and not self.frames_of.lies_on(study.record):
+        if self.frames_of is not None and not self.frames_of.lies_on(record):
             raise DataError(
                 "the study was ingested anew since it was segmented", remedy=SEGMENT_AGAIN
+            )
+        own, there = (_extent(one.frames, one.width, one.height) for one in (self, record))
+        if own != there:
+            raise DataError(f"the result has {own}, the study {there}", remedy=SEGMENT_AGAIN)
+        # Not noted: without a patient the film was no study yet when it was segmented.
+        as_it_is = self.run.get("mirrored") or self.patient is None
+        if self.frames_of is None and record.mirrored and as_it_is:
+            raise DataError(
+                "the film was segmented as it is, the study is mirrored",
+                remedy="Segment the study: `vfss segment` with its id.",
             )
 
     def mask(self, task: str, frame: int) -> NDArray[np.bool_]:
@@ -205,6 +215,10 @@ def model_names(results: Sequence[Result]) -> dict[str, str]:
         for name, some in digests.items()
         for digest in some
     }
+
+
+def _extent(frames: int, width: int, height: int) -> str:
+    return f"{frames} frames of {width}x{height}"
 
 
 def _tasks(value: Any) -> TaskSet:

@@ -9,12 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from ..cores import usable_cores
-from ..errors import DataError, VfssError
+from ..errors import VfssError
 from ..provenance import SCHEMA_VERSION
 from ..workspace import Workspace
 from .cases import BASES, Case, Group, Split
 from .metrics import score
-from .statistics import RESAMPLES, SEED, Figures, Row, TaskFigures, interval_note, summarise
+from .statistics import (
+    RESAMPLES,
+    SEED,
+    Figures,
+    Row,
+    TaskFigures,
+    interval_note,
+    over_tasks,
+    summarise,
+)
 
 Tick = Callable[[int, int, str], None]
 
@@ -62,6 +71,7 @@ class ModelReport:
             "sha256": group.sha256,
             "mean_dice": _rounded(figures.mean_dice),
             "mean_dice_ci95": _interval(figures.mean_dice_ci95),
+            "n_tasks": figures.n_tasks,
             "split": group.basis,
             "seen_in_training": group.seen_in_training,
             "n_patients": figures.n_patients,
@@ -102,6 +112,13 @@ class Report:
     def has_truth(self) -> bool:
         return any(case.labelled for model in self.models for case in model.group.cases)
 
+    def over(self, model: ModelReport) -> str:
+        """Over how many of all its models' tasks a mean Dice is; "" when over all, or none."""
+        if model.figures.mean_dice is None:
+            return ""
+        tasks = {task for one in self.models for task in one.group.tasks.ids}
+        return over_tasks(model.figures.n_tasks, len(tasks))
+
     def to_dict(self, workspace: Workspace) -> dict[str, Any]:
         """The one object of `vfss report --json`; report.json adds provenance."""
         place = workspace.relative(self.folder)
@@ -118,21 +135,14 @@ class Report:
 
 
 def score_case(case: Case) -> Iterator[Row]:
-    """Score every labelled mask of one case. Raises DataError when a mask cannot be read."""
+    """Score every labelled mask of one case.
+
+    Raises DataError when a mask cannot be read, or is of other frames than the study's.
+    """
     study, result = case.study, case.result
     if study is None:
         return
-    result.check_frames_of(study)
-    if study.record.frames != result.frames:
-        raise DataError(
-            f"the result has {result.frames} frames, the study {study.record.frames}",
-            remedy="Segment the study again with --force.",
-        )
-    if result.frames_of is None and study.record.mirrored and result.run.get("mirrored"):
-        raise DataError(
-            "the film was segmented as it is, the study is mirrored",
-            remedy="Segment the study: `vfss segment` with its id.",
-        )
+    result.check_frames_of(study.record)
 
     def score_one(job: tuple[str, int]) -> Row | None:
         truth = study.read_mask(*job)

@@ -67,6 +67,11 @@ class Figures:
     n_frames: int
     tasks: tuple[TaskFigures, ...]
 
+    @property
+    def n_tasks(self) -> int:
+        """Tasks that `mean_dice` is over: those with a counted frame."""
+        return sum(task.dice_mean is not None for task in self.tasks)
+
 
 def summarise(
     rows: Iterable[Row], tasks: Sequence[str], *, resamples: int = RESAMPLES, seed: int = SEED
@@ -164,6 +169,11 @@ def _mean_of_tasks(table: NDArray[np.float64]) -> list[float]:
     sums = np.where(known, table, 0.0).sum(axis=1)
     of_tasks = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
     return [float(x) for x in (of_tasks.sum(axis=1) / (counts > 0).sum(axis=1))]
+
+
+def over_tasks(measured: int, of: int) -> str:
+    """What a reader must know of a mean over fewer tasks than there are; "" when it is over all."""
+    return "" if measured == of else f"over {measured} of {of} tasks"
 
 
 def interval_note(n_patients: int) -> str | None:

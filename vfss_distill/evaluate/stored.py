@@ -85,8 +85,8 @@ def measure_stored(
 
 def _measure(workspace: Workspace, result: Result, study: Study | None, *, force: bool) -> Measured:
     record = study.record if study else None
-    if study:
-        result.check_frames_of(study)
+    if record:
+        result.check_frames_of(record)
     measures = measure_result(
         result,
         facing=str(result.run.get("facing", "left")),  # of its own frames; studies are mirrored

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -63,12 +63,6 @@ class ModelResult(Protocol):
     def study(self) -> str: ...
 
     @property
-    def patient(self) -> str | None: ...
-
-    @property
-    def run(self) -> Mapping[str, Any]: ...
-
-    @property
     def frames(self) -> int: ...
 
     @property
@@ -81,6 +75,8 @@ class ModelResult(Protocol):
     def tasks(self) -> TaskSet: ...
 
     def mask(self, task: str, frame: int) -> Mask: ...
+
+    def check_frames_of(self, record: StudyRecord) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -115,26 +111,11 @@ class ResultMasks:
                 file=self.id,
                 remedy="Ingest its film, or choose a format without pictures.",
             )
-        self._check_pictures(self.study.record)
+        try:
+            self.result.check_frames_of(self.study.record)
+        except DataError as error:
+            raise DataError(error.what, file=self.id, remedy=error.remedy) from error
         return self.study.read_frame(frame)
-
-    def _check_pictures(self, record: StudyRecord) -> None:
-        """Raises DataError where the masks do not lie on the study's frames."""
-        size = record.height, record.width
-        if (record.frames, size) != (self.frames, self.size):
-            raise DataError(
-                f"the result has {_extent(self.frames, self.size)}, "
-                f"the study {_extent(record.frames, size)}",
-                file=self.id,
-                remedy="Segment the study again with --force.",
-            )
-        # Without a patient the film was no study yet when it was segmented.
-        if record.mirrored and (self.result.run.get("mirrored") or self.result.patient is None):
-            raise DataError(
-                "the film was segmented as it is, the study is mirrored",
-                file=self.id,
-                remedy="Segment the study: `vfss segment` with its id.",
-            )
 
 
 @dataclass(frozen=True)
@@ -244,10 +225,6 @@ def _tasks(
     if not there:
         raise LabelError("there are no labels to export", remedy="See `vfss labels import`.")
     return there
-
-
-def _extent(frames: int, size: Size) -> str:
-    return f"{frames} frames of {size[1]}x{size[0]}"
 
 
 def _pictures(job: Export) -> None:

@@ -15,7 +15,7 @@ from conftest import Cli
 from fake_results import FRAMES, SIZE, STEP_S, FakeWorkspace, Swallow
 from vfss_distill.evaluate.landmarks import find_spine
 from vfss_distill.evaluate.measures import DEFINITIONS, spans
-from vfss_distill.evaluate.tracks import without_spikes
+from vfss_distill.evaluate.tracks import passages, without_spikes
 from vfss_distill.simulate import SimulateOptions, simulate_study
 from vfss_distill.tasks import VFSS12
 
@@ -76,6 +76,32 @@ def test_repeated_frames_make_times_coarser(fake: FakeWorkspace, cli: Cli) -> No
     fake.result("p1-aaaaaa")
     (flag,) = measured(cli)["bolus_pharynx_first"]["flags"]  # type: ignore[misc]
     assert flag == "one frame is 67 ms, but new ones come every 133 ms"
+
+
+@pytest.mark.parametrize("ingested", [True, False])
+def test_a_pulse_that_fails_is_left_out_however_often_it_is_stored(
+    fake: FakeWorkspace, cli: Cli, ingested: bool
+) -> None:
+    repeats = [frame for frame in range(60) if frame % 2]
+    times = [frame / 30 for frame in range(60)]
+    facts = {"frames": 60, "frame_times_s": times}
+    masks = {frame: Swallow().masks(frame // 2) for frame in range(60)}
+    wide = Swallow().masks(14)["bolus"]
+    for frame in (50, 51):  # one pulse: the pharynx all but lost, and barium where there is none
+        lumen = np.zeros((SIZE, SIZE), bool)
+        lumen[80:88, 80:88] = True
+        masks[frame] = {**masks[frame], "pharynx": lumen, "bolus": np.zeros((SIZE, SIZE), bool)}
+    for frame in (8, 9):
+        masks[frame] = {**masks[frame], "bolus": wide}
+    fake.result("p1-aaaaaa", masks=masks, shift=0, n=60, repeats=repeats, **facts)
+    if ingested:
+        fake.study("p1-aaaaaa", "p1", repeats=repeats, **facts)
+    found = measured(cli)
+    assert abs(int(str(found["pharynx_area_min"]["frames"])) - 36) <= 2
+    assert "1 lone outlier frames left out" in found["pharynx_area_min"]["flags"]  # type: ignore[operator]
+    assert found["bolus_pharynx_first"]["frames"] == "16"
+    assert found["bolus_pharynx_last"]["frames"] == "40", "the pulse's own frame, not its repeat"
+    assert found["c2_c4_length"]["frames"] == "0-59"
 
 
 def test_measures_csv_lies_in_the_result_and_reads_back(fake: FakeWorkspace, cli: Cli) -> None:
@@ -302,6 +328,24 @@ def test_a_lone_failure_is_a_spike_and_a_sharp_minimum_is_not() -> None:
     constriction = np.full(30, 100.0)
     constriction[10:17] = [80, 60, 35, 10, 35, 60, 80]
     assert without_spikes(constriction)[1] == 0
+
+
+def test_a_lone_value_among_missing_ones_is_compared_with_the_nearest_there_are() -> None:
+    trace = np.full(40, 110.0)
+    trace[10:20] = np.nan
+    trace[15] = 180.0
+    found, count = without_spikes(trace)
+    assert count == 1 and np.isnan(found[15])
+
+
+def test_one_pulse_is_no_passage_and_repeats_are_no_gap() -> None:
+    times = np.arange(12) / 10.0
+    new = np.arange(12) % 4 == 0
+    there = np.zeros(12, bool)
+    there[4:8] = True
+    assert passages(there, times, new) == []
+    there[8:] = True  # the next pulse, 0.4 s later
+    assert passages(there, times, new) == [(4, 8)]
 
 
 @given(st.sets(st.integers(0, 60)))

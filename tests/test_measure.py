@@ -6,16 +6,20 @@ import csv
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.dataset import Dataset
 
 from conftest import Cli
 from fake_results import FRAMES, SIZE, STEP_S, FakeWorkspace, Swallow
 from vfss_distill.evaluate.landmarks import find_spine
 from vfss_distill.evaluate.measures import DEFINITIONS, spans
 from vfss_distill.evaluate.tracks import passages, without_spikes
+from vfss_distill.intake.dicom_times import frame_times
+from vfss_distill.intake.source import open_source
 from vfss_distill.simulate import SimulateOptions, simulate_study
 from vfss_distill.tasks import VFSS12
 
@@ -69,6 +73,38 @@ def test_times_come_from_the_time_stamps_not_from_a_rate(fake: FakeWorkspace, cl
     frame = int(str(found["hyoid_xy_peak"]["frames"]))
     assert found["hyoid_peak_time"]["value"] == pytest.approx(times[frame] * 1000)
     assert "one frame is 40 ms" in found["hyoid_peak_time"]["flags"]  # type: ignore[operator]
+
+
+def test_a_gap_beside_the_frame_measured_is_how_fine_its_time_is(
+    fake: FakeWorkspace, cli: Cli
+) -> None:
+    times = [frame / 30 + (0.5 if frame >= 8 else 0) for frame in range(FRAMES)]
+    fake.result("p1-aaaaaa", shift=0, frame_times_s=times)
+    found = measured(cli)
+    gap = "one frame is 33 ms, with a gap of 533 ms beside the one measured"
+    assert found["bolus_pharynx_first"]["frames"] == "8"
+    assert found["bolus_pharynx_first"]["flags"] == [gap]
+    assert found["bolus_pharynx_duration"]["flags"] == [gap]
+    assert found["bolus_pharynx_last"]["flags"] == ["one frame is 33 ms"]
+
+
+def test_times_that_are_assumed_are_said_to_be(
+    fake: FakeWorkspace, cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    for frame in range(3):
+        cv2.imwrite(str(tmp_path / "images" / f"{frame}.png"), np.zeros((64, 64), np.uint8))
+    images = open_source(tmp_path / "images").info.warnings
+    header = frame_times(Dataset(), 5, 30.0, True).warnings
+    film = ("decoded 3 frames without a usable time; filled in at 25 frames/s (assumed)",)
+    for said in (images, header, film):
+        fake.result("p1-aaaaaa", warnings=["a logo was made black", *said])
+        found = measured(cli)
+        times = [found[name] for name in found if found[name]["unit"] == "ms"]
+        assert len(times) == 4
+        for one in times:
+            assert one["flags"][-1] == said[0].replace(";", ",")  # type: ignore[index]
+        assert "frames/s" not in str(found["hyoid_xy_peak"]["flags"])
 
 
 def test_repeated_frames_make_times_coarser(fake: FakeWorkspace, cli: Cli) -> None:

@@ -182,7 +182,9 @@ def _measure_hyoid(tracks: Tracks, scale: Trace | None, found: Measures) -> None
     rest = f"rest: median of the first {len(middle.rest_frames)} frames, not checked by a person"
     when = (middle.frame,)
     found.measured += [
-        Measure(names[3], _ms(tracks, middle.frame), "ms", when, (*flags, tracks.resolution)),
+        Measure(
+            names[3], _ms(tracks, middle.frame), "ms", when, (*flags, *tracks.resolution(*when))
+        ),
         Measure(names[4], middle.excursion, "%C2-4", (*middle.rest_frames, *when), (*flags, rest)),
     ]
     _add_place("hyoid_corner", edge, ("hyoid: antero-inferior corner", *edge.flags), found)
@@ -253,7 +255,6 @@ def _measure_bolus(tracks: Tracks, scale: Trace | None, found: Measures) -> None
         found.lacks(names, "no bolus is seen in the pharynx")
         return
     first, last = runs[0]
-    flags.append(tracks.resolution)
     if len(runs) > 1:
         flags.append(f"{len(runs)} passages; the first is measured")
     starts_late, ends_early = first == 0, last == np.flatnonzero(tracks.new)[-1]
@@ -262,11 +263,13 @@ def _measure_bolus(tracks: Tracks, scale: Trace | None, found: Measures) -> None
     if ends_early:
         flags.append("still there in the last frame: residue, or the film ends too early")
     start, end = _ms(tracks, first), _ms(tracks, last)
-    found.measured += [
-        Measure(names[0], start, "ms", (first,), tuple(flags)),
-        Measure(names[1], end, "ms", (last,), tuple(flags)),
-        Measure(names[2], end - start, "ms", (first, last), tuple(flags)),
-    ]
+    for name, value, frames in (
+        (names[0], start, (first,)),
+        (names[1], end, (last,)),
+        (names[2], end - start, (first, last)),
+    ):
+        caveats = (*tracks.resolution(*frames), *flags)
+        found.measured.append(Measure(name, value, "ms", frames, caveats))
 
 
 def spans(frames: Sequence[int]) -> str:

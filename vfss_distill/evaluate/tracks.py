@@ -26,7 +26,7 @@ class Tracks:
     `length_px`, `hyoid` and `hyoid_corner` (n×2, %C2-4), `pharynx_px` and `overlap_px` hold NaN
     where a frame does not show what they need, or repeats the one before it: `new` is False
     there. `has` names the tasks of the model, `untrained` (id → name) those that it was not trained
-    on, `resolution` says how fine times are.
+    on. `unique_fps` and `clock`: see Film.
     """
 
     times_s: Trace
@@ -38,7 +38,27 @@ class Tracks:
     overlap_px: Trace
     has: frozenset[str]
     untrained: Mapping[str, str]
-    resolution: str
+    unique_fps: float | None = None
+    clock: str = ""
+
+    def resolution(self, *frames: int) -> tuple[str, ...]:
+        """Caveats of times read from `frames`: how fine they are, and whether they are real.
+
+        A time is no finer than one frame, than one that differs from the last, and than the gaps
+        beside it, which a film of uneven times can have anywhere.
+        """
+        gaps_ms = np.diff(self.times_s) * 1000
+        if not len(gaps_ms):
+            return ("one frame only",)
+        typical = float(np.median(gaps_ms))
+        finest, said = typical, f"one frame is {typical:.0f} ms"
+        if self.unique_fps and 1000 / self.unique_fps > 1.2 * typical:
+            finest = 1000 / self.unique_fps
+            said += f", but new ones come every {finest:.0f} ms"
+        beside = max(float(gaps_ms[max(frame - 1, 0) : frame + 1].max()) for frame in frames)
+        if beside > 1.2 * finest:
+            said += f", with a gap of {beside:.0f} ms beside the one measured"
+        return (said, self.clock) if self.clock else (said,)
 
     def with_repeats(self, frames: NDArray[np.intp]) -> tuple[int, ...]:
         """`frames`, all new, and those that repeat them: a list that reads as spans."""
@@ -73,8 +93,19 @@ def track(result: Result, film: Film) -> Tracks:
                 overlap[frame] = np.count_nonzero(lumen & result.mask("bolus", frame))
     times = np.array(result.frame_times_s)
     untrained = {task.id: task.name for task in result.tasks if task.id in result.untrained}
-    resolution = _resolution(times, film.unique_fps)
-    return Tracks(times, new, length, hyoid, edge, pharynx, overlap, has, untrained, resolution)
+    return Tracks(
+        times,
+        new,
+        length,
+        hyoid,
+        edge,
+        pharynx,
+        overlap,
+        has,
+        untrained,
+        film.unique_fps,
+        film.clock,
+    )
 
 
 def _spine(result: Result, frame: int, facing: str) -> Spine | None:
@@ -130,13 +161,3 @@ def _mean_of_two(a: Trace, b: Trace) -> Trace:
     """Their mean; where one is NaN, the other."""
     a, b = np.where(np.isnan(a), b, a), np.where(np.isnan(b), a, b)
     return (a + b) / 2
-
-
-def _resolution(times_s: Trace, unique_fps: float | None) -> str:
-    """A time is no finer than one frame, and than one frame that differs from the last."""
-    if len(times_s) < 2:
-        return "one frame only"
-    frame_ms = float(np.median(np.diff(times_s))) * 1000
-    if unique_fps and 1000 / unique_fps > 1.2 * frame_ms:
-        return f"one frame is {frame_ms:.0f} ms, but new ones come every {1000 / unique_fps:.0f} ms"
-    return f"one frame is {frame_ms:.0f} ms"

@@ -354,6 +354,7 @@ class TestRecord:
         assert outcome.exit_code == 0 and "15.0 pulses/s" in outcome.stderr
         run = json.loads(next(tmp_path.glob("results/*/*/run.json")).read_text())
         assert run["unique_fps"] == pytest.approx(15, abs=0.1)
+        assert len(run["repeats"]) == pytest.approx(run["frames"] / 2, abs=1)
 
     def test_sound_goes_nowhere(self, cli: Cli, tmp_path: Path) -> None:
         film = write_talking_film(tmp_path / "v" / "a.mp4")

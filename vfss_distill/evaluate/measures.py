@@ -2,7 +2,8 @@
 
 Definitions follow ASPEKT (Steele and others; see docs) where masks can carry them, and say so
 where they differ. A measure that the masks cannot support is not printed, and its reason is kept.
-Frames are 0-based. Times come from the film's own time stamps.
+Frames are 0-based; those that repeat the one before them are left out, for they are no observations
+of their own. Times come from the film's own time stamps.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from .film import Film
 from .results import Result
 from .tracks import (
     BOLUS_LEAST_FRAMES,
@@ -108,23 +110,13 @@ class Measures:
         return stream.getvalue()
 
 
-def measure_result(
-    result: Result,
-    *,
-    facing: str = "left",
-    view: str = "lateral",
-    unique_fps: float | None = None,
-) -> Measures:
-    """All measures of one result. Raises DataError when a mask cannot be read.
-
-    `facing`: where the patient looks. `unique_fps`: rate of frames that do not repeat the one
-    before them, where it is known; times are no finer than that.
-    """
+def measure_result(result: Result, film: Film) -> Measures:
+    """All measures of one result. Raises DataError when a mask cannot be read."""
     found = Measures()
-    if view != "lateral":
-        found.lacks(DEFINITIONS, f"the view is {view}, not lateral")
+    if film.view != "lateral":
+        found.lacks(DEFINITIONS, f"the view is {film.view}, not lateral")
         return found
-    tracks = track(result, facing=facing, unique_fps=unique_fps)
+    tracks = track(result, film)
     scale = _measure_spine(tracks, found)
     _measure_hyoid(tracks, scale, found)
     _measure_pharynx(tracks, scale, found)
@@ -145,13 +137,13 @@ def _measure_spine(tracks: Tracks, found: Measures) -> Trace | None:
     lengths = tracks.length_px[frames]
     low, median, high = np.percentile(lengths, [5, 50, 95])
     spread = float((high - low) / median * 100)
-    absent = len(tracks.length_px) - len(frames)
+    absent = int(tracks.new.sum()) - len(frames)
     flags = (f"not found in {absent} frames",) if absent else ()
     steady = spread <= SPREAD_LIMIT_PERCENT
     refusal = () if steady else (f"above {SPREAD_LIMIT_PERCENT:g} %: scaled output refused",)
     found.measured += [
-        Measure(names[0], float(median), "px", _ints(frames), flags),
-        Measure(names[1], spread, "%", _ints(frames), refusal),
+        Measure(names[0], float(median), "px", tracks.with_repeats(frames), flags),
+        Measure(names[1], spread, "%", tracks.with_repeats(frames), refusal),
     ]
     if not steady:
         return None
@@ -190,7 +182,9 @@ def _measure_hyoid(tracks: Tracks, scale: Trace | None, found: Measures) -> None
     rest = f"rest: median of the first {len(middle.rest_frames)} frames, not checked by a person"
     when = (middle.frame,)
     found.measured += [
-        Measure(names[3], _ms(tracks, middle.frame), "ms", when, (*flags, tracks.resolution)),
+        Measure(
+            names[3], _ms(tracks, middle.frame), "ms", when, (*flags, *tracks.resolution(*when))
+        ),
         Measure(names[4], middle.excursion, "%C2-4", (*middle.rest_frames, *when), (*flags, rest)),
     ]
     _add_place("hyoid_corner", edge, ("hyoid: antero-inferior corner", *edge.flags), found)
@@ -234,7 +228,7 @@ def _measure_pharynx(tracks: Tracks, scale: Trace | None, found: Measures) -> No
         found.lacks(names, f"the pharynx can be measured in {len(frames)} frames only")
         return
     flags = _spike_flag(spikes)
-    if gone := int(np.isnan(tracks.pharynx_px).sum()):
+    if gone := int(np.isnan(tracks.pharynx_px[tracks.new]).sum()):
         flags = (*flags, f"no pharynx mask in {gone} frames: obliterated or missed, not counted")
     largest = int(frames[np.argmax(area[frames])])
     smallest = int(frames[np.argmin(area[frames])])
@@ -256,25 +250,26 @@ def _measure_bolus(tracks: Tracks, scale: Trace | None, found: Measures) -> None
     least, flags = float(BOLUS_LEAST_PX), ["overlap threshold in pixels: no scale"]
     if scale is not None:
         least, flags = BOLUS_LEAST_PERCENT / 100 * float(np.nanmedian(scale)) ** 2, []
-    runs = passages(np.nan_to_num(tracks.overlap_px) >= least, tracks.times_s)
+    runs = passages(np.nan_to_num(tracks.overlap_px) >= least, tracks.times_s, tracks.new)
     if not runs:
         found.lacks(names, "no bolus is seen in the pharynx")
         return
     first, last = runs[0]
-    flags.append(tracks.resolution)
     if len(runs) > 1:
         flags.append(f"{len(runs)} passages; the first is measured")
-    starts_late, ends_early = first == 0, last == len(tracks.times_s) - 1
+    starts_late, ends_early = first == 0, last == np.flatnonzero(tracks.new)[-1]
     if starts_late:
         flags.append("already there in the first frame: true onset is earlier")
     if ends_early:
         flags.append("still there in the last frame: residue, or the film ends too early")
     start, end = _ms(tracks, first), _ms(tracks, last)
-    found.measured += [
-        Measure(names[0], start, "ms", (first,), tuple(flags)),
-        Measure(names[1], end, "ms", (last,), tuple(flags)),
-        Measure(names[2], end - start, "ms", (first, last), tuple(flags)),
-    ]
+    for name, value, frames in (
+        (names[0], start, (first,)),
+        (names[1], end, (last,)),
+        (names[2], end - start, (first, last)),
+    ):
+        caveats = (*tracks.resolution(*frames), *flags)
+        found.measured.append(Measure(name, value, "ms", frames, caveats))
 
 
 def spans(frames: Sequence[int]) -> str:

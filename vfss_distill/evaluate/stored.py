@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import UsageError, VfssError
 from ..intake.study import Study, list_studies_readable
 from ..workspace import Workspace, write_text
+from .film import Film
 from .measures import Measures, measure_result
 from .results import Result, list_results
 
@@ -87,12 +88,7 @@ def _measure(workspace: Workspace, result: Result, study: Study | None, *, force
     record = study.record if study else None
     if record:
         result.check_frames_of(record)
-    measures = measure_result(
-        result,
-        facing=str(result.run.get("facing", "left")),  # of its own frames; studies are mirrored
-        view=record.view if record else str(result.run.get("view", "lateral")),
-        unique_fps=record.unique_fps if record else result.run.get("unique_fps"),
-    )
+    measures = measure_result(result, Film.of(result, record))
     target = result.folder / "measures.csv"
     text = measures.to_csv()
     # As bytes: a spreadsheet saves it again in an encoding of its own.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .film import Film
 from .landmarks import Spine, centroid, corner, find_spine
 from .results import Result
 
@@ -23,11 +24,13 @@ class Tracks:
     """One value per frame and quantity.
 
     `length_px`, `hyoid` and `hyoid_corner` (n×2, %C2-4), `pharynx_px` and `overlap_px` hold NaN
-    where a frame does not show what they need. `has` names the tasks of the model, `untrained`
-    (id → name) those that it was not trained on, `resolution` says how fine times are.
+    where a frame does not show what they need, or repeats the one before it: `new` is False
+    there. `has` names the tasks of the model, `untrained` (id → name) those that it was not trained
+    on. `unique_fps` and `clock`: see Film.
     """
 
     times_s: Trace
+    new: NDArray[np.bool_]
     length_px: Trace
     hyoid: Trace
     hyoid_corner: Trace
@@ -35,17 +38,47 @@ class Tracks:
     overlap_px: Trace
     has: frozenset[str]
     untrained: Mapping[str, str]
-    resolution: str
+    unique_fps: float | None = None
+    clock: str = ""
+
+    def resolution(self, *frames: int) -> tuple[str, ...]:
+        """Caveats of times read from `frames`: how fine they are, and whether they are real.
+
+        A time is no finer than one frame, than one that differs from the last, and than the gaps
+        beside it, which a film of uneven times can have anywhere.
+        """
+        gaps_ms = np.diff(self.times_s) * 1000
+        if not len(gaps_ms):
+            return ("one frame only",)
+        typical = float(np.median(gaps_ms))
+        finest, said = typical, f"one frame is {typical:.0f} ms"
+        if self.unique_fps and 1000 / self.unique_fps > 1.2 * typical:
+            finest = 1000 / self.unique_fps
+            said += f", but new ones come every {finest:.0f} ms"
+        beside = max(float(gaps_ms[max(frame - 1, 0) : frame + 1].max()) for frame in frames)
+        if beside > 1.2 * finest:
+            said += f", with a gap of {beside:.0f} ms beside the one measured"
+        return (said, self.clock) if self.clock else (said,)
+
+    def with_repeats(self, frames: NDArray[np.intp]) -> tuple[int, ...]:
+        """`frames`, all new, and those that repeat them: a list that reads as spans."""
+        known = np.zeros(len(self.new), bool)
+        known[frames] = True
+        first = np.maximum.accumulate(np.where(self.new, np.arange(len(known)), 0))
+        return tuple(np.flatnonzero(known[first]).tolist())
 
 
-def track(result: Result, *, facing: str = "left", unique_fps: float | None = None) -> Tracks:
+def track(result: Result, film: Film) -> Tracks:
     """Read the masks once, frame by frame. Raises DataError when one cannot be read."""
     has = frozenset(result.tasks.ids)
     n = result.frames
     length, pharynx, overlap = (np.full(n, np.nan) for _ in range(3))
     hyoid, edge = np.full((n, 2), np.nan), np.full((n, 2), np.nan)
-    for frame in range(n):
-        spine = _spine(result, frame, facing) if {"c2", "c4"} <= has else None
+    new = np.ones(n, bool)
+    new[list(film.repeats)] = False
+    # A pulse that is stored four times is one observation: its failure would have good neighbours.
+    for frame in map(int, np.flatnonzero(new)):
+        spine = _spine(result, frame, film.facing) if {"c2", "c4"} <= has else None
         if spine is not None:
             length[frame] = spine.length_px
             if "hyoid" in has:
@@ -61,7 +94,17 @@ def track(result: Result, *, facing: str = "left", unique_fps: float | None = No
     times = np.array(result.frame_times_s)
     untrained = {task.id: task.name for task in result.tasks if task.id in result.untrained}
     return Tracks(
-        times, length, hyoid, edge, pharynx, overlap, has, untrained, _resolution(times, unique_fps)
+        times,
+        new,
+        length,
+        hyoid,
+        edge,
+        pharynx,
+        overlap,
+        has,
+        untrained,
+        film.unique_fps,
+        film.clock,
     )
 
 
@@ -69,12 +112,20 @@ def _spine(result: Result, frame: int, facing: str) -> Spine | None:
     return find_spine(result.mask("c2", frame), result.mask("c4", frame), facing=facing)
 
 
-def passages(there: NDArray[np.bool_], times_s: Trace) -> list[tuple[int, int]]:
-    """(first, last) frames of each passage; short gaps are bridged, single frames dropped."""
+def passages(
+    there: NDArray[np.bool_], times_s: Trace, new: NDArray[np.bool_]
+) -> list[tuple[int, int]]:
+    """(first, last) frames of each passage; short gaps are bridged, single frames dropped.
+
+    Frames that are not `new` do not count, neither for a passage nor for a gap.
+    """
+    place = np.cumsum(new)  # adjacent: one apart
     runs: list[list[int]] = []
-    for frame in np.flatnonzero(there):
-        gap = times_s[frame] - times_s[runs[-1][-1]] if runs else np.inf
-        near = bool(runs) and (frame - runs[-1][-1] == 1 or gap <= BRIDGED_S)
+    for frame in np.flatnonzero(there & new):
+        before = runs[-1][-1] if runs else None
+        near = before is not None and (
+            place[frame] - place[before] == 1 or times_s[frame] - times_s[before] <= BRIDGED_S
+        )
         if near:
             runs[-1].append(int(frame))
         else:
@@ -87,32 +138,26 @@ def without_spikes(trace: Trace) -> tuple[Trace, int]:
 
     A value is one when it lies more than 20 % of the trace's median off its two neighbours, and
     that step is over three times the step from them to the next two (plus noise): a mask that fails
-    in one frame jumps out of quiet surroundings, a true extreme is approached and left.
+    in one frame jumps out of quiet surroundings, a true extreme is approached and left. Neighbours
+    are the nearest values there are.
     """
-    known = ~np.isnan(trace)
-    if known.sum() < LEAST_FRAMES:
+    known = np.flatnonzero(~np.isnan(trace))
+    if len(known) < LEAST_FRAMES:
         return trace, 0
-    padded = np.pad(trace, 2, constant_values=np.nan)
+    values = trace[known]
+    padded = np.pad(values, 2, constant_values=np.nan)
     near = _mean_of_two(padded[1:-3], padded[3:-1])
     far = _mean_of_two(padded[:-4], padded[4:])
-    step, approach = np.abs(trace - near), np.nan_to_num(np.abs(near - far))
-    noise = 1.4826 * float(np.nanmedian(step)) if (~np.isnan(step)).any() else 0.0
-    limit = np.maximum(3 * (approach + noise), 0.2 * abs(float(np.nanmedian(trace))))
-    spikes = np.nan_to_num(step) > limit
-    return np.where(spikes, np.nan, trace), int(spikes.sum())
+    step, approach = np.abs(values - near), np.abs(near - far)
+    noise = 1.4826 * float(np.median(step))
+    limit = np.maximum(3 * (approach + noise), 0.2 * abs(float(np.median(values))))
+    spikes = known[step > limit]
+    clean = trace.copy()
+    clean[spikes] = np.nan
+    return clean, len(spikes)
 
 
 def _mean_of_two(a: Trace, b: Trace) -> Trace:
     """Their mean; where one is NaN, the other."""
     a, b = np.where(np.isnan(a), b, a), np.where(np.isnan(b), a, b)
     return (a + b) / 2
-
-
-def _resolution(times_s: Trace, unique_fps: float | None) -> str:
-    """A time is no finer than one frame, and than one frame that differs from the last."""
-    if len(times_s) < 2:
-        return "one frame only"
-    frame_ms = float(np.median(np.diff(times_s))) * 1000
-    if unique_fps and 1000 / unique_fps > 1.2 * frame_ms:
-        return f"one frame is {frame_ms:.0f} ms, but new ones come every {1000 / unique_fps:.0f} ms"
-    return f"one frame is {frame_ms:.0f} ms"

@@ -171,6 +171,11 @@ class ResultWriter:
             self._overlay.add(frame.grey, number, frame.time_s, found)
 
     @property
+    def repeats(self) -> tuple[int, ...]:
+        """Frames that repeat the one before them."""
+        return self._repeats.repeats
+
+    @property
     def unique_fps(self) -> float | None:
         """Rate of the frames that do not repeat the one before: no time is finer than that."""
         rate = self._repeats.unique_fps(duration_s(self.frame_times_s))
@@ -220,6 +225,7 @@ def write_run(
         "seconds": round(outcome.seconds, 3),
         "fps": round(outcome.fps, 2),
         "unique_fps": writer.unique_fps,
+        "repeats": list(writer.repeats),
         "frame_times_s": [round(time_s, 6) for time_s in writer.frame_times_s],
         "width": width,
         "height": height,

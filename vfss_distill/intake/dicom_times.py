@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from .source import ASSUMED
+
 _FRAME_TIME = 0x00181063
 
 
@@ -114,9 +116,7 @@ def _by_step(
     if step is not None:
         return FrameTimes(None, step, origin, warnings=said)
     if count > 1 and say_assumed:
-        said += (
-            f"the header gives no frame time; {assumed_fps:g} frames/s assumed, set it with --fps",
-        )
+        said += (f"the header gives no frame time; {assumed_fps:g} {ASSUMED}, set it with --fps",)
     return FrameTimes(None, 1.0 / assumed_fps, "assumed", assumed=True, warnings=said)
 
 

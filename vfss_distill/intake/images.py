@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import InputError
-from .source import ASSUMED_FPS, Frame, SourceInfo, check_size, image_files
+from .source import ASSUMED, ASSUMED_FPS, Frame, SourceInfo, check_size, image_files
 
 _SAMPLED = 9  # images looked at to scale pixels of more than 8 bits
 
@@ -48,7 +48,7 @@ class ImageSource:
             )
         said: tuple[str, ...] = ()
         if self.fps is None:
-            said = (f"images carry no time; {ASSUMED_FPS:g} frames/s assumed, set it with --fps",)
+            said = (f"images carry no time; {ASSUMED_FPS:g} {ASSUMED}, set it with --fps",)
         self._info = SourceInfo(
             kind="images",
             codec=self._files[0].suffix.lower().lstrip("."),

@@ -9,7 +9,7 @@ the only kind that is exact in every format.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -25,6 +25,8 @@ from .boxes import Box
 Interlaced = Literal["deinterlace", "fields", "keep"]
 
 ASSUMED_FPS = 30.0  # for recordings that carry no time; always said in a warning
+ASSUMED = "frames/s assumed"
+UNTIMED = "frames without a usable time"
 MAX_PIXELS = 64_000_000  # per frame; a fluoroscope gives at most 4 million
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 VIDEO_SUFFIXES = frozenset(
@@ -82,6 +84,11 @@ class SourceInfo:
     exam_hint: str | None = None
     picture: Box | None = None
     acquisition: Mapping[str, Any] = field(default_factory=dict)
+
+
+def made_up_times(warnings: Iterable[str]) -> tuple[str, ...]:
+    """Those of a recording's warnings which say that some or all of its times are not its own."""
+    return tuple(line for line in warnings if ASSUMED in line or UNTIMED in line)
 
 
 class FrameSource(Protocol):

@@ -25,6 +25,7 @@ from .interlace import Picture, Untangler
 from .source import (
     ASSUMED_FPS,
     MAX_PIXELS,
+    UNTIMED,
     Frame,
     Interlaced,
     SourceInfo,
@@ -133,9 +134,7 @@ class VideoSource:
             said.append(f"decoded {damage.corrupt} frames with visible damage")
         if clock.made_up:
             rate = f"{clock.rate:.4g} frames/s" + (" (assumed)" if clock.rate_assumed else "")
-            said.append(
-                f"decoded {clock.made_up} frames without a usable time; filled in at {rate}"
-            )
+            said.append(f"decoded {clock.made_up} {UNTIMED}; filled in at {rate}")
         if untangler.warning:
             said.append(untangler.warning)
         self._info = replace(self._info, warnings=tuple(said), interlaced=untangler.handling)

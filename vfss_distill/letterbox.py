@@ -81,7 +81,7 @@ class Letterbox:
         one is set: all of them would make a hyoid 4 % larger.
         """
         covered = self.frame(mask.astype(np.float32))
-        rows, columns = np.indices(covered.shape, sparse=True)
+        rows, columns = np.ogrid[: self.size, : self.size]
         result: NDArray[np.bool_] = covered > 0.5
         return result | (covered == 0.5) & ((rows + columns) % 2 == 0)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import struct
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -13,8 +12,6 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from conftest import Cli
 from intake_films import (
@@ -28,7 +25,6 @@ from intake_films import (
     write_talking_film,
 )
 from vfss_distill.intake.interlace import HANDLING, Picture, Untangler
-from vfss_distill.intake.repeats import DIGEST_LETTERS, RepeatCounter, frame_digest
 from vfss_distill.intake.source import FrameSource, content_sha256, open_source
 from vfss_distill.intake.study import list_studies
 from vfss_distill.workspace import Workspace
@@ -271,91 +267,6 @@ class TestInterlaced:
 
 
 class TestRecord:
-    def test_digests_and_repeats_of_each_frame(self, cli: Cli, tmp_path: Path) -> None:
-        film = write_film(tmp_path / "v" / "a.mkv", "ffv1", "gray", repeat=2, rate=30)
-        assert cli("ingest", "v").exit_code == 0
-        record = list_studies(Workspace(tmp_path))[0].record
-        assert record.repeats == tuple(range(1, FRAMES, 2))
-        assert record.repeated_frames == FRAMES // 2
-        assert record.unique_fps == pytest.approx(15, abs=0.05)
-        letters = record.frame_digests
-        digests = [letters[i : i + DIGEST_LETTERS] for i in range(0, len(letters), DIGEST_LETTERS)]
-        assert digests == [frame_digest(frame.grey) for frame in open_source(film.path).frames()]
-        assert [digests[i] == digests[i - 1] for i in range(1, FRAMES)] == [True, False] * 19 + [
-            True
-        ]
-
-    @pytest.mark.parametrize(("stored", "pulses"), [(30, 15), (30, 7.5), (25, 12.5), (25, 15)])
-    @pytest.mark.parametrize("analogue", [False, True])
-    def test_effective_rate(self, stored: int, pulses: float, analogue: bool) -> None:
-        """Also where an analogue capture put fresh noise on each repeated pulse."""
-        random = np.random.default_rng(0)
-        counter = RepeatCounter()
-        pulse = -1
-        for index in range(4 * stored):
-            if int(index * pulses / stored) != pulse:
-                pulse = int(index * pulses / stored)
-                shown = 100 + random.normal(0, 6, (96, 128))
-            noise = random.normal(0, 1.5, shown.shape) if analogue else 0
-            counter.add(np.clip(shown + noise, 0, 255).astype(np.uint8))
-        assert counter.unique_fps(4.0) == pytest.approx(pulses, abs=0.3)
-        assert f"about {pulses:.1f} pulses/s" in (counter.warning(4.0) or "")
-
-    @given(moving=st.booleans(), noise=st.floats(0.5, 8), seed=st.integers(0, 99))
-    @settings(max_examples=30, deadline=None)
-    def test_no_repeats_where_every_frame_is_new(
-        self, moving: bool, noise: float, seed: int
-    ) -> None:
-        random = np.random.default_rng(seed)
-        counter = RepeatCounter()
-        for index in range(60):
-            shown = 100 + random.normal(0, noise, (48, 64))
-            left = int(30 / (1 + np.exp((30 - index) / 3))) if moving else 10
-            shown[10:30, left : left + 20] -= 60
-            counter.add(np.clip(shown, 0, 255).astype(np.uint8))
-        assert counter.repeats == ()
-
-    @pytest.mark.parametrize(("before", "behind"), [(40, 0), (0, 40), (25, 25)])
-    def test_a_held_image_is_no_rhythm(self, before: int, behind: int) -> None:
-        """Every frame between is new, and the noise on those that are held is fresh."""
-        random = np.random.default_rng(0)
-        counter = RepeatCounter()
-        for index in range(before + 60 + behind):
-            if index == 0 or before < index < before + 60:
-                shown = 100 + random.normal(0, 6, (96, 128))
-            noise = random.normal(0, 1.5, shown.shape)
-            counter.add(np.clip(shown + noise, 0, 255).astype(np.uint8))
-        assert counter.repeats == ()
-
-    def test_pulses_behind_a_held_image(self) -> None:
-        """Their frames repeat exactly, and so count all the same."""
-        random = np.random.default_rng(0)
-        counter = RepeatCounter()
-        for index in range(40 + 120):
-            if index == 0 or (index > 40 and index % 2 == 0):
-                shown = random.integers(0, 256, (96, 128), np.uint8)
-            counter.add(shown)
-        assert counter.repeats == (*range(1, 41), *range(41, 160, 2))
-
-    def test_a_pulse_may_be_missing(self) -> None:
-        random = np.random.default_rng(0)
-        counter = RepeatCounter()
-        for index in range(120):
-            if index % 4 == 0 and index != 60:
-                shown = 100 + random.normal(0, 6, (96, 128))
-            noise = random.normal(0, 1.5, shown.shape)
-            counter.add(np.clip(shown + noise, 0, 255).astype(np.uint8))
-        assert counter.repeated == 91
-
-    def test_effective_rate_of_a_film_never_ingested(self, cli: Cli, tmp_path: Path) -> None:
-        """It stands beside every measured time all the same."""
-        write_film(tmp_path / "a.mp4", repeat=2, rate=30)
-        outcome = cli("segment", "a.mp4")
-        assert outcome.exit_code == 0 and "15.0 pulses/s" in outcome.stderr
-        run = json.loads(next(tmp_path.glob("results/*/*/run.json")).read_text())
-        assert run["unique_fps"] == pytest.approx(15, abs=0.1)
-        assert len(run["repeats"]) == pytest.approx(run["frames"] / 2, abs=1)
-
     def test_sound_goes_nowhere(self, cli: Cli, tmp_path: Path) -> None:
         film = write_talking_film(tmp_path / "v" / "a.mp4")
         with av.open(str(film)) as container:

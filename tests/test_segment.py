@@ -267,6 +267,9 @@ def test_images_ingested_at_another_rate_are_segmented_anew(
     run = json.loads((only_result(tmp_path) / "run.json").read_text())
     assert run["frame_times_s"] == pytest.approx([index / 15 for index in range(5)], abs=1e-5)
     assert "exists already" in cli("segment", "--split", "all", "--no-overlay").stdout
+    assert cli("ingest", "anna", "--fps", "30", "--force").exit_code == 0
+    given = cli("segment", "anna/images", "--no-overlay", "--force")
+    assert given.exit_code == 0 and "assumed" not in given.stderr, "it was said, not assumed"
 
 
 def test_real_cine(cli: Cli, tmp_path: Path, model: Path, shared_data: Path) -> None:

@@ -11,7 +11,13 @@ import numpy as np
 from ..errors import DataError, InputError, UsageError, VfssError, WorkspaceError
 from ..intake.blanked import BlankedSource
 from ..intake.box_table import given_boxes
-from ..intake.source import ASSUMED_FPS, FrameSource, content_sha256, find_sources, open_source
+from ..intake.source import (
+    FrameSource,
+    content_sha256,
+    find_sources,
+    made_up_times,
+    open_source,
+)
 from ..intake.splits import load_splits
 from ..intake.study import RECORD_FILE, Study, list_studies_readable
 from ..intake.view import FRONTAL, Decision, decide_source
@@ -202,11 +208,11 @@ def _subject(study: Study, *, blanked: bool) -> Subject:
 def _rate(study: Study | None) -> float | None:
     """Frames per second that a study was given, should its recording carry no times itself.
 
-    None for the rate that is assumed without: then the line that says so is said here too.
+    None where they were assumed: then the line that says so is said here too.
     """
-    steps = np.diff(study.record.frame_times_s) if study is not None else ()
-    rate = 1 / float(np.median(steps)) if len(steps) else ASSUMED_FPS
-    return None if np.isclose(rate, ASSUMED_FPS, rtol=1e-4) else rate
+    if study is None or study.record.frames < 2 or made_up_times(study.record.warnings):
+        return None
+    return 1 / float(np.median(np.diff(study.record.frame_times_s)))
 
 
 def _notice(found: Decision) -> str:

@@ -120,9 +120,6 @@ def prepare(
         )
     drawing = [teacher for teacher in teachers if teacher.card.name in outputs.masks]
     proposals = asked.proposals(drawing[0], frames) if drawing else None
-    if config.proposal_frames and proposals is None:
-        why = "every frame has labels" if drawing else "no teacher of this run draws masks"
-        place.say(f"warning: proposal_frames does nothing here: {why}")
     return Material(frames, align_keys, features, labelled, validation, outputs, proposals), shas
 
 
@@ -226,7 +223,10 @@ class _Asked:
         config, place = self.config, self.place
         labelled = set(self.labelled_keys)
         bare = [key for key in self.align_keys if key not in labelled]
-        if not config.proposal_frames or not bare:
+        if not config.proposal_frames:
+            return None
+        if not bare:
+            place.say("warning: proposal_frames does nothing here: every frame has labels")
             return None
         return Proposals(
             at=config.align_steps + config.task_steps // 2,
@@ -282,6 +282,7 @@ class _WholeFrames:
 def _say_what_is_missing(config: DistillConfig, outputs: Outputs, place: Place) -> None:
     given: Mapping[str, tuple[float, bool, str]] = {
         "mask_weight": (config.mask_weight, bool(outputs.masks), "masks under boxes"),
+        "proposal_frames": (config.proposal_frames, bool(outputs.masks), "masks under boxes"),
         "affinity_weight": (config.affinity_weight, bool(outputs.affinity), "patch likeness"),
         "embedding_weight": (config.embedding_weight, bool(outputs.embeddings), "embeddings"),
         "anchor_weight": (

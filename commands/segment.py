@@ -109,6 +109,8 @@ def segment(
     segmenter = Segmenter(found, device.value, threads)
     if segmenter.simulated and not quiet:
         console.note(f"{segmenter.name}: trained on simulated patients only")
+    if segmenter.gpu_left_idle:
+        console.warn(f"{segmenter.gpu_left_idle}. Running on the CPU; see `vfss doctor`.")
     identifier = Identifier(place, blank=not no_blank)
     for one in identifier.damaged:
         console.warn(f"{one['input']}: {one['error']}")

@@ -24,6 +24,7 @@ GROUND = (
     "letterbox",
     "pages",
     "cores",
+    "memory",
     "claims",
     "engines",
     "__init__",

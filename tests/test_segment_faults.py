@@ -21,7 +21,7 @@ from test_segment import make_study
 from vfss_distill.inference.canvas import Caption
 from vfss_distill.inference.overlay import OverlayWriter
 from vfss_distill.inference.pipeline import SegmentOptions, segment_source
-from vfss_distill.inference.session import Segmenter, _cuda_works
+from vfss_distill.inference.session import Segmenter, _gpu_is_there
 from vfss_distill.tasks import VFSS12
 
 CONSTANT = [index / 30 for index in range(24)]
@@ -177,7 +177,7 @@ def test_file_that_is_no_model(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_cuda_asked_for_and_not_got(cli: Cli, tmp_path: Path, model: Path) -> None:
-    if _cuda_works():
+    if _gpu_is_there():
         pytest.skip("this machine has a CUDA device")
     make_film(tmp_path / "study.mp4", CONSTANT)
     result = cli("segment", "study.mp4", "--device", "cuda")

@@ -55,6 +55,18 @@ _DISTILL = (
     "onnx",
     "onnxscript",
 )
+_GPU_LIBRARIES = (
+    'Run: pip install "onnxruntime-gpu[cuda,cudnn]". A card that it has no code for stays idle.'
+)
+# The metadata may agree and the import still fail: a CPU build beside a CUDA torchvision. And a
+# driver may count a card for which this build has no code.
+_TRY_TORCH = """
+import torch, torchvision
+print("imported", flush=True)
+if torch.cuda.is_available():
+    torch.ones(1, device="cuda").add_(1).item()
+    print("computes")
+"""
 _INSTALL_ALL = 'Run: pip install "vfss-distill[all]"'
 
 
@@ -146,13 +158,16 @@ def _torch_pair() -> Iterator[Check]:
     if not wanted.contains(torch, prereleases=True):
         yield Check("torch pair", "failed", f"{pair}, which asks for torch {wanted}", remedy)
         return
-    # The metadata may agree and the import still fail: a CPU build beside a CUDA torchvision.
-    code = "import torch, torchvision; print(torch.cuda.is_available())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    if done.returncode:
+    done = subprocess.run(
+        [sys.executable, "-c", _TRY_TORCH], capture_output=True, text=True, check=False
+    )
+    if "imported" not in done.stdout:
         yield Check("torch pair", "failed", f"{pair} does not import", remedy)
+    elif done.returncode:
+        found = f"{pair}; the GPU cannot compute, trains on the CPU"
+        yield Check("torch pair", "warning", found, "See what else uses it, and its driver's age.")
     else:
-        device = "CUDA usable" if "True" in done.stdout else "no CUDA, trains on the CPU"
+        device = "CUDA usable" if "computes" in done.stdout else "no CUDA, trains on the CPU"
         yield Check("torch pair", "ok", f"{pair}; {device}")
 
 
@@ -190,13 +205,17 @@ def _provider() -> Iterator[Check]:
         from .inference.session import Segmenter, packaged_model
         from .models import PACKAGED_STUDENT
 
-        provider = Segmenter(packaged_model(PACKAGED_STUDENT)).provider
+        segmenter = Segmenter(packaged_model(PACKAGED_STUDENT))
     except VfssError as error:
         yield Check("inference", "failed", error.without_file, _INSTALL_ALL)
     except ImportError as error:
         yield Check("inference", "failed", f"{error.name} does not import", _INSTALL_ALL)
     else:
-        yield Check("inference", "ok", f"the packaged model loads; runs on {provider}")
+        found = f"the packaged model loads; runs on {segmenter.provider}"
+        if why := segmenter.gpu_left_idle:
+            yield Check("inference", "warning", f"{found}. {why}", _GPU_LIBRARIES)
+        else:
+            yield Check("inference", "ok", found)
 
 
 def _machine(workspace: Workspace) -> Iterator[Check]:

@@ -256,8 +256,7 @@ def _compute(
     for first in range(0, len(job.frames), batch_size):
         numbers = job.frames[first : first + batch_size]
         squares = torch.from_numpy(np.stack([full_square(job.study, n) for n in numbers]))
-        with torch.no_grad():
-            features = pool_to(teacher.features(squares).float().cpu(), recipe.grid)
+        features = pool_to(_features(teacher, squares), recipe.grid)
         expected = (len(numbers), recipe.channels, recipe.grid, recipe.grid)
         if tuple(features.shape) != expected:
             raise ModelError(
@@ -275,6 +274,21 @@ def _compute(
         pieces.append(half)
         tick(first + len(numbers))
     return torch.cat(pieces)
+
+
+@torch.no_grad()
+def _features(teacher: Any, squares: Tensor) -> Tensor:
+    """On the CPU. Frames that are too many for a GPU's memory at once are taken in halves."""
+    try:
+        features: Tensor = teacher.features(squares).float().cpu()
+        return features
+    except torch.OutOfMemoryError:
+        if len(squares) == 1:
+            raise
+    # Out of the handler: the error holds on to what the attempt had taken.
+    torch.cuda.empty_cache()
+    half = (len(squares) + 1) // 2
+    return torch.cat([_features(teacher, part) for part in squares.split(half)])
 
 
 def full_square(study: Study, frame: int) -> NDArray[np.uint8]:

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from ..memory import free_memory
 
 if TYPE_CHECKING:
     from ..intake.study import Study
@@ -269,9 +270,5 @@ def alignment_keys(studies: Sequence[Study], labelled: Iterable[Key], every: int
 
 def memory_budget() -> int:
     """Bytes that frames, masks and features may each take: a sixth of what is free now."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return 1 << 30
-    return free * 1024 // 6
+    free = free_memory()
+    return 1 << 30 if free is None else free // 6

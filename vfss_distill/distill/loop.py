@@ -30,6 +30,7 @@ from .cache import Say
 from .checkpoint import FOLDER, Training, load_checkpoint, save_checkpoint
 from .compilation import compiled
 from .data import Tick
+from .devices import computes_bfloat16
 from .journal import Metrics
 from .losses import task_loss
 from .processes import Processes
@@ -152,7 +153,8 @@ def _loss(
     """Forward and loss over the whole batch. → scalar, and this process's embedding."""
     student, device, first = training.student, batch.frames.device, batch.first_aligned
     student.train()
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+    half = computes_bfloat16(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=half):
         embedding, pyramid = student.embed(batch.frames)  # (B, E, g, g)
     loss = torch.zeros((), device=device)
     left = fading(training.step, config)
@@ -162,7 +164,7 @@ def _loss(
         weight = config.align_weight * left if batch.has_masks else 1.0
         loss = loss + weight * aligned
     if batch.has_masks:
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
             # All frames, though only the first have masks: the gradient of a slice loses
             # the channels-last layout, and every level would pay for it.
             logits = _wide(student.decode(pyramid))  # (B, T, S/2, S/2)

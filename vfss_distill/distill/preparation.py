@@ -256,7 +256,7 @@ class _Asked:
             except NoTexts as lack:
                 why = f"{recipe.teacher}: anchors are off: {lack.without_file}"
                 self.place.say(f"warning: {why}")
-        cached.hold(memory_budget(), self.place.tick)
+        cached.hold(memory_budget() // self.place.processes.on_this_machine, self.place.tick)
         return FrameEmbeddings(cached, mean, anchors, scale)
 
     def _filled(self, folder: Path, recipe: Recipe) -> None:
@@ -303,8 +303,8 @@ def _loaded(teacher: TeacherFile, device: torch.device) -> Iterator[Any]:
     try:
         yield network
     finally:
-        del network
         if device.type == "cuda":
+            network.cpu()  # whoever asked for it still holds it
             torch.cuda.empty_cache()
 
 

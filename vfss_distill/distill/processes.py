@@ -111,10 +111,10 @@ def joined(device: torch.device) -> Iterator[Processes]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
-    try:
-        yield Processes(dist.get_rank(), dist.get_world_size())
-    finally:
-        dist.destroy_process_group()
+    yield Processes(dist.get_rank(), dist.get_world_size())
+    # Not after an error: NCCL would wait for the others, who wait for this process. Its end makes
+    # the launcher end them.
+    dist.destroy_process_group()
 
 
 def is_launched() -> bool:

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from ..config import DistillConfig, dump_yaml
-from ..errors import DeviceError, UsageError
+from ..errors import UsageError
 from ..intake.leaks import refuse_leaks
 from ..models.decoder import parameters_of
 from ..models.pretrained import initialise
@@ -37,13 +37,14 @@ from .cache import Say
 from .certainty import set_certainty
 from .checkpoint import FOLDER, saved_step
 from .data import Tick
+from .devices import pick_device
 from .events import check_tensorboard
 from .journal import draw_curves
 from .loop import Place, Trained, resume_from, start, train
 from .model_card import CardFacts, model_card
 from .pictures import draw_features, shown_in
 from .preparation import TeacherFile, fill, find_teachers, prepare
-from .processes import Processes, is_launched, joined, local_rank
+from .processes import Processes, joined
 from .settings import MACHINE, check_unchanged, new_folder, read_run_config, task_set
 from .survey import Survey, survey
 from .validation import mean_dice
@@ -91,7 +92,7 @@ def distill(
     started = time.monotonic()
     if resume is not None:
         check_unchanged(config, read_run_config(resume))
-    device = pick_device(config)
+    device = pick_device(config, say)
     if config.tensorboard:
         check_tensorboard()
     with joined(device) as processes:
@@ -145,7 +146,7 @@ def fill_caches(
         raise UsageError(
             "--cache-only without teachers has nothing to do", remedy="Name some: --teachers."
         )
-    device = pick_device(config)
+    device = pick_device(config, say)
     with joined(device) as processes:
         if not processes.is_first:
             tick, say = (lambda *_: None), (lambda _: None)
@@ -210,19 +211,6 @@ def _initialise(
     place.say(f"student {config.student}: {begun.words}")
     if place.processes.is_first:
         write_json(place.folder / START, {"schema_version": SCHEMA_VERSION, **asdict(begun)})
-
-
-def pick_device(config: DistillConfig) -> torch.device:
-    """`auto` is CUDA where there is one. Sets torch's threads. Raises DeviceError."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(
-            "no CUDA device that torch can use", remedy="Use --device cpu; see `vfss doctor`."
-        )
-    if config.device == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", local_rank()) if is_launched() else torch.device("cuda")
 
 
 @contextlib.contextmanager

@@ -26,6 +26,9 @@ from ..workspace import Workspace
 
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
+# Sums in full precision, as on the CPU: masks shall depend on the device no more than they must.
+# Kernels by rule, not by trying them all at each start.
+_CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 _SILENT = 4  # ONNX Runtime's severity FATAL: it would print coloured warnings on stderr
 
 
@@ -38,8 +41,9 @@ class Segmenter:
     trained on (`untrained`) have probability 0: its maps of them mean nothing.
 
     `device`: "auto" takes CUDA only where it really works, "cuda" insists on it. `threads` 0: as
-    many as this process may use. Raises ModelError when the file is no such model, DeviceError
-    when `cuda` was asked for and not got.
+    many as this process may use. `gpu_left_idle`: why "auto" runs on the CPU beside a GPU, or "".
+    Raises ModelError when the file is no such model, DeviceError when `cuda` was asked for and not
+    got.
     """
 
     def __init__(self, path: Path, device: str = "auto", threads: int = 0) -> None:
@@ -48,13 +52,7 @@ class Segmenter:
         self.path = path
         self.sha256 = _digest(path)
         self.threads = threads or usable_cores()
-        self._session = _open(path, device, self.threads)
-        self.provider: str = self._session.get_providers()[0]
-        if device == "cuda" and self.provider != _CUDA:
-            raise DeviceError(
-                "CUDA was asked for, but ONNX Runtime could only use the CPU",
-                remedy="Use --device auto, or see `vfss doctor`.",
-            )
+        self._session = _open(path, self.threads)
         facts = _Metadata(self._session.get_modelmeta().custom_metadata_map, path)
         self.name = facts.text("vfss.name")
         self.tasks = facts.tasks()
@@ -66,6 +64,33 @@ class Segmenter:
         self.untrained = facts.untrained(self.tasks)
         facts.check_rule()
         self._check_shapes()
+        self.gpu_left_idle = ""
+        if device == "cuda" and not _gpu_is_there():
+            raise DeviceError(
+                "no GPU here that its CUDA driver counts", remedy="Use --device auto or cpu."
+            )
+        if device != "cpu" and _gpu_is_there():
+            self._move_to_gpu(insist=device == "cuda")
+        self.provider: str = self._session.get_providers()[0]
+
+    def _move_to_gpu(self, *, insist: bool) -> None:
+        session = _open(self.path, self.threads, cuda=True)
+        fault = ""
+        if session.get_providers()[0] != _CUDA:
+            fault = "its libraries of CUDA are not found, or are of another version"
+        else:
+            # That it loads says little: there may be no code for this card, or no memory left.
+            shape = (1, self.channels, self.image_size, self.image_size)
+            try:
+                session.run(None, {"frames": np.zeros(shape, np.uint8)})
+            except _runtime_errors():
+                fault = "the card is of a kind it has no code for, or its memory is full"
+        if not fault:
+            self._session = session
+            return
+        self.gpu_left_idle = f"ONNX Runtime cannot use the GPU of this machine: {fault}"
+        if insist:
+            raise DeviceError(self.gpu_left_idle, remedy="Use --device cpu; see `vfss doctor`.")
 
     @property
     def channels(self) -> int:
@@ -168,14 +193,8 @@ def _digest(path: Path) -> str:
         raise ModelError(f"cannot be read ({error.strerror})", file=path.name) from error
 
 
-def _open(path: Path, device: str, threads: int) -> Any:
-    """An ONNX Runtime session; on CUDA where asked for and really there."""
-    cuda = device != "cpu" and _cuda_works()
-    if device == "cuda" and not cuda:
-        raise DeviceError(
-            "no usable CUDA device on this machine",
-            remedy="Use --device auto or cpu; `vfss doctor` says what is missing.",
-        )
+def _open(path: Path, threads: int, *, cuda: bool = False) -> Any:
+    """An ONNX Runtime session; with `cuda` there, if ONNX Runtime finds what it needs for that."""
     with _silence():
         import onnxruntime
 
@@ -190,7 +209,7 @@ def _open(path: Path, device: str, threads: int) -> Any:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             return onnxruntime.InferenceSession(
-                str(path), options, providers=[_CUDA, _CPU] if cuda else [_CPU]
+                str(path), options, providers=[(_CUDA, _CUDA_OPTIONS), _CPU] if cuda else [_CPU]
             )
         except _runtime_errors() as error:
             raise ModelError(
@@ -201,7 +220,7 @@ def _open(path: Path, device: str, threads: int) -> Any:
 
 
 @functools.cache
-def _cuda_works() -> bool:
+def _gpu_is_there() -> bool:
     """True when the driver loads and counts a device: being compiled in proves nothing."""
     try:
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")

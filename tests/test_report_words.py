@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from conftest import Cli
-from fake_results import FakeWorkspace, digest
+from fake_results import FRAMES, FakeWorkspace, digest
+from vfss_distill.evaluate.cases import gather
 from vfss_distill.tasks import VFSS12, TaskSet
+from vfss_distill.workspace import Workspace
 
 
 @pytest.fixture
@@ -141,3 +143,25 @@ def test_a_split_in_which_one_of_two_models_has_no_labelled_result(
     fake.result("pb-aaaaaa", model="run-002")
     outcome = cli("report", "--split", "test")
     assert "run-002: no labelled study of this split has a result" in outcome.stderr
+
+
+def test_a_study_ingested_anew_since_its_result_was_measured(
+    fake: FakeWorkspace, cli: Cli, tmp_path: Path
+) -> None:
+    """Of other frames, old measures are not shown; of the same frames, times are the new ones."""
+    as_then = {"mirrored": False, "interlaced": "", "blanked": True, "places": ""}
+    fake.study("pa-aaaaaa", "pa", split="test")
+    folder = fake.result("pa-aaaaaa", frames_of=as_then)
+    table = "measure,value,unit,frames,flags\nhyoid_peak_time,433.3,ms,13,said by hand\n"
+    (folder / "measures.csv").write_text(table)
+    assert cli("report").exit_code == 0
+    assert "said by hand" in page_of(tmp_path)
+    slower = [0.5 * frame for frame in range(FRAMES)]
+    fake.study("pa-aaaaaa", "pa", frame_times_s=slower)
+    (group,), _ = gather(Workspace(tmp_path))
+    assert group.cases[0].times_s == tuple(slower)
+    fake.study("pa-aaaaaa", "pa", mirrored=True)
+    shutil.rmtree(tmp_path / "reports")
+    assert cli("report").exit_code == 0
+    page = page_of(tmp_path)
+    assert "said by hand" not in page and "was ingested anew since it was segmented" in page

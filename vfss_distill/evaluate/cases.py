@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ..errors import WorkspaceError
+from ..errors import DataError, WorkspaceError
 from ..intake.splits import Part, Splits, load_splits
 from ..intake.study import Study, list_studies_readable
 from ..tasks import TaskSet
@@ -56,6 +56,23 @@ class Case:
     def simulated(self) -> bool:
         recorded = self.study.record.simulated if self.study else False
         return recorded or bool(self.result.run.get("simulated", False))
+
+    @property
+    def outdated(self) -> str:
+        """Why the result is not of the study's frames; "" where it is, or no study is known."""
+        try:
+            if self.study is not None:
+                self.result.check_frames_of(self.study.record)
+        except DataError as error:
+            return str(error)
+        return ""
+
+    @property
+    def times_s(self) -> tuple[float, ...]:
+        """Of the result's frames: the study's own, which may have been given others since."""
+        if self.study is None or self.outdated:
+            return self.result.frame_times_s
+        return self.study.record.frame_times_s
 
     @property
     def labelled(self) -> bool:

@@ -97,8 +97,10 @@ def _study(case: Case, model: ModelReport) -> StudySection:
             truth[row.task][row.frame] = row.score.truth_px
     areas = _areas(case)
     result = case.result
-    plot = areas_over_time(result.frame_times_s, areas, truth, result.tasks) if areas else ""
-    return StudySection(case, Markup(plot), _measures(result.folder / "measures.csv"))
+    plot = areas_over_time(case.times_s, areas, truth, result.tasks) if areas else ""
+    # Of other frames than the study's, measures are what `vfss measure` would refuse to take.
+    measures = [] if case.outdated else _measures(result.folder / "measures.csv")
+    return StudySection(case, Markup(plot), measures)
 
 
 def _areas(case: Case) -> dict[str, NDArray[np.float64]]:

@@ -9,6 +9,7 @@ import typer
 
 from .console import ForceOption, JsonOption, SeedOption, err, guarded, note, out, print_json
 
+_STDERR = 2
 _LOUD = (
     "SIMULATED PATIENTS: nobody in these films ever lived, and the figures say nothing of real ones"
 )
@@ -36,7 +37,9 @@ def demo(
         err.print(f"\n[bold cyan]{number}. {step.why}[/]\n[bold]$ vfss {' '.join(step.words)}[/]")
 
     err.print(f"[black on yellow] {_LOUD} [/]")
-    outcome = run_demo(folder, seed=seed, force=force, announce=announce)
+    # With --json, stdout is for one object: what the steps print goes to stderr.
+    stdout = _STDERR if json else None
+    outcome = run_demo(folder, seed=seed, force=force, announce=announce, stdout=stdout)
     err.print(f"\n[black on yellow] {_LOUD} [/]")
     dice = "none" if outcome.mean_dice is None else f"{outcome.mean_dice:.3f}"
     if json:

@@ -63,6 +63,19 @@ def test_what_a_demo_made_is_cleared(tmp_path: Path) -> None:
     assert not tmp_path.exists()
 
 
+@pytest.mark.parametrize(("ended", "exit_code"), [(4, 4), (5, 5), (6, 6), (1, 4)])
+def test_a_step_that_fails_gives_the_demo_its_exit_code(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, ended: int, exit_code: int
+) -> None:
+    def run(words: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(words, ended)
+
+    monkeypatch.setattr(demo.subprocess, "run", run)
+    done = cli("demo", "new")
+    assert done.exit_code == exit_code
+    assert f"`vfss simulate` ended with {ended}" in " ".join(done.stderr.split())
+
+
 @pytest.mark.slow
 def test_the_demo_runs_to_its_report(tmp_path: Path) -> None:
     done = subprocess.run(
@@ -72,7 +85,7 @@ def test_the_demo_runs_to_its_report(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    told = json.loads(done.stdout[done.stdout.rindex('{\n  "schema_version"') :])
+    told = json.loads(done.stdout)
     assert told["simulated"] is True
     assert told["mean_dice"] > 0.7
     page = (tmp_path / "demo" / told["report"]).read_text()

@@ -18,7 +18,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from .errors import EXIT_INTERRUPTED, DataError, UsageError
+from .errors import (
+    EXIT_DEVICE,
+    EXIT_INTERRUPTED,
+    EXIT_MODEL,
+    DataError,
+    DeviceError,
+    ModelError,
+    UsageError,
+)
 from .intake.study import list_studies
 from .workspace import Workspace, is_temporary, write_text
 
@@ -86,11 +94,18 @@ def steps(seed: int) -> tuple[Step, ...]:
 
 
 def run_demo(
-    folder: Path, *, seed: int, force: bool, announce: Callable[[Step], None]
+    folder: Path,
+    *,
+    seed: int,
+    force: bool,
+    announce: Callable[[Step], None],
+    stdout: int | None = None,
 ) -> DemoOutcome:
     """Run all steps in `folder`. Raises UsageError when it holds anything, unless `force`.
 
-    A step that fails ends the demo with DataError; the step itself has said why on stderr.
+    `stdout`: descriptor that takes what the steps print, the demo's own by default. A step that
+    fails ends the demo with the error of its exit code, DataError for any that is of no one cause;
+    the step itself has said why on stderr.
     """
     started = time.perf_counter()
     if folder.exists() and any(folder.iterdir()):
@@ -103,12 +118,16 @@ def run_demo(
     for step in steps(seed):
         announce(step)
         done = subprocess.run(
-            [sys.executable, "-m", "vfss_distill", *step.words], cwd=folder, check=False
+            [sys.executable, "-m", "vfss_distill", *step.words],
+            cwd=folder,
+            stdout=stdout,
+            check=False,
         )
         if done.returncode in (EXIT_INTERRUPTED, -signal.SIGINT, -signal.SIGTERM):
             raise KeyboardInterrupt
         if done.returncode:
-            raise DataError(
+            kind = {EXIT_MODEL: ModelError, EXIT_DEVICE: DeviceError}
+            raise kind.get(done.returncode, DataError)(
                 f"the demo stopped: `vfss {step.words[0]}` ended with {done.returncode}",
                 remedy="`vfss doctor` looks for the cause.",
             )

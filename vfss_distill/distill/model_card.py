@@ -130,9 +130,11 @@ def _validation(facts: CardFacts) -> list[str]:
         else f"| {task} | {facts.labels[task]} | not measured |"
         for task in facts.labels
     ]
+    measured, of = len(facts.val_dice), len(facts.labels)
+    over = "tasks" if measured == of else f"{measured} of {of} tasks"
     return [
         f"Dice over {facts.patients['val']} validation patient(s), averaged over frames, then "
-        f"over patients; mean over tasks **{mean_dice(facts.val_dice):.3f}**.",
+        f"over patients; mean over {over} **{mean_dice(facts.val_dice):.3f}**.",
         "",
         "| task | training labels | Dice |",
         "|---|---|---|",

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from .film_clock import FilmClock
 from .interlace import Picture, Untangler
 from .source import (
-    ASSUMED_FPS,
     MAX_PIXELS,
     UNTIMED,
     Frame,
@@ -45,8 +45,6 @@ _OPTIONS = {
     **_LIMITS,
 }
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
-_DISCONTINUITY_S = 1.0
-_REORDERED = ("h264", "hevc")
 _LUMA_FIRST = ("yuv", "gray", "nv12", "nv16", "nv21", "nv24", "p010", "p016")
 
 av.logging.set_level(None)
@@ -87,7 +85,7 @@ class VideoSource:
             stream = _pictures(container, self.path)
             stream.thread_type = "AUTO"
             stream.codec_context.options = _LIMITS
-            clock = _Clock.of(container, stream)
+            clock = FilmClock.of(container, stream)
             damage = _Damage()
             untangler = Untangler(self.interlaced, stream.codec_context.field_order)
             pictures = self._pictures(_decode(container, stream, damage), clock, damage)
@@ -102,15 +100,16 @@ class VideoSource:
         self._conclude(clock, damage, untangler)
 
     def _pictures(
-        self, decoded: Iterator[Any], clock: _Clock, damage: _Damage
+        self, decoded: Iterator[Any], clock: FilmClock, damage: _Damage
     ) -> Iterator[Picture]:
         """Grey pictures with their times, not yet square."""
-        for frame in decoded:
+        for frame, time_s in clock.times(decoded):
             check_size(frame.height, frame.width, self.path)
             damage.decoded += 1
             damage.corrupt += bool(frame.is_corrupt)
             grey = _fit(_luma(frame), self._info.stored_size)
-            time_s = clock.time_of(frame) if self.times is None else self.times(damage.decoded - 1)
+            if self.times is not None:
+                time_s = self.times(damage.decoded - 1)
             yield Picture(time_s, grey, bool(frame.interlaced_frame))
 
     def _open(self) -> Any:
@@ -121,7 +120,7 @@ class VideoSource:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise _cannot_open(self.path, error) from error
 
-    def _conclude(self, clock: _Clock, damage: _Damage, untangler: Untangler) -> None:
+    def _conclude(self, clock: FilmClock, damage: _Damage, untangler: Untangler) -> None:
         """Add to what is known of the film what only a whole reading can tell."""
         said = list(self._said)
         self.decoded = damage.decoded
@@ -146,53 +145,6 @@ class _Damage:
     packets: int = 0
     corrupt: int = 0
     broke_off: bool = False
-
-
-@dataclass
-class _Clock:
-    """Times from the first frame, strictly increasing. Frames without a usable time get one."""
-
-    rate: float
-    rate_assumed: bool = False
-    decoding: bool = False  # the film stamps packets in order of decoding, not of presentation
-    first: float | None = None
-    last: float | None = None
-    shift: float = 0.0
-    made_up: int = 0
-
-    @classmethod
-    def of(cls, container: Any, stream: Any) -> _Clock:
-        rate = stream.average_rate or stream.guessed_rate
-        # AVI has no times of presentation, and FFmpeg's guess for these codecs is wrong.
-        decoding = container.format.name == "avi" and stream.codec_context.name in _REORDERED
-        return cls(float(rate or ASSUMED_FPS), not rate, decoding)
-
-    def time_of(self, picture: Any) -> float:
-        step = 1.0 / self.rate
-        ticks = picture.dts if self.decoding else picture.pts
-        if self.decoding and ticks is None and self.last is not None:
-            self.last += step  # the last few frames, which no packet pushes out
-            return self.last
-        timed = ticks is not None and picture.time_base
-        stamp = float(ticks * picture.time_base) if timed else None
-        if self.last is None:
-            self.first = stamp
-            self.last = 0.0
-            self.made_up += stamp is None
-            return 0.0
-        if stamp is not None and self.first is None:
-            self.first = stamp - self.last - step
-        time = None if stamp is None or self.first is None else stamp - self.first + self.shift
-        if time is not None and time < self.last - _DISCONTINUITY_S:
-            # The recorder's clock was set back (joined files): go on where the film is.
-            self.shift += self.last + step - time
-            time = self.last + step
-            self.made_up += 1
-        elif time is None or time <= self.last:
-            time = self.last + step
-            self.made_up += 1
-        self.last = time
-        return time
 
 
 def _describe(container: Any, kind: str, path: Path) -> SourceInfo:

@@ -1,4 +1,6 @@
-"""The film's own clock: one wild stamp moves no other frame, and what stays is believed."""
+"""The film's own clock: one wild stamp moves no other frame, and what stays is believed. A film
+inside a DICOM file: a frame left out for damage moves no other.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,15 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import av
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intake_films import write_film
-from vfss_distill.intake.film_clock import FilmClock
+from intake_films import read_barcode, write_dicom_film, write_film
+from vfss_distill.intake.film_clock import FilmClock, HeaderClock
 from vfss_distill.intake.source import made_up_times, open_source
 
 STEP_S = 0.04
@@ -100,3 +103,74 @@ def test_a_film_with_one_wild_stamp(tmp_path: Path) -> None:
     assert times == pytest.approx(film.times_s, abs=1e-3)
     said = [line for line in made_up_times(opened.info.warnings) if "decoded 1 " in line]
     assert len(said) == 1
+
+
+def damage_packet(film: Path, which: int) -> None:
+    """Overwrite one packet of a film, all of it."""
+    with av.open(str(film)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        place, size = packets[which].pos, packets[which].size
+    if film.suffix == ".ts":
+        size = -(-size // 188) * 188  # packets of the transport stream around it, wholly
+    data = bytearray(film.read_bytes())
+    data[place : place + size] = bytes(size)
+    film.write_bytes(data)
+
+
+class TestInsideDicom:
+    @pytest.mark.parametrize(
+        ("suffix", "codec", "options"),
+        [
+            ("mp4", "libx264", {"bf": "3", "b_strategy": "0"}),
+            ("mp4", "libx264", {"bf": "0"}),
+            ("mp4", "mpeg4", {}),
+            ("ts", "libx264", {"bf": "3", "b_strategy": "0"}),
+            ("ts", "mpeg2video", {"bf": "2"}),
+            ("mpg", "mpeg2video", {"bf": "2", "qmin": "1", "qmax": "3"}),
+        ],
+    )
+    def test_a_damaged_packet_moves_no_time(
+        self, suffix: str, codec: str, options: dict[str, Any], tmp_path: Path
+    ) -> None:
+        film = write_film(tmp_path / f"a.{suffix}", codec, noise=40, g="10", **options)
+        damage_packet(film.path, 15)
+        write_dicom_film(tmp_path / "a.dcm", film.path, 40, FrameTime="50")
+        source = open_source(tmp_path / "a.dcm")
+        frames = list(source.frames())
+        assert len(frames) == 39 and "decoded 39 of 40 declared frames" in source.info.warnings
+        # From the next key frame on each frame shows its own number again.
+        after = [frame for frame in frames if frame.time_s > 0.05 * 20.5]
+        assert len(after) == 19
+        assert [frame.time_s / 0.05 for frame in after] == pytest.approx(range(21, 40))
+        assert [read_barcode(frame.grey) for frame in after] == list(range(21, 40))
+
+    @pytest.mark.parametrize("damaged", [False, True])
+    def test_uneven_times_of_the_header_stay_with_their_pictures(
+        self, damaged: bool, tmp_path: Path
+    ) -> None:
+        film = write_film(tmp_path / "a.mp4", noise=40, variable=True, g="10", bf="0")
+        if damaged:
+            damage_packet(film.path, 15)
+        steps = [0, *(30 + index * 7 % 40 for index in range(39))]
+        write_dicom_film(tmp_path / "a.dcm", film.path, 40, FrameTimeVector=steps)
+        shown = {
+            read_barcode(frame.grey): frame.time_s
+            for frame in open_source(tmp_path / "a.dcm").frames()
+            if frame.time_s == 0 or not damaged or frame.index > 20
+        }
+        assert len(shown) >= 19
+        for number, time_s in shown.items():
+            assert time_s == pytest.approx(sum(steps[: number + 1]) / 1000)
+
+    def test_pictures_without_usable_stamps_are_counted(self) -> None:
+        numbers = {stamp: stamp for stamp in range(6)}
+        for stamps in ([None] * 6, [0, 1, 5, 3, 4, 5], [0, 1, -9, 3, None, 5], [0, 1, 1, 3, 4, 5]):
+            pictures = [SimpleNamespace(pts=stamp) for stamp in stamps]
+            clock = HeaderClock(lambda number: float(number), numbers)
+            assert [time_s for _, time_s in clock.times(pictures)] == [0, 1, 2, 3, 4, 5]
+
+    def test_times_are_from_the_first_picture_that_is_left(self) -> None:
+        pictures = [SimpleNamespace(pts=stamp) for stamp in (20, 30, 50)]
+        numbers = {stamp: stamp // 10 for stamp in range(0, 60, 10)}
+        clock = HeaderClock(lambda number: number / 10, numbers)
+        assert [time_s for _, time_s in clock.times(pictures)] == pytest.approx([0, 0.1, 0.3])

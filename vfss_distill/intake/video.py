@@ -21,11 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .film_clock import FilmClock
+from .film_clock import FilmClock, HeaderClock, picture_numbers
 from .interlace import Picture, Untangler
 from .source import (
     MAX_PIXELS,
-    UNTIMED,
     Frame,
     Interlaced,
     SourceInfo,
@@ -54,7 +53,7 @@ logging.getLogger("libav").setLevel(logging.CRITICAL + 1)
 @dataclass
 class VideoSource:
     """A film file, or the film inside a DICOM file (`data` opens it anew; `times` gives the time of
-    its n-th picture where the header knows better).
+    its n-th picture where the header knows better, and `declared` how many it says there are).
 
     Raises InputError at once for what is no film, holds sound only, or is too large; on reading,
     for a film of which not one frame can be decoded. A film that breaks off gives the frames it
@@ -66,6 +65,7 @@ class VideoSource:
     data: Callable[[], IO[bytes]] | None = None
     interlaced: Interlaced = "deinterlace"
     times: Callable[[int], float] | None = None
+    declared: int = 0
     decoded: int = field(init=False, default=0)  # pictures of the last reading
     _info: SourceInfo = field(init=False)
     _said: tuple[str, ...] = field(init=False)
@@ -85,7 +85,7 @@ class VideoSource:
             stream = _pictures(container, self.path)
             stream.thread_type = "AUTO"
             stream.codec_context.options = _LIMITS
-            clock = FilmClock.of(container, stream)
+            clock = self._clock(container, stream)
             damage = _Damage()
             untangler = Untangler(self.interlaced, stream.codec_context.field_order)
             pictures = self._pictures(_decode(container, stream, damage), clock, damage)
@@ -100,7 +100,7 @@ class VideoSource:
         self._conclude(clock, damage, untangler)
 
     def _pictures(
-        self, decoded: Iterator[Any], clock: FilmClock, damage: _Damage
+        self, decoded: Iterator[Any], clock: FilmClock | HeaderClock, damage: _Damage
     ) -> Iterator[Picture]:
         """Grey pictures with their times, not yet square."""
         for frame, time_s in clock.times(decoded):
@@ -108,9 +108,14 @@ class VideoSource:
             damage.decoded += 1
             damage.corrupt += bool(frame.is_corrupt)
             grey = _fit(_luma(frame), self._info.stored_size)
-            if self.times is not None:
-                time_s = self.times(damage.decoded - 1)
             yield Picture(time_s, grey, bool(frame.interlaced_frame))
+
+    def _clock(self, container: Any, stream: Any) -> FilmClock | HeaderClock:
+        if self.times is None:
+            return FilmClock.of(container, stream)
+        with self._open() as again:
+            numbers = picture_numbers(again, _pictures(again, self.path), self.declared)
+        return HeaderClock(self.times, numbers)
 
     def _open(self) -> Any:
         # "file:" keeps FFmpeg from taking a colon in a name for a protocol.
@@ -120,7 +125,9 @@ class VideoSource:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise _cannot_open(self.path, error) from error
 
-    def _conclude(self, clock: FilmClock, damage: _Damage, untangler: Untangler) -> None:
+    def _conclude(
+        self, clock: FilmClock | HeaderClock, damage: _Damage, untangler: Untangler
+    ) -> None:
         """Add to what is known of the film what only a whole reading can tell."""
         said = list(self._said)
         self.decoded = damage.decoded
@@ -131,11 +138,7 @@ class VideoSource:
             said.append(f"decoded {damage.decoded} frames; damaged parts were left out")
         if damage.corrupt:
             said.append(f"decoded {damage.corrupt} frames with visible damage")
-        if clock.made_up:
-            rate = f"{clock.rate:.4g} frames/s" + (" (assumed)" if clock.rate_assumed else "")
-            said.append(f"decoded {clock.made_up} {UNTIMED}; filled in at {rate}")
-        if untangler.warning:
-            said.append(untangler.warning)
+        said += [line for line in (clock.warning, untangler.warning) if line]
         self._info = replace(self._info, warnings=tuple(said), interlaced=untangler.handling)
 
 

@@ -93,3 +93,27 @@ def test_large_frames_are_judged_sooner(tmp_path: Path, monkeypatch: pytest.Monk
     assert asked == [3]
     last = cv2.imread(str(tmp_path / "frames" / frame_name(39)), cv2.IMREAD_GRAYSCALE)
     assert np.array_equal(last, FILM[39])
+
+
+@pytest.mark.parametrize("boxes", [(), BOXES])
+@pytest.mark.parametrize("foreseen", [False, True])
+@pytest.mark.parametrize(("frames", "room"), [(20, 0), (40, 1 << 20), (40, 30 * 24 * 32), (40, 0)])
+def test_frames_are_seen_in_order_blanked_and_not_mirrored(
+    frames: int,
+    room: int,
+    foreseen: bool,
+    boxes: tuple[Box, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(frame_store, "WAITING_BYTES", room)
+    store = FrameStore(tmp_path, lambda _: foreseen)
+    source = [Frame(index, index / 25, frame.copy()) for index, frame in enumerate(FILM[:frames])]
+    assert len(list(store.take(source))) == frames
+    seen: list[np.ndarray] = []
+    store.finish(boxes, mirror=bool(boxes), see=seen.append)
+    assert len(seen) == frames
+    for grey, frame in zip(seen, FILM, strict=False):
+        blanked = frame.copy()
+        blank_boxes(blanked, boxes)
+        assert np.array_equal(grey, blanked)

@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import Cli
-from intake_films import write_film
+from intake_films import write_film, write_frames
 from vfss_distill.intake.repeats import DIGEST_LETTERS, RepeatCounter, frame_digest
 from vfss_distill.intake.source import open_source
 from vfss_distill.intake.study import list_studies
@@ -95,6 +96,39 @@ def test_pulses_behind_a_held_image() -> None:
 
 def test_a_pulse_may_be_missing() -> None:
     assert counted(120, lambda index: index % 4 == 0 and index != 60).repeated == 91
+
+
+def clocked(folder: Path, frames: int) -> Path:
+    """A recording of 15 pulses/s stored as 30 frames/s, with a running clock of milliseconds
+    burned in."""
+    random = np.random.default_rng(0)
+    tissue = cv2.GaussianBlur(random.normal(0, 60, (192, 400)).astype(np.float32), (0, 0), 3)
+    film = []
+    for index in range(frames):
+        left = index // 2 * 7 % 50
+        grey = np.clip(120 + 4 * tissue[:, left : left + 256], 60, 200).astype(np.uint8)
+        grey[:24] = 0
+        words = f"00:00:{index // 30:02d}:{index * 1000 // 30 % 1000:03d}"
+        cv2.putText(grey, words, (8, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 255, 1, cv2.LINE_AA)
+        film.append(grey)
+    return write_frames(folder, np.stack(film))
+
+
+@pytest.mark.parametrize("frames", [20, 90])
+def test_a_running_clock_that_is_blanked_hides_no_repeats(
+    frames: int, cli: Cli, tmp_path: Path
+) -> None:
+    """By ingest, and by segment of a film that was never ingested."""
+    clocked(tmp_path / "v" / "a", frames)
+    assert cli("segment", "v/a").exit_code == 0
+    run = json.loads(next(tmp_path.glob("results/*/*/run.json")).read_text())
+    assert run["unique_fps"] == pytest.approx(15)
+    assert cli("ingest", "v").exit_code == 0
+    record = list_studies(Workspace(tmp_path))[0].record
+    assert record.blanked
+    assert record.repeats == tuple(range(1, frames, 2))
+    assert record.unique_fps == pytest.approx(15)
+    assert any("15.0 pulses/s" in line for line in record.warnings)
 
 
 def test_effective_rate_of_a_film_never_ingested(cli: Cli, tmp_path: Path) -> None:

@@ -116,6 +116,7 @@ class DicomSource:
                 data=self._parts[0].stream,
                 interlaced=self.interlaced,
                 times=None if self._times.assumed else self._times.of,
+                declared=self._declared,
             )
 
     def _times_from(self) -> dict[str, str]:

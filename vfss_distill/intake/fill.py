@@ -136,7 +136,10 @@ def _fill(
         found = BurnedIn(suspect=(*found.blank, *found.suspect))
     found = found.with_given(draft.blanked)
     view = decide(sample.frames, listed=listed, hint=source.info.view_hint)
-    store.finish(found.blank, mirror=view.mirrored)
+    if found.blank:
+        # A running clock makes every frame a new one, until it is blanked.
+        repeats = RepeatCounter()
+    store.finish(found.blank, mirror=view.mirrored, see=repeats.add if found.blank else None)
     picture = find_picture(sample.frames, found.blank)
     if view.mirrored:
         found = found.mirrored(width)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,6 +33,7 @@ HELD_BYTES = 32_000_000  # fewer of large frames
 WAITING_BYTES = 4 << 30  # seven minutes of 640x480; what comes after is compressed as it comes
 
 _Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
 _WRITERS = min(4, usable_cores())
 
 
@@ -72,27 +73,37 @@ class FrameStore:
             self._frames += 1
             yield frame
 
-    def finish(self, boxes: Sequence[Box], *, mirror: bool = False) -> None:
-        """Make `boxes` black on all frames, then mirror them; compress what still waits."""
+    def finish(
+        self,
+        boxes: Sequence[Box],
+        *,
+        mirror: bool = False,
+        see: Callable[[Grey], None] | None = None,
+    ) -> None:
+        """Make `boxes` black on all frames, then mirror them; compress what still waits.
 
-        def change(frame: Frame) -> None:
+        `see` gets every frame in order, blanked and not yet mirrored. Frames that need no change
+        are read again for it.
+        """
+
+        def change(frame: Frame) -> Grey:
             grey = frame.grey
             if boxes:
                 grey = grey.copy()  # the decoder's own memory may be read-only
                 blank_boxes(grey, boxes)
-            if mirror:
-                grey = np.ascontiguousarray(grey[:, ::-1])
-            write_frame(self._folder, frame.index, grey)
+            final = np.ascontiguousarray(grey[:, ::-1]) if mirror else grey
+            write_frame(self._folder, frame.index, final)
+            return grey
 
-        def rewrite(index: int) -> None:
-            change(Frame(index, 0.0, read_frame_file(self._folder, index)))
+        def rewrite(index: int) -> Grey:
+            return change(Frame(index, 0.0, read_frame_file(self._folder, index)))
 
         kept = self._held or self._read_waiting()
         written = range(max(len(self._held), self._waiting), self._frames)
-        for _ in _meanwhile(change, kept):
-            pass
-        for _ in _meanwhile(rewrite, written if boxes or mirror else ()):
-            pass
+        again = written if boxes or mirror or see else ()
+        for grey in chain(_made(change, kept), _made(rewrite, again)):
+            if see:
+                see(grey)
         self._held = []
         (self._folder / WAITING_FILE).unlink(missing_ok=True)
 
@@ -144,3 +155,15 @@ def _meanwhile(work: Callable[[_Item], None], items: Iterable[_Item]) -> Generat
             yield item
         for done in ahead:
             done.result()
+
+
+def _made(work: Callable[[_Item], _Made], items: Iterable[_Item]) -> Generator[_Made]:
+    """What `work` makes of each item, in order, while threads are at the next few."""
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        ahead: deque[Future[_Made]] = deque()
+        for item in items:
+            ahead.append(pool.submit(work, item))
+            if len(ahead) > 2 * _WRITERS:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()

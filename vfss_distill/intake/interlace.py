@@ -9,6 +9,7 @@ combs: idet compares each line with both neighbours in time.
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ HANDLING: dict[Interlaced, str] = {
 
 _WINDOW = 24  # frames looked at together, about a second: as long as a swallow lasts
 _WINDOW_BYTES = 64_000_000  # fewer of large frames: they wait in memory
+_PAUSE = 1.5  # usual intervals: what is longer is a gap, of the recording or of lost frames
 _SMALLEST = 4  # pixels a side: bwdif takes no smaller picture
 _SURE = 8  # combed frames of one field order in the window, and next to none that contradict
 _VERDICT = "lavfi.idet.single.current_frame"
@@ -51,9 +53,10 @@ class Untangler:
     """Undoes interlacing in the pictures of one film, all of one size. `run` is used once.
 
     `mode`: "deinterlace" gives one whole frame for each frame, at its time; "fields" gives two,
-    the second half a frame later; "keep" changes nothing. `stream_order` is the codec's word on
-    the order of fields (AVFieldOrder). After `run`: `handling` is "" for a progressive film, else
-    "deinterlaced", "fields" or "kept", and `warning` says how much was changed.
+    the second half a frame later, before a gap half a usual one; "keep" changes nothing.
+    `stream_order` is the codec's word on the order of fields (AVFieldOrder). After `run`:
+    `handling` is "" for a progressive film, else "deinterlaced", "fields" or "kept", and `warning`
+    says how much was changed.
     """
 
     mode: Interlaced
@@ -67,10 +70,11 @@ class Untangler:
     _first: int = 0
     _looker: _Filter | None = None
     _verdicts: deque[str] = field(default_factory=lambda: deque(maxlen=_WINDOW))
+    _intervals: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW))
 
     def run(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
         """All pictures in order, in constant memory."""
-        pictures = iter(pictures)
+        pictures = self._measured(pictures)
         waiting: deque[Picture] = deque()
         for picture in pictures:
             waiting.append(picture)
@@ -140,7 +144,7 @@ class Untangler:
                 if len(made) < per:
                     continue
                 original = before.popleft()
-                step = before[0].time_s - original.time_s if before else step
+                step = self._interval(original, before[0]) if before else step
                 if original.marked or not self._marked:
                     self._changed += 1
                     for part, grey in enumerate(made):
@@ -148,6 +152,21 @@ class Untangler:
                 else:
                     yield original
                 made = []
+
+    def _measured(self, pictures: Iterable[Picture]) -> Iterator[Picture]:
+        """Hand on `pictures`, and keep the last intervals between them."""
+        before_s: float | None = None
+        for picture in pictures:
+            if before_s is not None:
+                self._intervals.append(picture.time_s - before_s)
+            before_s = picture.time_s
+            yield picture
+
+    def _interval(self, picture: Picture, following: Picture) -> float:
+        """Seconds that a picture lasts: to the next, or as long as usual before a gap."""
+        interval = following.time_s - picture.time_s
+        usual = statistics.median_low(self._intervals)
+        return usual if interval > _PAUSE * usual else interval
 
 
 class _Filter:

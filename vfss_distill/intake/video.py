@@ -21,11 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from .film_clock import FilmClock, HeaderClock, picture_numbers
 from .interlace import Picture, Untangler
 from .source import (
-    ASSUMED_FPS,
     MAX_PIXELS,
-    UNTIMED,
     Frame,
     Interlaced,
     SourceInfo,
@@ -45,8 +44,6 @@ _OPTIONS = {
     **_LIMITS,
 }
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
-_DISCONTINUITY_S = 1.0
-_REORDERED = ("h264", "hevc")
 _LUMA_FIRST = ("yuv", "gray", "nv12", "nv16", "nv21", "nv24", "p010", "p016")
 
 av.logging.set_level(None)
@@ -56,7 +53,7 @@ logging.getLogger("libav").setLevel(logging.CRITICAL + 1)
 @dataclass
 class VideoSource:
     """A film file, or the film inside a DICOM file (`data` opens it anew; `times` gives the time of
-    its n-th picture where the header knows better).
+    its n-th picture where the header knows better, and `declared` how many it says there are).
 
     Raises InputError at once for what is no film, holds sound only, or is too large; on reading,
     for a film of which not one frame can be decoded. A film that breaks off gives the frames it
@@ -68,6 +65,7 @@ class VideoSource:
     data: Callable[[], IO[bytes]] | None = None
     interlaced: Interlaced = "deinterlace"
     times: Callable[[int], float] | None = None
+    declared: int = 0
     decoded: int = field(init=False, default=0)  # pictures of the last reading
     _info: SourceInfo = field(init=False)
     _said: tuple[str, ...] = field(init=False)
@@ -87,7 +85,7 @@ class VideoSource:
             stream = _pictures(container, self.path)
             stream.thread_type = "AUTO"
             stream.codec_context.options = _LIMITS
-            clock = _Clock.of(container, stream)
+            clock = self._clock(container, stream)
             damage = _Damage()
             untangler = Untangler(self.interlaced, stream.codec_context.field_order)
             pictures = self._pictures(_decode(container, stream, damage), clock, damage)
@@ -102,16 +100,22 @@ class VideoSource:
         self._conclude(clock, damage, untangler)
 
     def _pictures(
-        self, decoded: Iterator[Any], clock: _Clock, damage: _Damage
+        self, decoded: Iterator[Any], clock: FilmClock | HeaderClock, damage: _Damage
     ) -> Iterator[Picture]:
         """Grey pictures with their times, not yet square."""
-        for frame in decoded:
+        for frame, time_s in clock.times(decoded):
             check_size(frame.height, frame.width, self.path)
             damage.decoded += 1
             damage.corrupt += bool(frame.is_corrupt)
             grey = _fit(_luma(frame), self._info.stored_size)
-            time_s = clock.time_of(frame) if self.times is None else self.times(damage.decoded - 1)
             yield Picture(time_s, grey, bool(frame.interlaced_frame))
+
+    def _clock(self, container: Any, stream: Any) -> FilmClock | HeaderClock:
+        if self.times is None:
+            return FilmClock.of(container, stream)
+        with self._open() as again:
+            numbers = picture_numbers(again, _pictures(again, self.path), self.declared)
+        return HeaderClock(self.times, numbers)
 
     def _open(self) -> Any:
         # "file:" keeps FFmpeg from taking a colon in a name for a protocol.
@@ -121,7 +125,9 @@ class VideoSource:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise _cannot_open(self.path, error) from error
 
-    def _conclude(self, clock: _Clock, damage: _Damage, untangler: Untangler) -> None:
+    def _conclude(
+        self, clock: FilmClock | HeaderClock, damage: _Damage, untangler: Untangler
+    ) -> None:
         """Add to what is known of the film what only a whole reading can tell."""
         said = list(self._said)
         self.decoded = damage.decoded
@@ -132,11 +138,7 @@ class VideoSource:
             said.append(f"decoded {damage.decoded} frames; damaged parts were left out")
         if damage.corrupt:
             said.append(f"decoded {damage.corrupt} frames with visible damage")
-        if clock.made_up:
-            rate = f"{clock.rate:.4g} frames/s" + (" (assumed)" if clock.rate_assumed else "")
-            said.append(f"decoded {clock.made_up} {UNTIMED}; filled in at {rate}")
-        if untangler.warning:
-            said.append(untangler.warning)
+        said += [line for line in (clock.warning, untangler.warning) if line]
         self._info = replace(self._info, warnings=tuple(said), interlaced=untangler.handling)
 
 
@@ -146,53 +148,6 @@ class _Damage:
     packets: int = 0
     corrupt: int = 0
     broke_off: bool = False
-
-
-@dataclass
-class _Clock:
-    """Times from the first frame, strictly increasing. Frames without a usable time get one."""
-
-    rate: float
-    rate_assumed: bool = False
-    decoding: bool = False  # the film stamps packets in order of decoding, not of presentation
-    first: float | None = None
-    last: float | None = None
-    shift: float = 0.0
-    made_up: int = 0
-
-    @classmethod
-    def of(cls, container: Any, stream: Any) -> _Clock:
-        rate = stream.average_rate or stream.guessed_rate
-        # AVI has no times of presentation, and FFmpeg's guess for these codecs is wrong.
-        decoding = container.format.name == "avi" and stream.codec_context.name in _REORDERED
-        return cls(float(rate or ASSUMED_FPS), not rate, decoding)
-
-    def time_of(self, picture: Any) -> float:
-        step = 1.0 / self.rate
-        ticks = picture.dts if self.decoding else picture.pts
-        if self.decoding and ticks is None and self.last is not None:
-            self.last += step  # the last few frames, which no packet pushes out
-            return self.last
-        timed = ticks is not None and picture.time_base
-        stamp = float(ticks * picture.time_base) if timed else None
-        if self.last is None:
-            self.first = stamp
-            self.last = 0.0
-            self.made_up += stamp is None
-            return 0.0
-        if stamp is not None and self.first is None:
-            self.first = stamp - self.last - step
-        time = None if stamp is None or self.first is None else stamp - self.first + self.shift
-        if time is not None and time < self.last - _DISCONTINUITY_S:
-            # The recorder's clock was set back (joined files): go on where the film is.
-            self.shift += self.last + step - time
-            time = self.last + step
-            self.made_up += 1
-        elif time is None or time <= self.last:
-            time = self.last + step
-            self.made_up += 1
-        self.last = time
-        return time
 
 
 def _describe(container: Any, kind: str, path: Path) -> SourceInfo:

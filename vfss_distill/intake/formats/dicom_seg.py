@@ -1,7 +1,8 @@
 """DICOM Segmentation objects, read only (PS3.3 A.51): binary, fractional and label-map segments.
 
-Which frame of the film a segment's frame belongs to is taken from ReferencedFrameNumber; without
-it from the order of the referenced images, or of the segment's own frames.
+Which frame of the film a frame belongs to is taken from ReferencedFrameNumber; without it from the
+order of the referenced images. What names neither is a guess, and said: by DimensionIndexValues,
+else in order, each segment's frames by themselves, or those of a label map.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from .annotations import MAX_VOLUME_BYTES, Annotations, Place, check_bytes
 from .runs import boxed_runs
 
 _STORAGES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+_DIMENSIONS = "DimensionIndexSequence"
+_BY_SEGMENT = 0x0062000B  # ReferencedSegmentNumber
 
 
 def read_dicom_seg(path: Path) -> Annotations:
@@ -40,23 +43,25 @@ def read_dicom_seg(path: Path) -> Annotations:
         raise LabelError(
             "is DICOM, but no segmentation object", file=path, remedy="Give the SEG file."
         )
+    pixels = _Pixels(data)
     names = {
         int(segment.SegmentNumber): found.know(str(segment.SegmentLabel))
         for segment in data.SegmentSequence
-        if int(segment.SegmentNumber)  # 0 is the background of a label map
+        if int(segment.SegmentNumber) != pixels.background
     }
     size = int(data.Rows), int(data.Columns)
     if size[0] * size[1] > MAX_PIXELS:
         raise LabelError("frames are too large", file=path)
-    pixels = _Pixels(data)
     frames = _Frames(data)
     for number, groups in enumerate(data.PerFrameFunctionalGroupsSequence):
         values = pixels.frame(number)
         segments = pixels.segments(groups, data, values)
+        # A frame of a label map holds all segments, and perhaps none.
+        frame = frames.of(groups, 0 if pixels.label_map else segments[0][0])
         for segment, mask in segments:
             if segment not in names:
                 raise LabelError(f"has a frame of segment {segment}, which it does not list")
-            place = Place(path.stem, frames.of(groups, segment), size)
+            place = Place(path.stem, frame, size)
             if mask.any():
                 found.add(place, names[segment], boxed_runs(mask))
     if frames.guessed:
@@ -71,6 +76,8 @@ class _Pixels:
         self._data = data
         self._size = int(data.Rows), int(data.Columns)
         self._kind = str(data.get("SegmentationType", "BINARY"))
+        self.label_map = self._kind == "LABELMAP"
+        self.background = int(data.get("PixelPaddingValue") or 0) if self.label_map else 0
         syntax = data.file_meta.TransferSyntaxUID
         self._bits = int(data.BitsAllocated)
         self._raw = None if syntax.is_compressed else np.frombuffer(data.PixelData, np.uint8)
@@ -100,8 +107,8 @@ class _Pixels:
         self, groups: Dataset, data: Dataset, values: NDArray[np.int64]
     ) -> list[tuple[int, NDArray[np.bool_]]]:
         """Segment number and mask of each segment on one frame."""
-        if self._kind == "LABELMAP":
-            return [(int(n), values == n) for n in np.unique(values) if n]
+        if self.label_map:
+            return [(int(n), values == n) for n in np.unique(values) if n != self.background]
         shared = data.get("SharedFunctionalGroupsSequence") or [Dataset()]
         holder = groups if "SegmentIdentificationSequence" in groups else shared[0]
         segment = int(holder.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
@@ -120,11 +127,15 @@ class _Frames:
             for image in series.get("ReferencedInstanceSequence", ())
         ]
         self._images = {uid: number for number, uid in enumerate(images)}
+        pointers = [item.get("DimensionIndexPointer") for item in data.get(_DIMENSIONS) or ()]
+        places = [place for place, tag in enumerate(pointers) if tag != _BY_SEGMENT]
+        self._dimension = places[0] if len(places) == 1 else None
         self._seen: dict[int, int] = {}
         self.guessed = False
 
-    def of(self, groups: Dataset, segment: int) -> int:
-        order = self._seen[segment] = self._seen.get(segment, -1) + 1
+    def of(self, groups: Dataset, row: int) -> int:
+        """Ask once for each frame of the file. Of one `row` each is a frame of its own."""
+        order = self._seen[row] = self._seen.get(row, -1) + 1
         for derived in groups.get("DerivationImageSequence", ()):
             for image in derived.get("SourceImageSequence", ()):
                 number = image.get("ReferencedFrameNumber")
@@ -135,4 +146,14 @@ class _Frames:
                 if len(self._images) > 1 and uid in self._images:
                     return self._images[uid]
         self.guessed = True
-        return order
+        index = self._index(groups)
+        return order if index is None else index
+
+    def _index(self, groups: Dataset) -> int | None:
+        """The place of a frame along the one dimension that is not the segment."""
+        content = groups.get("FrameContentSequence")
+        values = content[0].get("DimensionIndexValues") if content else None
+        if values is None or self._dimension is None:
+            return None
+        values = list(values) if hasattr(values, "__len__") else [values]
+        return int(values[self._dimension]) - 1 if self._dimension < len(values) else None

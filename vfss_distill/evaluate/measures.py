@@ -38,7 +38,9 @@ BOLUS_LEAST_PX = 25
 
 DEFINITIONS = {
     "c2_c4_length": "Median over frames of L, the distance between the antero-inferior corners "
-    "A2 of C2 and A4 of C4.",
+    "A2 of C2 and A4 of C4. Frames in which the picture's edge cuts either bone where its corner "
+    "may be are left out of all that stands on L; frames in which it cuts the hyoid do not place "
+    "it.",
     "c2_c4_length_spread": "95th minus 5th percentile of L over frames, as a share of its median. "
     f"Above {SPREAD_LIMIT_PERCENT:g} % nothing is scaled by L.",
     "hyoid_x_peak": "x (anterior) of the centroid of the hyoid mask, from A4, at the frame of the "
@@ -65,7 +67,7 @@ DEFINITIONS = {
     "bolus_pharynx_last": "Time of the last frame of that passage.",
     "bolus_pharynx_duration": "bolus_pharynx_last − bolus_pharynx_first.",
 }
-_UNSCALED = "no steady C2-4 length to scale by"
+_UNSTEADY = "no steady C2-4 length to scale by"
 COLUMNS = ("measure", "value", "unit", "frames", "flags")
 
 
@@ -124,29 +126,31 @@ def measure_result(result: Result, film: Film) -> Measures:
     return found
 
 
-def _measure_spine(tracks: Tracks, found: Measures) -> Trace | None:
-    """L and its spread. Returns L per frame (NaN: not usable), or None when nothing may scale."""
+def _measure_spine(tracks: Tracks, found: Measures) -> Trace | str:
+    """L and its spread. Returns L per frame (NaN: not usable), or why nothing is scaled by it."""
     names = ("c2_c4_length", "c2_c4_length_spread")
     if why := _lacking(tracks, "c2", "c4"):
         found.lacks(names, why)
-        return None
+        return why
     frames = np.flatnonzero(~np.isnan(tracks.length_px))
+    cut = _cut_flags(tracks)
     if len(frames) < LEAST_FRAMES:
-        found.lacks(names, f"C2 and C4 are both seen in {len(frames)} frames only")
-        return None
+        why = "; ".join((f"C2 and C4 are both seen in {len(frames)} frames only", *cut))
+        found.lacks(names, why)
+        return why
     lengths = tracks.length_px[frames]
     low, median, high = np.percentile(lengths, [5, 50, 95])
     spread = float((high - low) / median * 100)
-    absent = int(tracks.new.sum()) - len(frames)
+    absent = int(tracks.new.sum() - tracks.spine_cut.sum()) - len(frames)
     flags = (f"not found in {absent} frames",) if absent else ()
     steady = spread <= SPREAD_LIMIT_PERCENT
     refusal = () if steady else (f"above {SPREAD_LIMIT_PERCENT:g} %: scaled output refused",)
     found.measured += [
-        Measure(names[0], float(median), "px", tracks.with_repeats(frames), flags),
-        Measure(names[1], spread, "%", tracks.with_repeats(frames), refusal),
+        Measure(names[0], float(median), "px", tracks.with_repeats(frames), (*flags, *cut)),
+        Measure(names[1], spread, "%", tracks.with_repeats(frames), (*refusal, *cut)),
     ]
     if not steady:
-        return None
+        return _UNSTEADY
     scale = tracks.length_px.copy()
     scale[np.abs(scale / median - 1) * 100 > SPREAD_LIMIT_PERCENT] = np.nan
     return scale
@@ -167,18 +171,20 @@ class _Peak:
         return float(np.hypot(*(np.array(self.place) - self.rest)))
 
 
-def _measure_hyoid(tracks: Tracks, scale: Trace | None, found: Measures) -> None:
+def _measure_hyoid(tracks: Tracks, scale: Trace | str, found: Measures) -> None:
     names = [name for name in DEFINITIONS if name.startswith("hyoid")]
     why = _lacking(tracks, "hyoid", "c2", "c4")
-    if why or scale is None:
-        found.lacks(names, why or _UNSCALED)
+    if why or isinstance(scale, str):
+        found.lacks(names, why or str(scale))
         return
-    middle, edge = (_peak(places, scale) for places in (tracks.hyoid, tracks.hyoid_corner))
-    if isinstance(middle, str) or isinstance(edge, str):
-        found.lacks(names, str(middle if isinstance(middle, str) else edge))
+    cut = _cut_flags(tracks, hyoid=True)
+    middle, tip = (_peak(places, scale) for places in (tracks.hyoid, tracks.hyoid_corner))
+    if isinstance(middle, str) or isinstance(tip, str):
+        found.lacks(names, "; ".join((str(middle if isinstance(middle, str) else tip), *cut)))
         return
-    _add_place("hyoid", middle, ("hyoid: mask centroid", *middle.flags), found)
-    flags = ("hyoid: mask centroid", *middle.flags)
+    beside = _beside_flag(tracks.spine_cut | tracks.hyoid_cut, tracks.new, middle.frame)
+    flags = ("hyoid: mask centroid", *middle.flags, *cut, *beside)
+    _add_place("hyoid", middle, flags, found)
     rest = f"rest: median of the first {len(middle.rest_frames)} frames, not checked by a person"
     when = (middle.frame,)
     found.measured += [
@@ -187,7 +193,9 @@ def _measure_hyoid(tracks: Tracks, scale: Trace | None, found: Measures) -> None
         ),
         Measure(names[4], middle.excursion, "%C2-4", (*middle.rest_frames, *when), (*flags, rest)),
     ]
-    _add_place("hyoid_corner", edge, ("hyoid: antero-inferior corner", *edge.flags), found)
+    beside = _beside_flag(tracks.spine_cut | tracks.hyoid_cut, tracks.new, tip.frame)
+    flags = ("hyoid: antero-inferior corner", *tip.flags, *cut, *beside)
+    _add_place("hyoid_corner", tip, flags, found)
 
 
 def _add_place(name: str, peak: _Peak, flags: tuple[str, ...], found: Measures) -> None:
@@ -216,22 +224,25 @@ def _peak(places: Trace, scale: Trace) -> _Peak | str:
     return replace(peak, flags=tuple(flags))
 
 
-def _measure_pharynx(tracks: Tracks, scale: Trace | None, found: Measures) -> None:
+def _measure_pharynx(tracks: Tracks, scale: Trace | str, found: Measures) -> None:
     names = [name for name in DEFINITIONS if name.startswith("pharynx")]
     why = _lacking(tracks, "pharynx", "c2", "c4")
-    if why or scale is None:
-        found.lacks(names, why or _UNSCALED)
+    if why or isinstance(scale, str):
+        found.lacks(names, why or str(scale))
         return
+    cut = _cut_flags(tracks)
     area, spikes = without_spikes(tracks.pharynx_px / np.square(scale) * 100)
     frames = np.flatnonzero(~np.isnan(area))
     if len(frames) < LEAST_FRAMES:
-        found.lacks(names, f"the pharynx can be measured in {len(frames)} frames only")
+        few = f"the pharynx can be measured in {len(frames)} frames only"
+        found.lacks(names, "; ".join((few, *cut)))
         return
-    flags = _spike_flag(spikes)
+    flags = (*_spike_flag(spikes), *cut)
     if gone := int(np.isnan(tracks.pharynx_px[tracks.new]).sum()):
         flags = (*flags, f"no pharynx mask in {gone} frames: obliterated or missed, not counted")
     largest = int(frames[np.argmax(area[frames])])
     smallest = int(frames[np.argmin(area[frames])])
+    flags = (*flags, *_beside_flag(tracks.spine_cut, tracks.new, smallest, largest))
     top, bottom = float(area[largest]), float(area[smallest])
     if bottom / top > HARDLY_NARROWS:
         flags = (*flags, "hardly narrows: perhaps no swallow in this film")
@@ -242,13 +253,13 @@ def _measure_pharynx(tracks: Tracks, scale: Trace | None, found: Measures) -> No
     ]
 
 
-def _measure_bolus(tracks: Tracks, scale: Trace | None, found: Measures) -> None:
+def _measure_bolus(tracks: Tracks, scale: Trace | str, found: Measures) -> None:
     names = [name for name in DEFINITIONS if name.startswith("bolus")]
     if why := _lacking(tracks, "bolus", "pharynx"):
         found.lacks(names, why)
         return
     least, flags = float(BOLUS_LEAST_PX), ["overlap threshold in pixels: no scale"]
-    if scale is not None:
+    if not isinstance(scale, str):
         least, flags = BOLUS_LEAST_PERCENT / 100 * float(np.nanmedian(scale)) ** 2, []
     runs = passages(np.nan_to_num(tracks.overlap_px) >= least, tracks.times_s, tracks.new)
     if not runs:
@@ -296,6 +307,25 @@ def _ms(tracks: Tracks, frame: int) -> float:
 
 def _spike_flag(spikes: int) -> tuple[str, ...]:
     return (f"{spikes} lone outlier frames left out",) if spikes else ()
+
+
+def _cut_flags(tracks: Tracks, *, hyoid: bool = False) -> tuple[str, ...]:
+    """What is left out of measures of the spine, and of the hyoid, for the picture's edge."""
+    cut = {"C2 or C4": tracks.spine_cut, "the hyoid": tracks.hyoid_cut if hyoid else np.zeros(0)}
+    counts = {what: int(np.count_nonzero(frames)) for what, frames in cut.items()}
+    return tuple(
+        f"the picture's edge cuts {what} in {count} frames: left out"
+        for what, count in counts.items()
+        if count
+    )
+
+
+def _beside_flag(cut: NDArray[np.bool_], new: NDArray[np.bool_], *extremes: int) -> tuple[str, ...]:
+    """A caveat where the frame of an extreme has a neighbour that the edge cost us."""
+    neighbours = np.convolve(cut[new], [1, 1, 1], mode="same") > 0
+    if not neighbours[np.isin(np.flatnonzero(new), extremes)].any():
+        return ()
+    return ("beside frames left out for the picture's edge: the true extreme may lie there",)
 
 
 def _edge_flag(peak: int, frames: NDArray[np.intp]) -> tuple[str, ...]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .edge import Edge
 from .film import Film
-from .landmarks import Spine, centroid, corner, find_spine
+from .landmarks import centroid, corner, find_spine, largest_part
 from .results import Result
 
 LEAST_FRAMES = 5
@@ -25,7 +26,8 @@ class Tracks:
 
     `length_px`, `hyoid` and `hyoid_corner` (n×2, %C2-4), `pharynx_px` and `overlap_px` hold NaN
     where a frame does not show what they need, or repeats the one before it: `new` is False
-    there. `has` names the tasks of the model, `untrained` (id → name) those that it was not trained
+    there. `spine_cut`, `hyoid_cut`: left out for the picture's edge, which cuts C2 or C4, or the
+    hyoid. `has` names the tasks of the model, `untrained` (id → name) those that it was not trained
     on. `unique_fps` and `clock`: see Film.
     """
 
@@ -36,6 +38,8 @@ class Tracks:
     hyoid_corner: Trace
     pharynx_px: Trace
     overlap_px: Trace
+    spine_cut: NDArray[np.bool_]
+    hyoid_cut: NDArray[np.bool_]
     has: frozenset[str]
     untrained: Mapping[str, str]
     unique_fps: float | None = None
@@ -73,19 +77,27 @@ def track(result: Result, film: Film) -> Tracks:
     has = frozenset(result.tasks.ids)
     n = result.frames
     length, pharynx, overlap = (np.full(n, np.nan) for _ in range(3))
-    hyoid, edge = np.full((n, 2), np.nan), np.full((n, 2), np.nan)
+    hyoid, tip = np.full((n, 2), np.nan), np.full((n, 2), np.nan)
     new = np.ones(n, bool)
+    spine_cut, hyoid_cut = np.zeros(n, bool), np.zeros(n, bool)
     new[list(film.repeats)] = False
+    edge = _edge(result, film)
     # A pulse that is stored four times is one observation: its failure would have good neighbours.
     for frame in map(int, np.flatnonzero(new)):
-        spine = _spine(result, frame, film.facing) if {"c2", "c4"} <= has else None
-        if spine is not None:
+        spine = None
+        if {"c2", "c4"} <= has:
+            c2, c4 = result.mask("c2", frame), result.mask("c4", frame)
+            spine = find_spine(c2, c4, facing=film.facing, edge=edge)
+        if spine is not None and spine.cut:
+            spine_cut[frame] = True
+        elif spine is not None:
             length[frame] = spine.length_px
-            if "hyoid" in has:
-                bone = result.mask("hyoid", frame)
-                middle, tip = centroid(bone), corner(bone, spine)
-                if middle is not None and tip is not None:
-                    hyoid[frame], edge[frame] = spine.place(middle), spine.place(tip)
+            bone = largest_part(result.mask("hyoid", frame)) if "hyoid" in has else None
+            if bone is not None and edge.cuts(bone):
+                hyoid_cut[frame] = True
+            elif bone is not None:
+                hyoid[frame] = spine.place(centroid(bone))
+                tip[frame] = spine.place(corner(bone, spine))
         if "pharynx" in has:
             lumen = result.mask("pharynx", frame)
             pharynx[frame] = np.count_nonzero(lumen) or np.nan
@@ -98,9 +110,11 @@ def track(result: Result, film: Film) -> Tracks:
         new,
         length,
         hyoid,
-        edge,
+        tip,
         pharynx,
         overlap,
+        spine_cut,
+        hyoid_cut,
         has,
         untrained,
         film.unique_fps,
@@ -108,8 +122,9 @@ def track(result: Result, film: Film) -> Tracks:
     )
 
 
-def _spine(result: Result, frame: int, facing: str) -> Spine | None:
-    return find_spine(result.mask("c2", frame), result.mask("c4", frame), facing=facing)
+def _edge(result: Result, film: Film) -> Edge:
+    model = result.run.get("model", {})
+    return Edge.of(film.lit or (0, 0, result.width, result.height), model.get("image_size"))
 
 
 def passages(

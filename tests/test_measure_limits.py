@@ -12,6 +12,7 @@ import pytest
 
 from conftest import Cli
 from fake_results import FRAMES, SIZE, FakeWorkspace, Masks, Swallow
+from vfss_distill.evaluate.measures import DEFINITIONS
 from vfss_distill.intake.boxes import PICTURE, Box
 from vfss_distill.intake.picture import find_picture, without_room
 
@@ -145,3 +146,19 @@ def test_the_room_around_a_studys_picture_is_taken_off_again() -> None:
     box = find_picture([frame])
     assert box == Box(0, 34, 316, 232, PICTURE)
     assert without_room(box, 300, 400) == (0, 40, 310, 220)
+
+
+def test_of_a_film_that_faces_the_other_way_nothing_is_scaled(
+    fake: FakeWorkspace, cli: Cli
+) -> None:
+    """Its corners are the postero-inferior ones: L would pass for a length, and areas for areas."""
+    masks = {
+        n: {task: mask[:, ::-1] for task, mask in Swallow().masks(n).items()} for n in range(FRAMES)
+    }
+    fake.result("p1-aaaaaa", masks=masks, shift=0)
+    found, missing = measured(cli)
+    assert set(missing.values()) == {"the hyoid lies behind the spine: is the film mirrored?"}
+    assert set(missing) == {name for name in DEFINITIONS if not name.startswith("bolus")}
+    for record in found.values():
+        assert "overlap threshold in pixels: no scale" in record["flags"]
+    assert found["bolus_pharynx_first"]["unit"] == "ms", "when barium is there, needs no side"

@@ -40,7 +40,8 @@ DEFINITIONS = {
     "c2_c4_length": "Median over frames of L, the distance between the antero-inferior corners "
     "A2 of C2 and A4 of C4. Frames in which the picture's edge cuts either bone where its corner "
     "may be are left out of all that stands on L; frames in which it cuts the hyoid do not place "
-    "it.",
+    "it. Where the hyoid lies behind the spine in most frames, the side taken for the anterior one "
+    "is wrong, and nothing that stands on L is measured.",
     "c2_c4_length_spread": "95th minus 5th percentile of L over frames, as a share of its median. "
     f"Above {SPREAD_LIMIT_PERCENT:g} % nothing is scaled by L.",
     "hyoid_x_peak": "x (anterior) of the centroid of the hyoid mask, from A4, at the frame of the "
@@ -129,7 +130,7 @@ def measure_result(result: Result, film: Film) -> Measures:
 def _measure_spine(tracks: Tracks, found: Measures) -> Trace | str:
     """L and its spread. Returns L per frame (NaN: not usable), or why nothing is scaled by it."""
     names = ("c2_c4_length", "c2_c4_length_spread")
-    if why := _lacking(tracks, "c2", "c4"):
+    if why := _lacking(tracks, "c2", "c4") or _wrong_way(tracks):
         found.lacks(names, why)
         return why
     frames = np.flatnonzero(~np.isnan(tracks.length_px))
@@ -154,6 +155,14 @@ def _measure_spine(tracks: Tracks, found: Measures) -> Trace | str:
     scale = tracks.length_px.copy()
     scale[np.abs(scale / median - 1) * 100 > SPREAD_LIMIT_PERCENT] = np.nan
     return scale
+
+
+def _wrong_way(tracks: Tracks) -> str:
+    """Why the spine's corners are not those in front; "" where nothing speaks against them."""
+    forward = tracks.hyoid[~np.isnan(tracks.hyoid[:, 0]), 0]
+    if len(forward) < LEAST_FRAMES or np.median(forward) > 0:
+        return ""
+    return "the hyoid lies behind the spine: is the film mirrored?"
 
 
 @dataclass(frozen=True)
@@ -211,8 +220,6 @@ def _peak(places: Trace, scale: Trace) -> _Peak | str:
     frames = np.flatnonzero(~np.isnan(distance))
     if len(frames) < LEAST_FRAMES:
         return f"the hyoid can be placed in {len(frames)} frames only"
-    if np.median(places[frames, 0]) <= 0:
-        return "the hyoid lies behind the spine: is the film mirrored?"
     frame = int(frames[np.argmax(distance[frames])])
     resting = frames[:REST_FRAMES]
     rest = np.median(places[resting], axis=0)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from conftest import Cli
-from fake_results import FRAMES, SIZE, FakeWorkspace, Masks, Swallow
+from fake_results import FRAMES, SIZE, STEP_S, FakeWorkspace, Masks, Swallow
 from vfss_distill.evaluate.measures import DEFINITIONS
 from vfss_distill.intake.boxes import PICTURE, Box
 from vfss_distill.intake.picture import find_picture, without_room
@@ -26,9 +26,9 @@ def fake(tmp_path: Path) -> FakeWorkspace:
     return FakeWorkspace(tmp_path)
 
 
-def measured(cli: Cli) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+def measured(cli: Cli, *words: str) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Of the only result: name → record, and name → why it is not measured."""
-    outcome = cli("measure", "--json")
+    outcome = cli("measure", *words, "--json")
     assert outcome.exit_code == 0, outcome.stderr
     (result,) = json.loads(outcome.stdout)["results"]
     missing = {item["measure"]: item["reason"] for item in result["not_measured"]}
@@ -162,3 +162,76 @@ def test_of_a_film_that_faces_the_other_way_nothing_is_scaled(
     for record in found.values():
         assert "overlap threshold in pixels: no scale" in record["flags"]
     assert found["bolus_pharynx_first"]["unit"] == "ms", "when barium is there, needs no side"
+
+
+class Larger(Swallow):
+    """A second swallow that would win: the hyoid goes farther, the pharynx opens and shuts more."""
+
+    def hyoid(self, frame: int) -> tuple[float, float]:
+        x, y = super().hyoid(frame)
+        return x + (x - 75) * 0.5, y
+
+    def pharynx_width(self, frame: int) -> float:
+        return 32 - 28 * float(np.exp(-(((frame - 18) / 3) ** 2)))
+
+
+def filmed(
+    fake: FakeWorkspace, study: str, masks: dict[int, Masks], step_s: float = STEP_S
+) -> None:
+    times = [n * step_s for n in range(len(masks))]
+    fake.result(study, masks=masks, shift=0, n=len(masks), frames=len(masks), frame_times_s=times)
+
+
+def test_of_several_swallows_the_first_is_measured_throughout(
+    fake: FakeWorkspace, cli: Cli
+) -> None:
+    """Else the second one's extremes stand in a row with the first one's times."""
+    first = {n: Swallow().masks(n) for n in range(FRAMES)}
+    second = {FRAMES + n: Larger().masks(n) for n in range(FRAMES)}
+    filmed(fake, "p1-aaaaaa", first)
+    filmed(fake, "p2-bbbbbb", first | second)
+    filmed(fake, "p3-cccccc", first | second | {n + FRAMES: some for n, some in second.items()})
+    (one, _), (two, _), (three, _) = (
+        measured(cli, study) for study in ("p1-aaaaaa", "p2-bbbbbb", "p3-cccccc")
+    )
+    # Barium is in the pharynx in frames 8 to 19, and from frame 38 on.
+    said = "2 swallows, told by passages of the bolus: the first is measured, frames 0-28"
+    for name in one:
+        spine = name.startswith("c2_c4")
+        assert (said in two[name]["flags"]) is not spine
+        if spine:
+            assert two[name]["frames"] == "0-59", "of a length, every frame tells"
+        else:
+            assert (two[name]["value"], two[name]["frames"]) == (
+                pytest.approx(one[name]["value"], rel=0.001),
+                one[name]["frames"],
+            )
+    assert said.replace("2", "3", 1) in three["pharynx_area_max"]["flags"]
+
+
+def test_barium_that_comes_back_at_once_is_residue_of_the_same_swallow(
+    fake: FakeWorkspace, cli: Cli
+) -> None:
+    """Residue flows together behind the tail, while hyoid and walls are still on the way."""
+    masks = {n: Swallow().masks(n) for n in range(FRAMES)}
+    for n in range(24, FRAMES):
+        masks[n] = {**masks[n], "bolus": Swallow().masks(14)["bolus"]}
+    filmed(fake, "p1-aaaaaa", masks)
+    found, _ = measured(cli)
+    assert "2 passages" in str(found["bolus_pharynx_last"]["flags"])
+    assert not any("swallows" in str(record["flags"]) for record in found.values())
+
+
+def test_a_first_swallow_that_cannot_be_measured_says_which_frames_it_has(
+    fake: FakeWorkspace, cli: Cli
+) -> None:
+    """The second is no stand-in for it."""
+    first = {n: Swallow().masks(n) for n in range(FRAMES)}
+    second = {FRAMES + n: Larger().masks(n) for n in range(FRAMES)}
+    gone = np.zeros((SIZE, SIZE), bool)
+    filmed(fake, "p1-aaaaaa", {n: {**some, "hyoid": gone} for n, some in first.items()} | second)
+    found, missing = measured(cli)
+    why = missing["hyoid_xy_peak"]
+    assert why.startswith("the hyoid can be placed in 0 frames only; 2 swallows")
+    assert why.endswith("frames 0-28")
+    assert "pharynx_area_min" in found

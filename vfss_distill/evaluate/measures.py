@@ -1,9 +1,10 @@
 """Swallow measures from the masks of one result, with the frames each was read from.
 
 Definitions follow ASPEKT (Steele and others; see docs) where masks can carry them, and say so
-where they differ. A measure that the masks cannot support is not printed, and its reason is kept.
-Frames are 0-based; those that repeat the one before them are left out, for they are no observations
-of their own. Times come from the film's own time stamps.
+where they differ. Of several swallows the first is measured. A measure that the masks cannot
+support is not printed, and its reason is kept. Frames are 0-based; those that repeat the one before
+them are left out, for they are no observations of their own. Times come from the film's own time
+stamps.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from numpy.typing import NDArray
 from .film import Film
 from .results import Result
 from .tracks import (
+    APART_S,
     BOLUS_LEAST_FRAMES,
     BRIDGED_S,
     LEAST_FRAMES,
     Trace,
     Tracks,
     passages,
+    swallows,
     track,
     without_spikes,
 )
@@ -36,6 +39,7 @@ HARDLY_NARROWS = 0.8
 BOLUS_LEAST_PERCENT = 2.0
 BOLUS_LEAST_PX = 25
 
+_FIRST = "in the first swallow (see bolus_pharynx_first)."
 DEFINITIONS = {
     "c2_c4_length": "Median over frames of L, the distance between the antero-inferior corners "
     "A2 of C2 and A4 of C4. Frames in which the picture's edge cuts either bone where its corner "
@@ -47,7 +51,7 @@ DEFINITIONS = {
     "hyoid_x_peak": "x (anterior) of the centroid of the hyoid mask, from A4, at the frame of the "
     "largest hyoid_xy_peak.",
     "hyoid_y_peak": "y (along A4→A2) of the same point at the same frame.",
-    "hyoid_xy_peak": "Largest distance of the centroid of the hyoid mask from A4.",
+    "hyoid_xy_peak": f"Largest distance of the centroid of the hyoid mask from A4 {_FIRST}",
     "hyoid_peak_time": "Time of the frame of hyoid_xy_peak.",
     "hyoid_excursion": "Distance between the hyoid at hyoid_xy_peak and at rest, in the spine's "
     f"axes. Rest: median of the first {REST_FRAMES} frames in which it can be placed.",
@@ -55,20 +59,25 @@ DEFINITIONS = {
     "at the frame of the largest hyoid_corner_xy_peak. This is the point that ASPEKT uses; it "
     "follows a mask's outline, and so its errors, more closely than the centroid.",
     "hyoid_corner_y_peak": "y (along A4→A2) of the same point at the same frame.",
-    "hyoid_corner_xy_peak": "Largest distance of that corner from A4.",
-    "pharynx_area_max": "Largest area of the pharynx mask (bolus and air inside it included).",
-    "pharynx_area_min": "Smallest area of the pharynx mask among the frames that show it: the "
-    "frame of maximal constriction (MPC).",
+    "hyoid_corner_xy_peak": f"Largest distance of that corner from A4 {_FIRST}",
+    "pharynx_area_max": "Largest area of the pharynx mask (bolus and air inside it included) "
+    f"{_FIRST}",
+    "pharynx_area_min": "Smallest area of the pharynx mask among the frames of that swallow that "
+    "show it: the frame of maximal constriction (MPC).",
     "pharynx_area_ratio": "pharynx_area_min ÷ pharynx_area_max. Not the clinical constriction "
     "ratio, which needs a rest or bolus-hold frame chosen by a person.",
     "bolus_pharynx_first": "Time of the first frame of the first passage of the bolus through the "
     "pharynx: overlap of both masks of at least "
     f"{BOLUS_LEAST_PERCENT:g} %(C2-4)² ({BOLUS_LEAST_PX} px where there is no scale), in at least "
-    f"{BOLUS_LEAST_FRAMES} frames; gaps up to {BRIDGED_S:g} s are bridged.",
+    f"{BOLUS_LEAST_FRAMES} frames; gaps up to {BRIDGED_S:g} s are bridged. "
+    f"Passages at least {APART_S:g} s apart are taken as swallows, and all but C2-4 is measured on "
+    "the first: it ends half-way to the second. Swallows between which as much barium stays "
+    "there are taken as one.",
     "bolus_pharynx_last": "Time of the last frame of that passage.",
     "bolus_pharynx_duration": "bolus_pharynx_last − bolus_pharynx_first.",
 }
 _UNSTEADY = "no steady C2-4 length to scale by"
+Flags = tuple[str, ...]
 COLUMNS = ("measure", "value", "unit", "frames", "flags")
 
 
@@ -121,10 +130,30 @@ def measure_result(result: Result, film: Film) -> Measures:
         return found
     tracks = track(result, film)
     scale = _measure_spine(tracks, found)
-    _measure_hyoid(tracks, scale, found)
-    _measure_pharynx(tracks, scale, found)
-    _measure_bolus(tracks, scale, found)
+    runs = passages(_bolus_there(tracks, scale), tracks.times_s, tracks.new)
+    first, said = _first_swallow(tracks, runs)
+    _measure_hyoid(first, scale, said, found)
+    _measure_pharynx(first, scale, said, found)
+    _measure_bolus(tracks, scale, runs, said, found)
     return found
+
+
+def _first_swallow(tracks: Tracks, runs: Sequence[tuple[int, int]]) -> tuple[Tracks, Flags]:
+    """The frames of the first swallow, and what is to be said of it; all where it is alone.
+
+    It ends half-way between the bolus that left the pharynx and the next one to come: where the one
+    swallow's rest ends and the next one's rise begins, masks of the bolus do not tell.
+    """
+    found = swallows(runs, tracks.times_s)
+    if len(found) < 2:
+        return tracks, ()
+    half_way = (tracks.times_s[found[0][1]] + tracks.times_s[found[1][0]]) / 2
+    last = int(np.flatnonzero(tracks.times_s <= half_way)[-1])
+    said = (
+        f"{len(found)} swallows, told by passages of the bolus: the first is measured, "
+        f"frames 0-{last}"
+    )
+    return tracks.until(last), (said,)
 
 
 def _measure_spine(tracks: Tracks, found: Measures) -> Trace | str:
@@ -180,19 +209,19 @@ class _Peak:
         return float(np.hypot(*(np.array(self.place) - self.rest)))
 
 
-def _measure_hyoid(tracks: Tracks, scale: Trace | str, found: Measures) -> None:
+def _measure_hyoid(tracks: Tracks, scale: Trace | str, said: Flags, found: Measures) -> None:
     names = [name for name in DEFINITIONS if name.startswith("hyoid")]
     why = _lacking(tracks, "hyoid", "c2", "c4")
     if why or isinstance(scale, str):
         found.lacks(names, why or str(scale))
         return
-    cut = _cut_flags(tracks, hyoid=True)
+    said = (*_cut_flags(tracks, hyoid=True), *said)
     middle, tip = (_peak(places, scale) for places in (tracks.hyoid, tracks.hyoid_corner))
     if isinstance(middle, str) or isinstance(tip, str):
-        found.lacks(names, "; ".join((str(middle if isinstance(middle, str) else tip), *cut)))
+        found.lacks(names, "; ".join((str(middle if isinstance(middle, str) else tip), *said)))
         return
     beside = _beside_flag(tracks.spine_cut | tracks.hyoid_cut, tracks.new, middle.frame)
-    flags = ("hyoid: mask centroid", *middle.flags, *cut, *beside)
+    flags = ("hyoid: mask centroid", *middle.flags, *said, *beside)
     _add_place("hyoid", middle, flags, found)
     rest = f"rest: median of the first {len(middle.rest_frames)} frames, not checked by a person"
     when = (middle.frame,)
@@ -203,7 +232,7 @@ def _measure_hyoid(tracks: Tracks, scale: Trace | str, found: Measures) -> None:
         Measure(names[4], middle.excursion, "%C2-4", (*middle.rest_frames, *when), (*flags, rest)),
     ]
     beside = _beside_flag(tracks.spine_cut | tracks.hyoid_cut, tracks.new, tip.frame)
-    flags = ("hyoid: antero-inferior corner", *tip.flags, *cut, *beside)
+    flags = ("hyoid: antero-inferior corner", *tip.flags, *said, *beside)
     _add_place("hyoid_corner", tip, flags, found)
 
 
@@ -231,20 +260,20 @@ def _peak(places: Trace, scale: Trace) -> _Peak | str:
     return replace(peak, flags=tuple(flags))
 
 
-def _measure_pharynx(tracks: Tracks, scale: Trace | str, found: Measures) -> None:
+def _measure_pharynx(tracks: Tracks, scale: Trace | str, said: Flags, found: Measures) -> None:
     names = [name for name in DEFINITIONS if name.startswith("pharynx")]
     why = _lacking(tracks, "pharynx", "c2", "c4")
     if why or isinstance(scale, str):
         found.lacks(names, why or str(scale))
         return
-    cut = _cut_flags(tracks)
+    said = (*_cut_flags(tracks), *said)
     area, spikes = without_spikes(tracks.pharynx_px / np.square(scale) * 100)
     frames = np.flatnonzero(~np.isnan(area))
     if len(frames) < LEAST_FRAMES:
         few = f"the pharynx can be measured in {len(frames)} frames only"
-        found.lacks(names, "; ".join((few, *cut)))
+        found.lacks(names, "; ".join((few, *said)))
         return
-    flags = (*_spike_flag(spikes), *cut)
+    flags = (*_spike_flag(spikes), *said)
     if gone := int(np.isnan(tracks.pharynx_px[tracks.new]).sum()):
         flags = (*flags, f"no pharynx mask in {gone} frames: obliterated or missed, not counted")
     largest = int(frames[np.argmax(area[frames])])
@@ -260,21 +289,35 @@ def _measure_pharynx(tracks: Tracks, scale: Trace | str, found: Measures) -> Non
     ]
 
 
-def _measure_bolus(tracks: Tracks, scale: Trace | str, found: Measures) -> None:
+def _bolus_there(tracks: Tracks, scale: Trace | str) -> NDArray[np.bool_]:
+    """The frames with enough bolus in the pharynx."""
+    least = float(BOLUS_LEAST_PX)
+    if not isinstance(scale, str):
+        least = BOLUS_LEAST_PERCENT / 100 * float(np.nanmedian(scale)) ** 2
+    there: NDArray[np.bool_] = np.nan_to_num(tracks.overlap_px) >= least
+    return there
+
+
+def _measure_bolus(
+    tracks: Tracks,
+    scale: Trace | str,
+    runs: Sequence[tuple[int, int]],
+    said: Flags,
+    found: Measures,
+) -> None:
     names = [name for name in DEFINITIONS if name.startswith("bolus")]
     if why := _lacking(tracks, "bolus", "pharynx"):
         found.lacks(names, why)
         return
-    least, flags = float(BOLUS_LEAST_PX), ["overlap threshold in pixels: no scale"]
-    if not isinstance(scale, str):
-        least, flags = BOLUS_LEAST_PERCENT / 100 * float(np.nanmedian(scale)) ** 2, []
-    runs = passages(np.nan_to_num(tracks.overlap_px) >= least, tracks.times_s, tracks.new)
     if not runs:
         found.lacks(names, "no bolus is seen in the pharynx")
         return
     first, last = runs[0]
-    if len(runs) > 1:
-        flags.append(f"{len(runs)} passages; the first is measured")
+    flags = ["overlap threshold in pixels: no scale"] if isinstance(scale, str) else []
+    if said:
+        flags += said
+    elif len(runs) > 1:
+        flags.append(f"{len(runs)} passages, as of one swallow: the first is measured")
     starts_late, ends_early = first == 0, last == np.flatnonzero(tracks.new)[-1]
     if starts_late:
         flags.append("already there in the first frame: true onset is earlier")
@@ -337,7 +380,7 @@ def _beside_flag(cut: NDArray[np.bool_], new: NDArray[np.bool_], *extremes: int)
 
 def _edge_flag(peak: int, frames: NDArray[np.intp]) -> tuple[str, ...]:
     at_edge = peak in (frames[0], frames[-1])
-    return ("peak at the edge of the film: it may lie outside",) if at_edge else ()
+    return ("peak in the first or last frame measured: it may lie outside",) if at_edge else ()
 
 
 def _ints(frames: NDArray[np.intp]) -> tuple[int, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from .results import Result
 LEAST_FRAMES = 5
 BRIDGED_S = 0.2
 BOLUS_LEAST_FRAMES = 2
+APART_S = 0.5  # a swallow is not over before; what barium comes back until then is residue
 
 Trace = NDArray[np.float64]  # one value per frame, NaN where it cannot be measured
 
@@ -63,6 +64,27 @@ class Tracks:
         if beside > 1.2 * finest:
             said += f", with a gap of {beside:.0f} ms beside the one measured"
         return (said, self.clock) if self.clock else (said,)
+
+    def until(self, last: int) -> Tracks:
+        """What the frames up to `last` say."""
+        after = np.arange(len(self.new)) > last
+
+        def cut(trace: Trace) -> Trace:
+            kept = trace.copy()
+            kept[after] = np.nan
+            return kept
+
+        return replace(
+            self,
+            new=self.new & ~after,
+            length_px=cut(self.length_px),
+            hyoid=cut(self.hyoid),
+            hyoid_corner=cut(self.hyoid_corner),
+            pharynx_px=cut(self.pharynx_px),
+            overlap_px=cut(self.overlap_px),
+            spine_cut=self.spine_cut & ~after,
+            hyoid_cut=self.hyoid_cut & ~after,
+        )
 
     def with_repeats(self, frames: NDArray[np.intp]) -> tuple[int, ...]:
         """`frames`, all new, and those that repeat them: a list that reads as spans."""
@@ -146,6 +168,17 @@ def passages(
         else:
             runs.append([int(frame)])
     return [(run[0], run[-1]) for run in runs if len(run) >= BOLUS_LEAST_FRAMES]
+
+
+def swallows(runs: Sequence[tuple[int, int]], times_s: Trace) -> list[tuple[int, int]]:
+    """(first, last) frames of the bolus in each swallow: passages closer than 0.5 s are one's."""
+    found: list[tuple[int, int]] = []
+    for first, last in runs:
+        if found and times_s[first] - times_s[found[-1][1]] < APART_S:
+            found[-1] = (found[-1][0], last)
+        else:
+            found.append((first, last))
+    return found
 
 
 def without_spikes(trace: Trace) -> tuple[Trace, int]:

@@ -106,3 +106,6 @@ def test_masks_of_a_narrow_picture_lie_on_the_film(
     write_frames(tmp_path / "turned", np.ascontiguousarray(frames[:, :, ::-1]))
     turned = segmented(cli, tmp_path, "turned")[:, :, ::-1]
     assert np.array_equal(turned, stranger)
+    # `vfss measure` asks where the picture ends, to the pixel.
+    runs = [json.loads(file.read_text()) for file in tmp_path.glob("results/*/*/run.json")]
+    assert sorted(run["lit"] for run in runs) == [[30, 24, 192, 192]] * 2 + [[330, 24, 192, 192]]

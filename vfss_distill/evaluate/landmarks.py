@@ -19,11 +19,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from .edge import Edge, Point
 from .metrics import Mask
-
-Point = NDArray[np.float64]  # (x, y) in pixels
 
 _ROUNDS = 4
 _NEAR = 0.01
@@ -32,11 +30,15 @@ _LEAST_PX = 12
 
 @dataclass(frozen=True)
 class Spine:
-    """Frame of reference of one frame; points are (x, y) in pixels, `anterior` a unit vector."""
+    """Frame of reference of one frame; points are (x, y) in pixels, `anterior` a unit vector.
+
+    `cut`: the picture's edge cuts C2 or C4, so that a corner may not be the bone's.
+    """
 
     a2: Point
     a4: Point
     anterior: Point
+    cut: bool = False
 
     @property
     def length_px(self) -> float:
@@ -49,11 +51,14 @@ class Spine:
         return float(offset @ self.anterior), float(offset @ up)
 
 
-def find_spine(c2: Mask, c4: Mask, *, facing: str = "left") -> Spine | None:
+def find_spine(
+    c2: Mask, c4: Mask, *, facing: str = "left", edge: Edge | None = None
+) -> Spine | None:
     """The frame of reference from the H×W masks of C2 and C4; None when one is absent.
 
-    `facing` is where the patient looks in the picture: "left" or "right". None also when the
-    corners fall together, or C2 is not above C4 along the axis between their centroids.
+    `facing` is where the patient looks in the picture: "left" or "right"; `edge`: where it ends,
+    None where that is not asked. None also when the corners fall together, or C2 is not above C4
+    along the axis between their centroids.
     """
     upper, lower = largest_part(c2), largest_part(c4)
     if upper is None or lower is None:
@@ -71,14 +76,15 @@ def find_spine(c2: Mask, c4: Mask, *, facing: str = "left") -> Spine | None:
         up = new
         if settled:
             break
-    return Spine(a2, a4, _anterior(up, facing))
+    anterior = _anterior(up, facing)
+    cut = edge is not None and any(edge.cuts_corner(x, anterior, up) for x in (upper, lower))
+    return Spine(a2, a4, anterior, cut)
 
 
-def corner(mask: Mask, spine: Spine) -> Point | None:
-    """(x, y) of the antero-inferior corner of a mask in the spine's axes; None when absent."""
-    points = largest_part(mask)
+def corner(points: Point, spine: Spine) -> Point:
+    """(x, y) of the antero-inferior corner of a structure's pixels (n×2), in the spine's axes."""
     up = (spine.a2 - spine.a4) / spine.length_px
-    return None if points is None else _extreme(points, spine.anterior - up)
+    return _extreme(points, spine.anterior - up)
 
 
 def largest_part(mask: Mask) -> Point | None:
@@ -94,10 +100,9 @@ def largest_part(mask: Mask) -> Point | None:
     return np.column_stack([columns + left, rows + top]).astype(np.float64)
 
 
-def centroid(mask: Mask) -> Point | None:
-    """(x, y) of the middle of the mask's largest part; None when absent."""
-    points = largest_part(mask)
-    return None if points is None else np.asarray(points.mean(axis=0))
+def centroid(points: Point) -> Point:
+    """(x, y) of the middle of a structure's pixels (n×2)."""
+    return np.asarray(points.mean(axis=0))
 
 
 def _anterior(up: Point, facing: str) -> Point:

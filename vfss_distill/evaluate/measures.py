@@ -1,9 +1,10 @@
 """Swallow measures from the masks of one result, with the frames each was read from.
 
 Definitions follow ASPEKT (Steele and others; see docs) where masks can carry them, and say so
-where they differ. A measure that the masks cannot support is not printed, and its reason is kept.
-Frames are 0-based; those that repeat the one before them are left out, for they are no observations
-of their own. Times come from the film's own time stamps.
+where they differ. Of several swallows the first is measured. A measure that the masks cannot
+support is not printed, and its reason is kept. Frames are 0-based; those that repeat the one before
+them are left out, for they are no observations of their own. Times come from the film's own time
+stamps.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from numpy.typing import NDArray
 from .film import Film
 from .results import Result
 from .tracks import (
+    APART_S,
     BOLUS_LEAST_FRAMES,
     BRIDGED_S,
     LEAST_FRAMES,
     Trace,
     Tracks,
     passages,
+    swallows,
     track,
     without_spikes,
 )
@@ -36,15 +39,19 @@ HARDLY_NARROWS = 0.8
 BOLUS_LEAST_PERCENT = 2.0
 BOLUS_LEAST_PX = 25
 
+_FIRST = "in the first swallow (see bolus_pharynx_first)."
 DEFINITIONS = {
     "c2_c4_length": "Median over frames of L, the distance between the antero-inferior corners "
-    "A2 of C2 and A4 of C4.",
+    "A2 of C2 and A4 of C4. Frames in which the picture's edge cuts either bone where its corner "
+    "may be are left out of all that stands on L; frames in which it cuts the hyoid do not place "
+    "it. Where the hyoid lies behind the spine in most frames, the side taken for the anterior one "
+    "is wrong, and nothing that stands on L is measured.",
     "c2_c4_length_spread": "95th minus 5th percentile of L over frames, as a share of its median. "
     f"Above {SPREAD_LIMIT_PERCENT:g} % nothing is scaled by L.",
     "hyoid_x_peak": "x (anterior) of the centroid of the hyoid mask, from A4, at the frame of the "
     "largest hyoid_xy_peak.",
     "hyoid_y_peak": "y (along A4→A2) of the same point at the same frame.",
-    "hyoid_xy_peak": "Largest distance of the centroid of the hyoid mask from A4.",
+    "hyoid_xy_peak": f"Largest distance of the centroid of the hyoid mask from A4 {_FIRST}",
     "hyoid_peak_time": "Time of the frame of hyoid_xy_peak.",
     "hyoid_excursion": "Distance between the hyoid at hyoid_xy_peak and at rest, in the spine's "
     f"axes. Rest: median of the first {REST_FRAMES} frames in which it can be placed.",
@@ -52,20 +59,25 @@ DEFINITIONS = {
     "at the frame of the largest hyoid_corner_xy_peak. This is the point that ASPEKT uses; it "
     "follows a mask's outline, and so its errors, more closely than the centroid.",
     "hyoid_corner_y_peak": "y (along A4→A2) of the same point at the same frame.",
-    "hyoid_corner_xy_peak": "Largest distance of that corner from A4.",
-    "pharynx_area_max": "Largest area of the pharynx mask (bolus and air inside it included).",
-    "pharynx_area_min": "Smallest area of the pharynx mask among the frames that show it: the "
-    "frame of maximal constriction (MPC).",
+    "hyoid_corner_xy_peak": f"Largest distance of that corner from A4 {_FIRST}",
+    "pharynx_area_max": "Largest area of the pharynx mask (bolus and air inside it included) "
+    f"{_FIRST}",
+    "pharynx_area_min": "Smallest area of the pharynx mask among the frames of that swallow that "
+    "show it: the frame of maximal constriction (MPC).",
     "pharynx_area_ratio": "pharynx_area_min ÷ pharynx_area_max. Not the clinical constriction "
     "ratio, which needs a rest or bolus-hold frame chosen by a person.",
     "bolus_pharynx_first": "Time of the first frame of the first passage of the bolus through the "
     "pharynx: overlap of both masks of at least "
     f"{BOLUS_LEAST_PERCENT:g} %(C2-4)² ({BOLUS_LEAST_PX} px where there is no scale), in at least "
-    f"{BOLUS_LEAST_FRAMES} frames; gaps up to {BRIDGED_S:g} s are bridged.",
+    f"{BOLUS_LEAST_FRAMES} frames; gaps up to {BRIDGED_S:g} s are bridged. "
+    f"Passages at least {APART_S:g} s apart are taken as swallows, and all but C2-4 is measured on "
+    "the first: it ends half-way to the second. Swallows between which as much barium stays "
+    "there are taken as one.",
     "bolus_pharynx_last": "Time of the last frame of that passage.",
     "bolus_pharynx_duration": "bolus_pharynx_last − bolus_pharynx_first.",
 }
-_UNSCALED = "no steady C2-4 length to scale by"
+_UNSTEADY = "no steady C2-4 length to scale by"
+Flags = tuple[str, ...]
 COLUMNS = ("measure", "value", "unit", "frames", "flags")
 
 
@@ -118,38 +130,68 @@ def measure_result(result: Result, film: Film) -> Measures:
         return found
     tracks = track(result, film)
     scale = _measure_spine(tracks, found)
-    _measure_hyoid(tracks, scale, found)
-    _measure_pharynx(tracks, scale, found)
-    _measure_bolus(tracks, scale, found)
+    runs = passages(_bolus_there(tracks, scale), tracks.times_s, tracks.new)
+    first, said = _first_swallow(tracks, runs)
+    _measure_hyoid(first, scale, said, found)
+    _measure_pharynx(first, scale, said, found)
+    _measure_bolus(tracks, scale, runs, said, found)
     return found
 
 
-def _measure_spine(tracks: Tracks, found: Measures) -> Trace | None:
-    """L and its spread. Returns L per frame (NaN: not usable), or None when nothing may scale."""
+def _first_swallow(tracks: Tracks, runs: Sequence[tuple[int, int]]) -> tuple[Tracks, Flags]:
+    """The frames of the first swallow, and what is to be said of it; all where it is alone.
+
+    It ends half-way between the bolus that left the pharynx and the next one to come: where the one
+    swallow's rest ends and the next one's rise begins, masks of the bolus do not tell.
+    """
+    found = swallows(runs, tracks.times_s)
+    if len(found) < 2:
+        return tracks, ()
+    half_way = (tracks.times_s[found[0][1]] + tracks.times_s[found[1][0]]) / 2
+    last = int(np.flatnonzero(tracks.times_s <= half_way)[-1])
+    said = (
+        f"{len(found)} swallows, told by passages of the bolus: the first is measured, "
+        f"frames 0-{last}"
+    )
+    return tracks.until(last), (said,)
+
+
+def _measure_spine(tracks: Tracks, found: Measures) -> Trace | str:
+    """L and its spread. Returns L per frame (NaN: not usable), or why nothing is scaled by it."""
     names = ("c2_c4_length", "c2_c4_length_spread")
-    if why := _lacking(tracks, "c2", "c4"):
+    if why := _lacking(tracks, "c2", "c4") or _wrong_way(tracks):
         found.lacks(names, why)
-        return None
+        return why
     frames = np.flatnonzero(~np.isnan(tracks.length_px))
+    cut = _cut_flags(tracks)
     if len(frames) < LEAST_FRAMES:
-        found.lacks(names, f"C2 and C4 are both seen in {len(frames)} frames only")
-        return None
+        why = "; ".join((f"C2 and C4 are both seen in {len(frames)} frames only", *cut))
+        found.lacks(names, why)
+        return why
     lengths = tracks.length_px[frames]
     low, median, high = np.percentile(lengths, [5, 50, 95])
     spread = float((high - low) / median * 100)
-    absent = int(tracks.new.sum()) - len(frames)
+    absent = int(tracks.new.sum() - tracks.spine_cut.sum()) - len(frames)
     flags = (f"not found in {absent} frames",) if absent else ()
     steady = spread <= SPREAD_LIMIT_PERCENT
     refusal = () if steady else (f"above {SPREAD_LIMIT_PERCENT:g} %: scaled output refused",)
     found.measured += [
-        Measure(names[0], float(median), "px", tracks.with_repeats(frames), flags),
-        Measure(names[1], spread, "%", tracks.with_repeats(frames), refusal),
+        Measure(names[0], float(median), "px", tracks.with_repeats(frames), (*flags, *cut)),
+        Measure(names[1], spread, "%", tracks.with_repeats(frames), (*refusal, *cut)),
     ]
     if not steady:
-        return None
+        return _UNSTEADY
     scale = tracks.length_px.copy()
     scale[np.abs(scale / median - 1) * 100 > SPREAD_LIMIT_PERCENT] = np.nan
     return scale
+
+
+def _wrong_way(tracks: Tracks) -> str:
+    """Why the spine's corners are not those in front; "" where nothing speaks against them."""
+    forward = tracks.hyoid[~np.isnan(tracks.hyoid[:, 0]), 0]
+    if len(forward) < LEAST_FRAMES or np.median(forward) > 0:
+        return ""
+    return "the hyoid lies behind the spine: is the film mirrored?"
 
 
 @dataclass(frozen=True)
@@ -167,18 +209,20 @@ class _Peak:
         return float(np.hypot(*(np.array(self.place) - self.rest)))
 
 
-def _measure_hyoid(tracks: Tracks, scale: Trace | None, found: Measures) -> None:
+def _measure_hyoid(tracks: Tracks, scale: Trace | str, said: Flags, found: Measures) -> None:
     names = [name for name in DEFINITIONS if name.startswith("hyoid")]
     why = _lacking(tracks, "hyoid", "c2", "c4")
-    if why or scale is None:
-        found.lacks(names, why or _UNSCALED)
+    if why or isinstance(scale, str):
+        found.lacks(names, why or str(scale))
         return
-    middle, edge = (_peak(places, scale) for places in (tracks.hyoid, tracks.hyoid_corner))
-    if isinstance(middle, str) or isinstance(edge, str):
-        found.lacks(names, str(middle if isinstance(middle, str) else edge))
+    said = (*_cut_flags(tracks, hyoid=True), *said)
+    middle, tip = (_peak(places, scale) for places in (tracks.hyoid, tracks.hyoid_corner))
+    if isinstance(middle, str) or isinstance(tip, str):
+        found.lacks(names, "; ".join((str(middle if isinstance(middle, str) else tip), *said)))
         return
-    _add_place("hyoid", middle, ("hyoid: mask centroid", *middle.flags), found)
-    flags = ("hyoid: mask centroid", *middle.flags)
+    beside = _beside_flag(tracks.spine_cut | tracks.hyoid_cut, tracks.new, middle.frame)
+    flags = ("hyoid: mask centroid", *middle.flags, *said, *beside)
+    _add_place("hyoid", middle, flags, found)
     rest = f"rest: median of the first {len(middle.rest_frames)} frames, not checked by a person"
     when = (middle.frame,)
     found.measured += [
@@ -187,7 +231,9 @@ def _measure_hyoid(tracks: Tracks, scale: Trace | None, found: Measures) -> None
         ),
         Measure(names[4], middle.excursion, "%C2-4", (*middle.rest_frames, *when), (*flags, rest)),
     ]
-    _add_place("hyoid_corner", edge, ("hyoid: antero-inferior corner", *edge.flags), found)
+    beside = _beside_flag(tracks.spine_cut | tracks.hyoid_cut, tracks.new, tip.frame)
+    flags = ("hyoid: antero-inferior corner", *tip.flags, *said, *beside)
+    _add_place("hyoid_corner", tip, flags, found)
 
 
 def _add_place(name: str, peak: _Peak, flags: tuple[str, ...], found: Measures) -> None:
@@ -203,8 +249,6 @@ def _peak(places: Trace, scale: Trace) -> _Peak | str:
     frames = np.flatnonzero(~np.isnan(distance))
     if len(frames) < LEAST_FRAMES:
         return f"the hyoid can be placed in {len(frames)} frames only"
-    if np.median(places[frames, 0]) <= 0:
-        return "the hyoid lies behind the spine: is the film mirrored?"
     frame = int(frames[np.argmax(distance[frames])])
     resting = frames[:REST_FRAMES]
     rest = np.median(places[resting], axis=0)
@@ -216,22 +260,25 @@ def _peak(places: Trace, scale: Trace) -> _Peak | str:
     return replace(peak, flags=tuple(flags))
 
 
-def _measure_pharynx(tracks: Tracks, scale: Trace | None, found: Measures) -> None:
+def _measure_pharynx(tracks: Tracks, scale: Trace | str, said: Flags, found: Measures) -> None:
     names = [name for name in DEFINITIONS if name.startswith("pharynx")]
     why = _lacking(tracks, "pharynx", "c2", "c4")
-    if why or scale is None:
-        found.lacks(names, why or _UNSCALED)
+    if why or isinstance(scale, str):
+        found.lacks(names, why or str(scale))
         return
+    said = (*_cut_flags(tracks), *said)
     area, spikes = without_spikes(tracks.pharynx_px / np.square(scale) * 100)
     frames = np.flatnonzero(~np.isnan(area))
     if len(frames) < LEAST_FRAMES:
-        found.lacks(names, f"the pharynx can be measured in {len(frames)} frames only")
+        few = f"the pharynx can be measured in {len(frames)} frames only"
+        found.lacks(names, "; ".join((few, *said)))
         return
-    flags = _spike_flag(spikes)
+    flags = (*_spike_flag(spikes), *said)
     if gone := int(np.isnan(tracks.pharynx_px[tracks.new]).sum()):
         flags = (*flags, f"no pharynx mask in {gone} frames: obliterated or missed, not counted")
     largest = int(frames[np.argmax(area[frames])])
     smallest = int(frames[np.argmin(area[frames])])
+    flags = (*flags, *_beside_flag(tracks.spine_cut, tracks.new, smallest, largest))
     top, bottom = float(area[largest]), float(area[smallest])
     if bottom / top > HARDLY_NARROWS:
         flags = (*flags, "hardly narrows: perhaps no swallow in this film")
@@ -242,21 +289,35 @@ def _measure_pharynx(tracks: Tracks, scale: Trace | None, found: Measures) -> No
     ]
 
 
-def _measure_bolus(tracks: Tracks, scale: Trace | None, found: Measures) -> None:
+def _bolus_there(tracks: Tracks, scale: Trace | str) -> NDArray[np.bool_]:
+    """The frames with enough bolus in the pharynx."""
+    least = float(BOLUS_LEAST_PX)
+    if not isinstance(scale, str):
+        least = BOLUS_LEAST_PERCENT / 100 * float(np.nanmedian(scale)) ** 2
+    there: NDArray[np.bool_] = np.nan_to_num(tracks.overlap_px) >= least
+    return there
+
+
+def _measure_bolus(
+    tracks: Tracks,
+    scale: Trace | str,
+    runs: Sequence[tuple[int, int]],
+    said: Flags,
+    found: Measures,
+) -> None:
     names = [name for name in DEFINITIONS if name.startswith("bolus")]
     if why := _lacking(tracks, "bolus", "pharynx"):
         found.lacks(names, why)
         return
-    least, flags = float(BOLUS_LEAST_PX), ["overlap threshold in pixels: no scale"]
-    if scale is not None:
-        least, flags = BOLUS_LEAST_PERCENT / 100 * float(np.nanmedian(scale)) ** 2, []
-    runs = passages(np.nan_to_num(tracks.overlap_px) >= least, tracks.times_s, tracks.new)
     if not runs:
         found.lacks(names, "no bolus is seen in the pharynx")
         return
     first, last = runs[0]
-    if len(runs) > 1:
-        flags.append(f"{len(runs)} passages; the first is measured")
+    flags = ["overlap threshold in pixels: no scale"] if isinstance(scale, str) else []
+    if said:
+        flags += said
+    elif len(runs) > 1:
+        flags.append(f"{len(runs)} passages, as of one swallow: the first is measured")
     starts_late, ends_early = first == 0, last == np.flatnonzero(tracks.new)[-1]
     if starts_late:
         flags.append("already there in the first frame: true onset is earlier")
@@ -298,9 +359,28 @@ def _spike_flag(spikes: int) -> tuple[str, ...]:
     return (f"{spikes} lone outlier frames left out",) if spikes else ()
 
 
+def _cut_flags(tracks: Tracks, *, hyoid: bool = False) -> tuple[str, ...]:
+    """What is left out of measures of the spine, and of the hyoid, for the picture's edge."""
+    cut = {"C2 or C4": tracks.spine_cut, "the hyoid": tracks.hyoid_cut if hyoid else np.zeros(0)}
+    counts = {what: int(np.count_nonzero(frames)) for what, frames in cut.items()}
+    return tuple(
+        f"the picture's edge cuts {what} in {count} frames: left out"
+        for what, count in counts.items()
+        if count
+    )
+
+
+def _beside_flag(cut: NDArray[np.bool_], new: NDArray[np.bool_], *extremes: int) -> tuple[str, ...]:
+    """A caveat where the frame of an extreme has a neighbour that the edge cost us."""
+    neighbours = np.convolve(cut[new], [1, 1, 1], mode="same") > 0
+    if not neighbours[np.isin(np.flatnonzero(new), extremes)].any():
+        return ()
+    return ("beside frames left out for the picture's edge: the true extreme may lie there",)
+
+
 def _edge_flag(peak: int, frames: NDArray[np.intp]) -> tuple[str, ...]:
     at_edge = peak in (frames[0], frames[-1])
-    return ("peak at the edge of the film: it may lie outside",) if at_edge else ()
+    return ("peak in the first or last frame measured: it may lie outside",) if at_edge else ()
 
 
 def _ints(frames: NDArray[np.intp]) -> tuple[int, ...]:

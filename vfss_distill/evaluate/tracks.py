@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .edge import Edge
 from .film import Film
-from .landmarks import Spine, centroid, corner, find_spine
+from .landmarks import centroid, corner, find_spine, largest_part
 from .results import Result
 
 LEAST_FRAMES = 5
 BRIDGED_S = 0.2
 BOLUS_LEAST_FRAMES = 2
+APART_S = 0.5  # a swallow is not over before; what barium comes back until then is residue
 
 Trace = NDArray[np.float64]  # one value per frame, NaN where it cannot be measured
 
@@ -25,7 +27,8 @@ class Tracks:
 
     `length_px`, `hyoid` and `hyoid_corner` (n×2, %C2-4), `pharynx_px` and `overlap_px` hold NaN
     where a frame does not show what they need, or repeats the one before it: `new` is False
-    there. `has` names the tasks of the model, `untrained` (id → name) those that it was not trained
+    there. `spine_cut`, `hyoid_cut`: left out for the picture's edge, which cuts C2 or C4, or the
+    hyoid. `has` names the tasks of the model, `untrained` (id → name) those that it was not trained
     on. `unique_fps` and `clock`: see Film.
     """
 
@@ -36,6 +39,8 @@ class Tracks:
     hyoid_corner: Trace
     pharynx_px: Trace
     overlap_px: Trace
+    spine_cut: NDArray[np.bool_]
+    hyoid_cut: NDArray[np.bool_]
     has: frozenset[str]
     untrained: Mapping[str, str]
     unique_fps: float | None = None
@@ -60,6 +65,27 @@ class Tracks:
             said += f", with a gap of {beside:.0f} ms beside the one measured"
         return (said, self.clock) if self.clock else (said,)
 
+    def until(self, last: int) -> Tracks:
+        """What the frames up to `last` say."""
+        after = np.arange(len(self.new)) > last
+
+        def cut(trace: Trace) -> Trace:
+            kept = trace.copy()
+            kept[after] = np.nan
+            return kept
+
+        return replace(
+            self,
+            new=self.new & ~after,
+            length_px=cut(self.length_px),
+            hyoid=cut(self.hyoid),
+            hyoid_corner=cut(self.hyoid_corner),
+            pharynx_px=cut(self.pharynx_px),
+            overlap_px=cut(self.overlap_px),
+            spine_cut=self.spine_cut & ~after,
+            hyoid_cut=self.hyoid_cut & ~after,
+        )
+
     def with_repeats(self, frames: NDArray[np.intp]) -> tuple[int, ...]:
         """`frames`, all new, and those that repeat them: a list that reads as spans."""
         known = np.zeros(len(self.new), bool)
@@ -73,19 +99,27 @@ def track(result: Result, film: Film) -> Tracks:
     has = frozenset(result.tasks.ids)
     n = result.frames
     length, pharynx, overlap = (np.full(n, np.nan) for _ in range(3))
-    hyoid, edge = np.full((n, 2), np.nan), np.full((n, 2), np.nan)
+    hyoid, tip = np.full((n, 2), np.nan), np.full((n, 2), np.nan)
     new = np.ones(n, bool)
+    spine_cut, hyoid_cut = np.zeros(n, bool), np.zeros(n, bool)
     new[list(film.repeats)] = False
+    edge = _edge(result, film)
     # A pulse that is stored four times is one observation: its failure would have good neighbours.
     for frame in map(int, np.flatnonzero(new)):
-        spine = _spine(result, frame, film.facing) if {"c2", "c4"} <= has else None
-        if spine is not None:
+        spine = None
+        if {"c2", "c4"} <= has:
+            c2, c4 = result.mask("c2", frame), result.mask("c4", frame)
+            spine = find_spine(c2, c4, facing=film.facing, edge=edge)
+        if spine is not None and spine.cut:
+            spine_cut[frame] = True
+        elif spine is not None:
             length[frame] = spine.length_px
-            if "hyoid" in has:
-                bone = result.mask("hyoid", frame)
-                middle, tip = centroid(bone), corner(bone, spine)
-                if middle is not None and tip is not None:
-                    hyoid[frame], edge[frame] = spine.place(middle), spine.place(tip)
+            bone = largest_part(result.mask("hyoid", frame)) if "hyoid" in has else None
+            if bone is not None and edge.cuts(bone):
+                hyoid_cut[frame] = True
+            elif bone is not None:
+                hyoid[frame] = spine.place(centroid(bone))
+                tip[frame] = spine.place(corner(bone, spine))
         if "pharynx" in has:
             lumen = result.mask("pharynx", frame)
             pharynx[frame] = np.count_nonzero(lumen) or np.nan
@@ -98,9 +132,11 @@ def track(result: Result, film: Film) -> Tracks:
         new,
         length,
         hyoid,
-        edge,
+        tip,
         pharynx,
         overlap,
+        spine_cut,
+        hyoid_cut,
         has,
         untrained,
         film.unique_fps,
@@ -108,8 +144,9 @@ def track(result: Result, film: Film) -> Tracks:
     )
 
 
-def _spine(result: Result, frame: int, facing: str) -> Spine | None:
-    return find_spine(result.mask("c2", frame), result.mask("c4", frame), facing=facing)
+def _edge(result: Result, film: Film) -> Edge:
+    model = result.run.get("model", {})
+    return Edge.of(film.lit or (0, 0, result.width, result.height), model.get("image_size"))
 
 
 def passages(
@@ -131,6 +168,17 @@ def passages(
         else:
             runs.append([int(frame)])
     return [(run[0], run[-1]) for run in runs if len(run) >= BOLUS_LEAST_FRAMES]
+
+
+def swallows(runs: Sequence[tuple[int, int]], times_s: Trace) -> list[tuple[int, int]]:
+    """(first, last) frames of the bolus in each swallow: passages closer than 0.5 s are one's."""
+    found: list[tuple[int, int]] = []
+    for first, last in runs:
+        if found and times_s[first] - times_s[found[-1][1]] < APART_S:
+            found[-1] = (found[-1][0], last)
+        else:
+            found.append((first, last))
+    return found
 
 
 def without_spikes(trace: Trace) -> tuple[Trace, int]:

@@ -24,8 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, WorkspaceError
+from ..intake.picture import lit_part
 from ..intake.repeats import RepeatCounter, duration_s
-from ..letterbox import Letterbox
+from ..letterbox import Letterbox, Part
 from ..provenance import document
 from ..workspace import is_temporary, read_json, write_json
 from .canvas import Caption
@@ -128,6 +129,7 @@ class ResultWriter:
         self.size = (letterbox.height, letterbox.width)
         self.frame_times_s: list[float] = []
         self._repeats = RepeatCounter()
+        self._top = np.zeros(self.size, np.uint8)  # the brightest of all frames
         self._masks = folder / MASKS if masks else None
         ids = segmenter.tasks.ids
         self._make = MaskMaker(letterbox, ids, [segmenter.thresholds[task] for task in ids])
@@ -162,6 +164,7 @@ class ResultWriter:
         found = self._make(maps)
         self.frame_times_s.append(frame.time_s)
         self._repeats.add(frame.grey)
+        cv2.max(self._top, frame.grey, self._top)
         self._table.writerow(_row(number, frame.time_s, found))
         if self._masks is not None:
             for mask in found:
@@ -174,6 +177,11 @@ class ResultWriter:
     def repeats(self) -> tuple[int, ...]:
         """Frames that repeat the one before them."""
         return self._repeats.repeats
+
+    @property
+    def lit(self) -> Part:
+        """x, y, width, height of what is not black on every frame."""
+        return lit_part(self._top)
 
     @property
     def unique_fps(self) -> float | None:
@@ -229,6 +237,7 @@ def write_run(
         "frame_times_s": [round(time_s, 6) for time_s in writer.frame_times_s],
         "width": width,
         "height": height,
+        "lit": list(writer.lit),
         "provider": outcome.provider,
         "model": {
             **model,

@@ -29,9 +29,10 @@ class Tracks:
     where a frame does not show what they need, or repeats the one before it: `new` is False
     there. `spine_cut`, `hyoid_cut`: left out for the picture's edge, which cuts C2 or C4, or the
     hyoid. `has` names the tasks of the model, `untrained` (id → name) those that it was not trained
-    on. `unique_fps` and `clock`: see Film.
+    on.
     """
 
+    film: Film
     times_s: Trace
     new: NDArray[np.bool_]
     length_px: Trace
@@ -43,8 +44,6 @@ class Tracks:
     hyoid_cut: NDArray[np.bool_]
     has: frozenset[str]
     untrained: Mapping[str, str]
-    unique_fps: float | None = None
-    clock: str = ""
 
     def resolution(self, *frames: int) -> tuple[str, ...]:
         """Caveats of times read from `frames`: how fine they are, and whether they are real.
@@ -57,13 +56,13 @@ class Tracks:
             return ("one frame only",)
         typical = float(np.median(gaps_ms))
         finest, said = typical, f"one frame is {typical:.0f} ms"
-        if self.unique_fps and 1000 / self.unique_fps > 1.2 * typical:
-            finest = 1000 / self.unique_fps
+        if self.film.unique_fps and 1000 / self.film.unique_fps > 1.2 * typical:
+            finest = 1000 / self.film.unique_fps
             said += f", but new ones come every {finest:.0f} ms"
         beside = max(float(gaps_ms[max(frame - 1, 0) : frame + 1].max()) for frame in frames)
         if beside > 1.2 * finest:
             said += f", with a gap of {beside:.0f} ms beside the one measured"
-        return (said, self.clock) if self.clock else (said,)
+        return (said, self.film.clock) if self.film.clock else (said,)
 
     def until(self, last: int) -> Tracks:
         """What the frames up to `last` say."""
@@ -128,6 +127,7 @@ def track(result: Result, film: Film) -> Tracks:
     times = np.array(result.frame_times_s)
     untrained = {task.id: task.name for task in result.tasks if task.id in result.untrained}
     return Tracks(
+        film,
         times,
         new,
         length,
@@ -139,8 +139,6 @@ def track(result: Result, film: Film) -> Tracks:
         hyoid_cut,
         has,
         untrained,
-        film.unique_fps,
-        film.clock,
     )
 
 

@@ -75,6 +75,22 @@ def test_times_come_from_the_time_stamps_not_from_a_rate(fake: FakeWorkspace, cl
     assert "one frame is 40 ms" in found["hyoid_peak_time"]["flags"]  # type: ignore[operator]
 
 
+def test_times_are_the_study_s_where_it_was_given_others_since(
+    fake: FakeWorkspace, cli: Cli
+) -> None:
+    """Images first taken at 30 frames/s, then ingested again with their true rate."""
+    fake.result("p1-aaaaaa", shift=0, warnings=["30 frames/s assumed"])
+    before = measured(cli)
+    fake.study("p1-aaaaaa", "p1", frame_times_s=[2 * STEP_S * n for n in range(FRAMES)])
+    found = measured(cli)
+    for name in ("hyoid_peak_time", "bolus_pharynx_duration"):
+        assert found[name]["value"] == pytest.approx(2 * float(before[name]["value"]), rel=0.01)  # type: ignore[arg-type]
+        assert found[name]["frames"] == before[name]["frames"]
+        assert "assumed" in str(before[name]["flags"]) and "assumed" not in str(
+            found[name]["flags"]
+        )
+
+
 def test_a_gap_beside_the_frame_measured_is_how_fine_its_time_is(
     fake: FakeWorkspace, cli: Cli
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +17,13 @@ from .results import Result
 class Film:
     """`facing`: where the patient looks in the result's own frames. `repeats`: frames that repeat
     the one before them; `unique_fps`: rate of those that do not, None when not known.
-    `clock`: what is known against the result's times, "" when they are the recording's own.
+    `times_s`: of the frames; `clock`: what is known against them, "" when they are the
+    recording's own.
     `lit`: x, y, width, height of the picture within margins that are black on every frame; None:
     all of the frame.
     """
 
+    times_s: tuple[float, ...]
     view: str = "lateral"
     facing: str = "left"
     repeats: tuple[int, ...] = ()
@@ -30,17 +33,37 @@ class Film:
 
     @classmethod
     def of(cls, result: Result, record: StudyRecord | None) -> Film:
-        """`record`: of the study that the result was made of, None where it was not ingested."""
+        """`record`: of the study that has the result's frames, None where it was not ingested.
+
+        The study's word on times and repeats goes: it may have been ingested anew with others
+        (`--fps`) since it was segmented.
+        """
         run = result.run
         facing = str(run.get("facing", "left"))  # studies are mirrored, films are not
-        # Of the result, whose times are measured: the study may have been given others since.
-        clock = ", ".join(made_up_times(run.get("warnings", ()))).replace(";", ",")
         lit = _lit(run.get("lit"), record)
         if record is None:
-            view, repeats = str(run.get("view", "lateral")), tuple(map(int, run.get("repeats", ())))
-            return cls(view, facing, repeats, run.get("unique_fps"), clock, lit)
-        repeats = record.repeats if result.frames == record.frames else ()
-        return cls(record.view, facing, repeats, record.unique_fps, clock, lit)
+            return cls(
+                result.frame_times_s,
+                str(run.get("view", "lateral")),
+                facing,
+                tuple(map(int, run.get("repeats", ()))),
+                run.get("unique_fps"),
+                _clock(run.get("warnings", ())),
+                lit,
+            )
+        return cls(
+            record.frame_times_s,
+            record.view,
+            facing,
+            record.repeats,
+            record.unique_fps,
+            _clock(record.warnings),
+            lit,
+        )
+
+
+def _clock(warnings: Iterable[str]) -> str:
+    return ", ".join(made_up_times(warnings)).replace(";", ",")
 
 
 def _lit(noted: Any, record: StudyRecord | None) -> Part | None:

@@ -124,7 +124,7 @@ def track(result: Result, film: Film) -> Tracks:
             pharynx[frame] = np.count_nonzero(lumen) or np.nan
             if "bolus" in has:
                 overlap[frame] = np.count_nonzero(lumen & result.mask("bolus", frame))
-    times = np.array(result.frame_times_s)
+    times = np.array(film.times_s)
     untrained = {task.id: task.name for task in result.tasks if task.id in result.untrained}
     return Tracks(
         film,

@@ -235,3 +235,14 @@ def test_a_first_swallow_that_cannot_be_measured_says_which_frames_it_has(
     assert why.startswith("the hyoid can be placed in 0 frames only; 2 swallows")
     assert why.endswith("frames 0-28")
     assert "pharynx_area_min" in found
+
+
+def test_a_first_swallow_that_the_film_breaks_into_is_said_to_be_one(
+    fake: FakeWorkspace, cli: Cli
+) -> None:
+    """Its hyoid may have been highest before the film; the bolus's flag stands at times only."""
+    late = {n: Swallow().masks(n + 14) for n in range(16)}
+    filmed(fake, "p1-aaaaaa", late | {16 + n: Larger().masks(n) for n in range(FRAMES)})
+    found, _ = measured(cli)
+    for name in ("hyoid_xy_peak", "pharynx_area_min", "bolus_pharynx_last"):
+        assert "which had begun before the film" in str(found[name]["flags"])

@@ -149,9 +149,10 @@ def _first_swallow(tracks: Tracks, runs: Sequence[tuple[int, int]]) -> tuple[Tra
         return tracks, ()
     half_way = (tracks.times_s[found[0][1]] + tracks.times_s[found[1][0]]) / 2
     last = int(np.flatnonzero(tracks.times_s <= half_way)[-1])
+    begun = ", which had begun before the film" if found[0][0] == 0 else ""
     said = (
         f"{len(found)} swallows, told by passages of the bolus: the first is measured, "
-        f"frames 0-{last}"
+        f"frames 0-{last}{begun}"
     )
     return tracks.until(last), (said,)
 

@@ -50,7 +50,8 @@ def measure(
     Writes measures.csv beside the masks.
 
     Nothing is segmented again. Lengths are in %C2-4, areas in %(C2-4)², times in ms, frames
-    0-based. What the masks cannot support is not printed, and the reason is.
+    0-based. Of several swallows in a film the first whole one is measured. What the masks cannot
+    support is not printed, and the reason is.
     """
     from ..evaluate.stored import measure_stored
     from ..workspace import Workspace

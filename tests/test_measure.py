@@ -15,8 +15,9 @@ from pydicom.dataset import Dataset
 
 from conftest import Cli
 from fake_results import FRAMES, SIZE, STEP_S, FakeWorkspace, Swallow
+from vfss_distill.evaluate.definitions import DEFINITIONS
 from vfss_distill.evaluate.landmarks import find_spine
-from vfss_distill.evaluate.measures import DEFINITIONS, spans
+from vfss_distill.evaluate.measures import spans
 from vfss_distill.evaluate.tracks import passages, without_spikes
 from vfss_distill.intake.dicom_times import frame_times
 from vfss_distill.intake.source import open_source

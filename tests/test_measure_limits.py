@@ -12,7 +12,7 @@ import pytest
 
 from conftest import Cli
 from fake_results import FRAMES, SIZE, STEP_S, FakeWorkspace, Masks, Swallow
-from vfss_distill.evaluate.measures import DEFINITIONS
+from vfss_distill.evaluate.definitions import DEFINITIONS
 from vfss_distill.intake.boxes import PICTURE, Box
 from vfss_distill.intake.picture import find_picture, without_room
 
@@ -237,12 +237,31 @@ def test_a_first_swallow_that_cannot_be_measured_says_which_frames_it_has(
     assert "pharynx_area_min" in found
 
 
-def test_a_first_swallow_that_the_film_breaks_into_is_said_to_be_one(
+def test_the_first_whole_swallow_is_measured_where_the_film_breaks_into_one(
     fake: FakeWorkspace, cli: Cli
 ) -> None:
-    """Its hyoid may have been highest before the film; the bolus's flag stands at times only."""
-    late = {n: Swallow().masks(n + 14) for n in range(16)}
-    filmed(fake, "p1-aaaaaa", late | {16 + n: Larger().masks(n) for n in range(FRAMES)})
-    found, _ = measured(cli)
-    for name in ("hyoid_xy_peak", "pharynx_area_min", "bolus_pharynx_last"):
-        assert "which had begun before the film" in str(found[name]["flags"])
+    """Or where an earlier one left barium: the hyoid was highest before the film began."""
+    late = {n: Larger().masks(n + 14) for n in range(16)}
+    whole = {n: Swallow().masks(n) for n in range(FRAMES)}
+    after = {n: Larger().masks(n) for n in range(FRAMES)}
+    filmed(fake, "p1-aaaaaa", whole)
+    filmed(fake, "p2-bbbbbb", late | {16 + n: some for n, some in whole.items()})
+    filmed(
+        fake,
+        "p3-cccccc",
+        late
+        | {16 + n: some for n, some in whole.items()}
+        | {16 + FRAMES + n: some for n, some in after.items()},
+    )
+    alone, _ = measured(cli, "p1-aaaaaa")
+    # Barium is in the pharynx up to frame 5, in 24 to 35, and from 54 on.
+    for study, frames in (("p2-bbbbbb", "2 swallows"), ("p3-cccccc", "3 swallows")):
+        found, _ = measured(cli, study)
+        (said,) = (flag for flag in found["pharynx_area_min"]["flags"] if "swallows" in flag)
+        assert said.startswith(frames) and "the second is measured, frames 1" in said
+        assert said.endswith("for the first had begun before the film")
+        for name in ("hyoid_xy_peak", "pharynx_area_min", "bolus_pharynx_duration"):
+            assert found[name]["value"] == pytest.approx(alone[name]["value"], rel=0.01)
+            assert said in found[name]["flags"]
+        first = int(alone["bolus_pharynx_first"]["frames"])
+        assert found["bolus_pharynx_first"]["frames"] == str(first + 16)

@@ -1,10 +1,10 @@
 """Swallow measures from the masks of one result, with the frames each was read from.
 
 Definitions follow ASPEKT (Steele and others; see docs) where masks can carry them, and say so
-where they differ. Of several swallows the first is measured. A measure that the masks cannot
-support is not printed, and its reason is kept. Frames are 0-based; those that repeat the one before
-them are left out, for they are no observations of their own. Times come from the film's own time
-stamps.
+where they differ. Of several swallows the first whole one is measured. A measure that the masks
+cannot support is not printed, and its reason is kept. Frames are 0-based; those that repeat the one
+before them are left out, for they are no observations of their own. Times come from the film's own
+time stamps.
 """
 
 from __future__ import annotations
@@ -13,16 +13,23 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .definitions import (
+    BOLUS_LEAST_PERCENT,
+    BOLUS_LEAST_PX,
+    DEFINITIONS,
+    HARDLY_NARROWS,
+    REST_FRAMES,
+    SPREAD_LIMIT_PERCENT,
+    STILL_PERCENT,
+)
 from .film import Film
 from .results import Result
 from .tracks import (
-    APART_S,
-    BOLUS_LEAST_FRAMES,
-    BRIDGED_S,
     LEAST_FRAMES,
     Trace,
     Tracks,
@@ -32,50 +39,6 @@ from .tracks import (
     without_spikes,
 )
 
-SPREAD_LIMIT_PERCENT = 15.0
-REST_FRAMES = 5
-STILL_PERCENT = 10.0
-HARDLY_NARROWS = 0.8
-BOLUS_LEAST_PERCENT = 2.0
-BOLUS_LEAST_PX = 25
-
-_FIRST = "in the first swallow (see bolus_pharynx_first)."
-DEFINITIONS = {
-    "c2_c4_length": "Median over frames of L, the distance between the antero-inferior corners "
-    "A2 of C2 and A4 of C4. Frames in which the picture's edge cuts either bone where its corner "
-    "may be are left out of all that stands on L; frames in which it cuts the hyoid do not place "
-    "it. Where the hyoid lies behind the spine in most frames, the side taken for the anterior one "
-    "is wrong, and nothing that stands on L is measured.",
-    "c2_c4_length_spread": "95th minus 5th percentile of L over frames, as a share of its median. "
-    f"Above {SPREAD_LIMIT_PERCENT:g} % nothing is scaled by L.",
-    "hyoid_x_peak": "x (anterior) of the centroid of the hyoid mask, from A4, at the frame of the "
-    "largest hyoid_xy_peak.",
-    "hyoid_y_peak": "y (along A4→A2) of the same point at the same frame.",
-    "hyoid_xy_peak": f"Largest distance of the centroid of the hyoid mask from A4 {_FIRST}",
-    "hyoid_peak_time": "Time of the frame of hyoid_xy_peak.",
-    "hyoid_excursion": "Distance between the hyoid at hyoid_xy_peak and at rest, in the spine's "
-    f"axes. Rest: median of the first {REST_FRAMES} frames in which it can be placed.",
-    "hyoid_corner_x_peak": "x (anterior) of the antero-inferior corner of the hyoid mask, from A4, "
-    "at the frame of the largest hyoid_corner_xy_peak. This is the point that ASPEKT uses; it "
-    "follows a mask's outline, and so its errors, more closely than the centroid.",
-    "hyoid_corner_y_peak": "y (along A4→A2) of the same point at the same frame.",
-    "hyoid_corner_xy_peak": f"Largest distance of that corner from A4 {_FIRST}",
-    "pharynx_area_max": "Largest area of the pharynx mask (bolus and air inside it included) "
-    f"{_FIRST}",
-    "pharynx_area_min": "Smallest area of the pharynx mask among the frames of that swallow that "
-    "show it: the frame of maximal constriction (MPC).",
-    "pharynx_area_ratio": "pharynx_area_min ÷ pharynx_area_max. Not the clinical constriction "
-    "ratio, which needs a rest or bolus-hold frame chosen by a person.",
-    "bolus_pharynx_first": "Time of the first frame of the first passage of the bolus through the "
-    "pharynx: overlap of both masks of at least "
-    f"{BOLUS_LEAST_PERCENT:g} %(C2-4)² ({BOLUS_LEAST_PX} px where there is no scale), in at least "
-    f"{BOLUS_LEAST_FRAMES} frames; gaps up to {BRIDGED_S:g} s are bridged. "
-    f"Passages at least {APART_S:g} s apart are taken as swallows, and all but C2-4 is measured on "
-    "the first: it ends half-way to the second. Swallows between which as much barium stays "
-    "there are taken as one.",
-    "bolus_pharynx_last": "Time of the last frame of that passage.",
-    "bolus_pharynx_duration": "bolus_pharynx_last − bolus_pharynx_first.",
-}
 _UNSTEADY = "no steady C2-4 length to scale by"
 Flags = tuple[str, ...]
 COLUMNS = ("measure", "value", "unit", "frames", "flags")
@@ -131,30 +94,43 @@ def measure_result(result: Result, film: Film) -> Measures:
     tracks = track(result, film)
     scale = _measure_spine(tracks, found)
     runs = passages(_bolus_there(tracks, scale), tracks.times_s, tracks.new)
-    first, said = _first_swallow(tracks, runs)
-    _measure_hyoid(first, scale, said, found)
-    _measure_pharynx(first, scale, said, found)
-    _measure_bolus(tracks, scale, runs, said, found)
+    own, own_runs, said = _one_swallow(tracks, runs)
+    _measure_hyoid(own, scale, said, found)
+    _measure_pharynx(own, scale, said, found)
+    _measure_bolus(tracks, scale, own_runs, said, found)
     return found
 
 
-def _first_swallow(tracks: Tracks, runs: Sequence[tuple[int, int]]) -> tuple[Tracks, Flags]:
-    """The frames of the first swallow, and what is to be said of it; all where it is alone.
+def _one_swallow(
+    tracks: Tracks, runs: Sequence[tuple[int, int]]
+) -> tuple[Tracks, Sequence[tuple[int, int]], Flags]:
+    """The frames of the swallow that is measured, the passages of its bolus, and what is to be said
+    of it. All frames where it is alone.
 
-    It ends half-way between the bolus that left the pharynx and the next one to come: where the one
-    swallow's rest ends and the next one's rise begins, masks of the bolus do not tell.
+    Barium that is there from the first frame on is of a swallow before the film, or what that left:
+    then the next one is the first whole one. A swallow begins and ends half-way between the bolus
+    that left the pharynx and the next one to come: where the one's rest ends and the other's rise
+    begins, masks of the bolus do not tell.
     """
     found = swallows(runs, tracks.times_s)
     if len(found) < 2:
-        return tracks, ()
-    half_way = (tracks.times_s[found[0][1]] + tracks.times_s[found[1][0]]) / 2
-    last = int(np.flatnonzero(tracks.times_s <= half_way)[-1])
-    begun = ", which had begun before the film" if found[0][0] == 0 else ""
+        return tracks, runs, ()
+    begun = found[0][0] == 0
+    half_ways = [
+        (tracks.times_s[one[1]] + tracks.times_s[following[0]]) / 2
+        for one, following in pairwise(found)
+    ]
+    after = half_ways[0] if begun else -np.inf
+    until = np.inf if begun and len(found) == 2 else half_ways[int(begun)]
+    inside = (tracks.times_s > after) & (tracks.times_s <= until)
+    first, last = np.flatnonzero(inside)[[0, -1]]
+    which = "second" if begun else "first"
+    why = ", for the first had begun before the film" if begun else ""
     said = (
-        f"{len(found)} swallows, told by passages of the bolus: the first is measured, "
-        f"frames 0-{last}{begun}"
+        f"{len(found)} swallows, told by passages of the bolus: the {which} is measured, "
+        f"frames {first}-{last}{why}"
     )
-    return tracks.until(last), (said,)
+    return tracks.within(inside), [run for run in runs if inside[run[0]]], (said,)
 
 
 def _measure_spine(tracks: Tracks, found: Measures) -> Trace | str:
@@ -315,9 +291,8 @@ def _measure_bolus(
         return
     first, last = runs[0]
     flags = ["overlap threshold in pixels: no scale"] if isinstance(scale, str) else []
-    if said:
-        flags += said
-    elif len(runs) > 1:
+    flags += said
+    if len(runs) > 1:
         flags.append(f"{len(runs)} passages, as of one swallow: the first is measured")
     starts_late, ends_early = first == 0, last == np.flatnonzero(tracks.new)[-1]
     if starts_late:

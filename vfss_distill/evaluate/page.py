@@ -15,8 +15,8 @@ from ..errors import DataError
 from ..pages import page_environment
 from ..provenance import RESEARCH_USE_ONLY, provenance
 from .cases import Case
+from .definitions import DEFINITIONS
 from .figures import areas_over_time, patient_dice
-from .measures import DEFINITIONS
 from .metrics import HD95_DEFINITION
 from .pictures import Picture, worst_and_best
 from .scoring import NOT_AN_ESTIMATE, ModelReport, Report

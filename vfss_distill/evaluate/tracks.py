@@ -64,25 +64,24 @@ class Tracks:
             said += f", with a gap of {beside:.0f} ms beside the one measured"
         return (said, self.film.clock) if self.film.clock else (said,)
 
-    def until(self, last: int) -> Tracks:
-        """What the frames up to `last` say."""
-        after = np.arange(len(self.new)) > last
+    def within(self, frames: NDArray[np.bool_]) -> Tracks:
+        """What some of the frames say."""
 
         def cut(trace: Trace) -> Trace:
             kept = trace.copy()
-            kept[after] = np.nan
+            kept[~frames] = np.nan
             return kept
 
         return replace(
             self,
-            new=self.new & ~after,
+            new=self.new & frames,
             length_px=cut(self.length_px),
             hyoid=cut(self.hyoid),
             hyoid_corner=cut(self.hyoid_corner),
             pharynx_px=cut(self.pharynx_px),
             overlap_px=cut(self.overlap_px),
-            spine_cut=self.spine_cut & ~after,
-            hyoid_cut=self.hyoid_cut & ~after,
+            spine_cut=self.spine_cut & frames,
+            hyoid_cut=self.hyoid_cut & frames,
         )
 
     def with_repeats(self, frames: NDArray[np.intp]) -> tuple[int, ...]:

@@ -195,7 +195,7 @@ def test_of_several_swallows_the_first_is_measured_throughout(
         measured(cli, study) for study in ("p1-aaaaaa", "p2-bbbbbb", "p3-cccccc")
     )
     # Barium is in the pharynx in frames 8 to 19, and from frame 38 on.
-    said = "2 swallows, told by passages of the bolus: the first is measured, frames 0-28"
+    said = "2 swallows, told by bolus and hyoid: the first is measured, frames 0-28"
     for name in one:
         spine = name.startswith("c2_c4")
         assert (said in two[name]["flags"]) is not spine
@@ -265,3 +265,25 @@ def test_the_first_whole_swallow_is_measured_where_the_film_breaks_into_one(
             assert said in found[name]["flags"]
         first = int(alone["bolus_pharynx_first"]["frames"])
         assert found["bolus_pharynx_first"]["frames"] == str(first + 16)
+
+
+@pytest.mark.parametrize("spilt_from", [0, 3])
+def test_barium_that_spills_long_before_the_swallow_is_none_of_its_own(
+    fake: FakeWorkspace, cli: Cli, spilt_from: int
+) -> None:
+    """Nor what comes and goes long after it: the hyoid rests meanwhile."""
+    barium = Swallow().masks(14)["bolus"]
+    still = {n: Swallow().masks(0) for n in range(20)}
+    for n in range(spilt_from, 9):
+        still[n] = {**still[n], "bolus": barium}
+    masks = still | {20 + n: Swallow().masks(n) for n in range(FRAMES)}
+    for n in range(10):
+        late = Swallow().masks(FRAMES - 1)
+        masks[20 + FRAMES + n] = {**late, "bolus": barium} if 2 < n < 6 else late
+    filmed(fake, "p1-aaaaaa", masks)
+    found, _ = measured(cli)
+    assert found["hyoid_xy_peak"]["frames"] == "35"
+    assert found["pharynx_area_min"]["frames"] == "38"
+    assert found["bolus_pharynx_first"]["frames"] == str(spilt_from)
+    assert "3 passages, as of one swallow" in str(found["bolus_pharynx_last"]["flags"])
+    assert not any("swallows" in str(record["flags"]) for record in found.values())

@@ -13,7 +13,6 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +28,12 @@ from .definitions import (
 )
 from .film import Film
 from .results import Result
+from .swallows import one_swallow
 from .tracks import (
     LEAST_FRAMES,
     Trace,
     Tracks,
     passages,
-    swallows,
     track,
     without_spikes,
 )
@@ -94,43 +93,11 @@ def measure_result(result: Result, film: Film) -> Measures:
     tracks = track(result, film)
     scale = _measure_spine(tracks, found)
     runs = passages(_bolus_there(tracks, scale), tracks.times_s, tracks.new)
-    own, own_runs, said = _one_swallow(tracks, runs)
+    own, own_runs, said = one_swallow(tracks, None if isinstance(scale, str) else scale, runs)
     _measure_hyoid(own, scale, said, found)
     _measure_pharynx(own, scale, said, found)
     _measure_bolus(tracks, scale, own_runs, said, found)
     return found
-
-
-def _one_swallow(
-    tracks: Tracks, runs: Sequence[tuple[int, int]]
-) -> tuple[Tracks, Sequence[tuple[int, int]], Flags]:
-    """The frames of the swallow that is measured, the passages of its bolus, and what is to be said
-    of it. All frames where it is alone.
-
-    Barium that is there from the first frame on is of a swallow before the film, or what that left:
-    then the next one is the first whole one. A swallow begins and ends half-way between the bolus
-    that left the pharynx and the next one to come: where the one's rest ends and the other's rise
-    begins, masks of the bolus do not tell.
-    """
-    found = swallows(runs, tracks.times_s)
-    if len(found) < 2:
-        return tracks, runs, ()
-    begun = found[0][0] == 0
-    half_ways = [
-        (tracks.times_s[one[1]] + tracks.times_s[following[0]]) / 2
-        for one, following in pairwise(found)
-    ]
-    after = half_ways[0] if begun else -np.inf
-    until = np.inf if begun and len(found) == 2 else half_ways[int(begun)]
-    inside = (tracks.times_s > after) & (tracks.times_s <= until)
-    first, last = np.flatnonzero(inside)[[0, -1]]
-    which = "second" if begun else "first"
-    why = ", for the first had begun before the film" if begun else ""
-    said = (
-        f"{len(found)} swallows, told by passages of the bolus: the {which} is measured, "
-        f"frames {first}-{last}{why}"
-    )
-    return tracks.within(inside), [run for run in runs if inside[run[0]]], (said,)
 
 
 def _measure_spine(tracks: Tracks, found: Measures) -> Trace | str:

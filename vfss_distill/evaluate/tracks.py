@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -165,17 +165,6 @@ def passages(
         else:
             runs.append([int(frame)])
     return [(run[0], run[-1]) for run in runs if len(run) >= BOLUS_LEAST_FRAMES]
-
-
-def swallows(runs: Sequence[tuple[int, int]], times_s: Trace) -> list[tuple[int, int]]:
-    """(first, last) frames of the bolus in each swallow: passages closer than 0.5 s are one's."""
-    found: list[tuple[int, int]] = []
-    for first, last in runs:
-        if found and times_s[first] - times_s[found[-1][1]] < APART_S:
-            found[-1] = (found[-1][0], last)
-        else:
-            found.append((first, last))
-    return found
 
 
 def without_spikes(trace: Trace) -> tuple[Trace, int]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -31,3 +34,27 @@ def test_workers_that_are_stopped_take_their_half_studies_away(
         until(lambda: all(begun.exists() for begun, _ in jobs))
     assert not any(begun.exists() for begun, _ in jobs)
     assert "Traceback" not in capfd.readouterr().err
+
+
+_FIRST_WORKER = """
+from pathlib import Path
+from vfss_distill.engines import Processes
+
+if __name__ == "__main__":
+    with Processes(str, 1) as engine:
+        engine.submit(0, 1)
+        (worker,) = engine._busy.values()
+        print(Path(f"/proc/{worker.process.pid}/status").read_text())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="signals are read from /proc")
+def test_the_first_worker_too_is_started_deaf_to_ctrl_c(tmp_path: Path) -> None:
+    """Else one that is still importing is torn down with a traceback. It is the first that starts
+    multiprocessing's own helper."""
+    (tmp_path / "first.py").write_text(_FIRST_WORKER)
+    done = subprocess.run(
+        [sys.executable, "first.py"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    (blocked,) = (line.split()[1] for line in done.stdout.splitlines() if "SigBlk" in line)
+    assert int(blocked, 16) & 1 << (signal.SIGINT - 1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..counting import counted
 from ..errors import UsageError
 from .console import JsonOption, WorkspaceOption, guarded, note, out, print_json
 
@@ -108,7 +109,7 @@ def prune(
         return
     for one in removals:
         out.print(f"{one.name}  {shelves.megabytes(one.bytes)}  {one.reason}", markup=False)
-    files = f"{len(removals)} file" + ("" if len(removals) == 1 else "s")
+    files = counted(len(removals), "file")
     if not removals:
         out.print("Nothing to delete.")
     elif dry_run:

@@ -23,7 +23,7 @@ def demo(
 ) -> None:
     """Run the whole job on simulated patients.
 
-    Simulate, ingest, distill, segment and report, in a few minutes on a laptop.
+    Simulate, ingest, distill, segment and report, in some ten minutes on a laptop.
 
     Runs the commands a user would type, and shows each.
     """

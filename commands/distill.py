@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import EXIT_INTERRUPTED, EXIT_OK
+from ..errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
 from ..provenance import SCHEMA_VERSION
 from . import console
 from .console import JsonOption, QuietOption, WorkspaceOption, guarded
@@ -107,6 +107,8 @@ def distill(
 
     if teachers is not None:
         flags["teachers"] = settings.named_teachers(teachers)
+    if weights is not None and not weights.is_dir():
+        raise UsageError("no such folder of weights", file=weights, remedy="Check --weights.")
     place = Workspace(workspace)
     unfinished = settings.find_unfinished(place, name) if resume else None
     before = settings.read_run_config(unfinished) if unfinished else None

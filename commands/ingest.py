@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ..counting import counted
 from ..errors import EXIT_DATA, EXIT_SOME_FAILED, UsageError
 from .console import (
     ForceOption,
@@ -107,6 +108,7 @@ def ingest(
     from ..intake.ingest import lock
     from ..intake.ingest_report import BURNED_IN, KEPT, IngestOptions, IngestReport
     from ..intake.review import write_review
+    from ..intake.splits import load_splits
     from ..workspace import Workspace
 
     if not inputs and not review and not lock_test:
@@ -125,13 +127,13 @@ def ingest(
         views=views,
         blank_boxes=blank_boxes,
     )
-    if no_blank:
-        warn(KEPT)
-    report = IngestReport()
+    report = IngestReport(splits=load_splits(place))
     if inputs:
         with progress("ingest", quiet=quiet) as tick:
             say = (lambda line: None) if quiet else warn
             report = run(place, inputs, options, tick=tick, say=say)
+    if no_blank and report.studies:
+        warn(KEPT)
     if lock_test and not report.stopped:
         report.splits = lock(place)
     page = None
@@ -169,7 +171,8 @@ def _show(report: IngestReport, page: Path | None, *, with_table: bool) -> None:
     if with_table:
         _print_table(report)
     if report.splits.locked is not None:
-        out.print(f"The test set is locked: {len(report.splits.locked)} patients.", markup=False)
+        locked = counted(len(report.splits.locked), "patient")
+        out.print(f"The test set is locked: {locked}.", markup=False)
     if page is not None:
         out.print("Page:", page.as_posix(), markup=False)
 
@@ -240,8 +243,8 @@ def _print_table(report: IngestReport) -> None:
     splits = report.splits
     people = {record.patient for record in report.studies}
     out.print(
-        f"{len(report.studies)} ingested from {len(people)} patients, "
+        f"{len(report.studies)} ingested from {counted(len(people), 'patient')}, "
         f"{len(report.skipped)} skipped, {len(report.failed)} failed. "
-        f"Workspace: {len(splits.train)} patients for training, {len(splits.val)} for validation, "
-        f"{len(splits.test)} for the test."
+        f"Workspace: {counted(len(splits.train), 'patient')} for training, "
+        f"{len(splits.val)} for validation, {len(splits.test)} for the test."
     )

@@ -80,9 +80,12 @@ def _show(one: Measured) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from ..evaluate.definitions import DEFINITIONS
+
     title = escape(f"{one.study} · {one.model}")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for column in ("measure", "value", "unit", "frames", "flags"):
+    table.add_column("measure", no_wrap=True, min_width=max(map(len, DEFINITIONS)))
+    for column in ("value", "unit", "frames", "flags"):
         table.add_column(column, justify="right" if column == "value" else "left")
     for found in one.measures.measured:
         record: dict[str, Any] = found.to_dict()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..counting import counted
 from ..errors import EXIT_SOME_FAILED
 from .console import (
     ForceOption,
@@ -99,8 +100,7 @@ def _show(one: ModelReport, over: str) -> None:
         note(f"{group.name}: {one.no_dice}; the page shows areas over time.")
     if not one.rows:
         return
-    patients = f"{figures.n_patients} patient" + ("" if figures.n_patients == 1 else "s")
-    what = "no Dice" if one.no_dice else f"Dice of {patients}"
+    what = "no Dice" if one.no_dice else f"Dice of {counted(figures.n_patients, 'patient')}"
     table = Table(
         title=escape(f"{group.name}: {what} ({group.whose})"),
         title_justify="left",

@@ -61,7 +61,8 @@ def segment(
     model: Annotated[
         str | None,
         typer.Option(
-            help="ONNX file or name of a run. Default: the newest run's, else the packaged one."
+            help="ONNX file or name of a run. Default: the run exported last, else the packaged "
+            "one."
         ),
     ] = None,
     device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.auto,

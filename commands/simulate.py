@@ -130,7 +130,7 @@ def simulate(
             )
         note(f"{total} frames in {seconds:.1f} s. SIMULATED: no patient was filmed.")
         if sheet:
-            note(f"Contact sheet: {sheet.name}")
+            note(f"Contact sheet: {sheet.as_posix()}")
 
 
 def register(app: typer.Typer) -> None:

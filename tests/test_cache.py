@@ -84,7 +84,10 @@ def run_json(cli: Cli, *words: object) -> dict[str, Any]:
 
 
 def test_ls_says_what_is_there(workspace: Path, cli: Cli) -> None:
-    (folder,) = run_json(cli, "ls")["folders"]
+    (workspace / "cache" / "leaks.json").write_text("{}")  # ours too, though no teacher's
+    told = run_json(cli, "ls")
+    (folder,) = told["folders"]
+    assert "leaks.json" not in told["not_ours"]
     assert folder["folder"] == f"cache/{FOLDER}" and folder["teacher"] == TEACHER
     assert folder["digest"].startswith("0123456789ab")
     assert (folder["studies"], folder["frames"], folder["grid"]) == (3, 9, 2)

@@ -327,7 +327,10 @@ class TestPatients:
         before = identities(tmp_path)
         outcome = cli("ingest", "v")
         assert outcome.exit_code == 0 and "2 skipped" in outcome.stdout
-        assert "2 recordings keep the patients that an earlier --patients named" in outcome.stderr
+        assert (
+            "the patients that an earlier --patients named are kept (2 recordings)"
+            in outcome.stderr
+        )
         assert len(ingested(cli, "v", "--force")["studies"]) == 2
         assert identities(tmp_path) == before and len(stored(tmp_path)) == 2
 

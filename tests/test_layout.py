@@ -26,6 +26,7 @@ GROUND = (
     "cores",
     "memory",
     "claims",
+    "counting",
     "engines",
     "__init__",
 )

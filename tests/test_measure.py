@@ -151,7 +151,7 @@ def test_a_pulse_that_fails_is_left_out_however_often_it_is_stored(
         fake.study("p1-aaaaaa", "p1", repeats=repeats, **facts)
     found = measured(cli)
     assert abs(int(str(found["pharynx_area_min"]["frames"])) - 36) <= 2
-    assert "1 lone outlier frames left out" in found["pharynx_area_min"]["flags"]  # type: ignore[operator]
+    assert "1 lone outlier frame left out" in found["pharynx_area_min"]["flags"]  # type: ignore[operator]
     assert found["bolus_pharynx_first"]["frames"] == "16"
     assert found["bolus_pharynx_last"]["frames"] == "40", "the pulse's own frame, not its repeat"
     assert found["c2_c4_length"]["frames"] == "0-59"

@@ -145,6 +145,18 @@ def test_a_split_in_which_one_of_two_models_has_no_labelled_result(
     assert "run-002: no labelled study of this split has a result" in outcome.stderr
 
 
+def test_labels_of_other_tasks_than_the_model_s_are_no_missing_truth(
+    fake: FakeWorkspace, cli: Cli, tmp_path: Path
+) -> None:
+    fake.study("pa-aaaaaa", "pa", split="test", labelled={"tongue": [1, 2]})
+    fake.result("pa-aaaaaa")
+    outcome = cli("report")
+    said = "labelled, but for no task of this model (tongue)"
+    assert outcome.exit_code == 0 and said in " ".join(outcome.stderr.split())
+    page = page_of(tmp_path)
+    assert said in page and "no truth was given" not in page.lower()
+
+
 def test_a_study_ingested_anew_since_its_result_was_measured(
     fake: FakeWorkspace, cli: Cli, tmp_path: Path
 ) -> None:

@@ -176,6 +176,23 @@ def test_file_that_is_no_model(cli: Cli, tmp_path: Path) -> None:
         assert name in one_line(result)
 
 
+@pytest.mark.parametrize(
+    ("file", "remedy"),
+    [
+        ("student.safetensors", "vfss export noexp"),
+        ("config.yaml", "distill --resume --name noexp"),
+    ],
+)
+def test_a_run_without_a_model_says_what_it_lacks(
+    cli: Cli, tmp_path: Path, file: str, remedy: str
+) -> None:
+    make_film(tmp_path / "study.mp4", CONSTANT)
+    (tmp_path / "runs" / "noexp").mkdir(parents=True)
+    (tmp_path / "runs" / "noexp" / file).write_bytes(b"")
+    result = cli("segment", "study.mp4", "--model", "noexp")
+    assert result.exit_code == 5 and remedy in one_line(result)
+
+
 def test_cuda_asked_for_and_not_got(cli: Cli, tmp_path: Path, model: Path) -> None:
     if _gpu_is_there():
         pytest.skip("this machine has a CUDA device")

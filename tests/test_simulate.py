@@ -29,6 +29,7 @@ from vfss_distill.simulate import (
 )
 from vfss_distill.simulate.curves import below, ease, smooth
 from vfss_distill.simulate.mask_png import png
+from vfss_distill.simulate.preview import _moments
 from vfss_distill.simulate.raster import rasterise
 from vfss_distill.simulate.truth import EVENTS
 from vfss_distill.tasks import VFSS12
@@ -233,6 +234,20 @@ def test_force_leaves_nothing_of_another_data_set(
 
 def interrupts(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def test_moments_outside_the_film_are_not_said_to_be_shown() -> None:
+    """Films begin too late and end too early: then its first or last frame stands for them."""
+    options = SimulateOptions(size=128, frames=30, kind="swallow", extras=False)
+    simulator = StudySimulator(2, 0, options)
+    swallow = simulator.plan.filmed[0]
+    moments = _moments(simulator)
+    assert len(moments) == 6
+    for name, time in (("UES shuts", swallow.closing), ("rest", swallow.back)):
+        outside = round(time * options.fps) >= 30
+        assert (f"ends before: {name}" in moments) is outside
+        assert (name in moments) is not outside
+    assert any(name.startswith("ends before") for name in moments)
 
 
 def test_preview_is_a_picture(tmp_path: Path) -> None:

@@ -61,6 +61,11 @@ class Workspace:
         return self.root / "cache"
 
     @property
+    def leaks_file(self) -> Path:
+        """What was found clean last, so that the next run need not look."""
+        return self.cache / "leaks.json"
+
+    @property
     def runs(self) -> Path:
         return self.root / "runs"
 

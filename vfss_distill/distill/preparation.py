@@ -215,7 +215,11 @@ class _Asked:
         self._filled(folder, recipe)
         numbers = {study.id: number for number, study in enumerate(self.found.train)}
         masks = PromptedMasks.from_cache(folder, {numbers[job.study.id]: job for job in jobs})
-        place.say(f"{recipe.teacher}: {masks.count()} masks under boxes agree with their labels")
+        labels = sum(self.found.labels(self.found.train).values())
+        place.say(
+            f"{recipe.teacher}: {masks.count()} masks under boxes agree with their labels, of "
+            f"{labels} labels (blank ones have no box)"
+        )
         return masks
 
     def proposals(self, teacher: TeacherFile, frames: Frames) -> Proposals | None:

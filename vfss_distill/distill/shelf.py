@@ -130,7 +130,7 @@ def read_shelf(workspace: Workspace) -> Shelf:
             loose.append(path)
         elif path.is_dir() and not path.is_symlink() and _FOLDER.fullmatch(path.name):
             folders.append(_read_folder(path, known, digests))
-        elif not is_temporary(path):
+        elif not is_temporary(path) and path != workspace.leaks_file:
             foreign.append(path.name)
     return Shelf(tuple(folders), tuple(loose), tuple(foreign), known is not None)
 

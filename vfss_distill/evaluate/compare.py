@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..counting import counted
 from ..errors import DataError, VfssError, WorkspaceError
 from ..provenance import SCHEMA_VERSION, document
 from ..tasks import TaskSet
@@ -283,11 +284,11 @@ def _write(workspace: Workspace, compared: Compared) -> None:
 def _warnings(entrants: Sequence[Entrant], ground: Ground) -> Iterator[str]:
     patients = {entrants[0].cases[study].patient for study in ground.studies}
     if ground.seen and ground.seen_kept:
-        yield f"{_patients(len(ground.seen))} {NOT_AN_ESTIMATE}."
+        yield f"{counted(len(ground.seen), 'patient')} {NOT_AN_ESTIMATE}."
     elif ground.seen:
         yield (
-            f"{_patients(len(ground.seen))} seen in training by one of the models: left out "
-            "(--split all keeps them)."
+            f"{counted(len(ground.seen), 'patient')} seen in training by one of the models: left "
+            "out (--split all keeps them)."
         )
     if ground.basis == "unseen":
         yield f"No test patient has labels and all results; Dice is of {BASES['unseen']}."
@@ -356,7 +357,3 @@ def _three(both: tuple[float, float] | None, digits: int) -> list[str]:
 
 def _names(entrants: Sequence[Entrant]) -> str:
     return ", ".join(one.name for one in entrants)
-
-
-def _patients(number: int) -> str:
-    return f"{number} patient" + ("" if number == 1 else "s")

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ..counting import counted
 from .definitions import (
     BOLUS_LEAST_PERCENT,
     BOLUS_LEAST_PX,
@@ -299,7 +300,7 @@ def _ms(tracks: Tracks, frame: int) -> float:
 
 
 def _spike_flag(spikes: int) -> tuple[str, ...]:
-    return (f"{spikes} lone outlier frames left out",) if spikes else ()
+    return (f"{counted(spikes, 'lone outlier frame')} left out",) if spikes else ()
 
 
 def _cut_flags(tracks: Tracks, *, hyoid: bool = False) -> tuple[str, ...]:

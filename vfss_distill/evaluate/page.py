@@ -184,7 +184,7 @@ def _methods(report: Report) -> list[tuple[str, str]]:
         (
             "Areas over time",
             "Predicted area in pixels of the film, at the film's own time stamps (0 at the first "
-            "frame). Rings: area of the truth, where labelled (at most about 40 are drawn).",
+            "frame). Rings: area of the truth, in studies that Dice is of (at most about 40).",
         ),
         (
             "Best and worst frames",

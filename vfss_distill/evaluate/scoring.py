@@ -62,7 +62,8 @@ class ModelReport:
             return "there are labels, but no result could be scored"
         if any(case.labelled for case in self.group.cases):
             return "no labelled study of this split has a result"
-        return BASES["none"]
+        reasons = [case.no_truth for case in self.group.cases]
+        return next((why for why in reasons if why != BASES["none"]), BASES["none"])
 
     def to_dict(self) -> dict[str, Any]:
         group, figures = self.group, self.figures

@@ -152,19 +152,31 @@ class Segmenter:
 
 
 def find_model(workspace: Workspace, model: str | None = None) -> Path:
-    """The model file meant: a path, a run's name; None: the newest run's, else the packaged one.
+    """The model file meant: a path, a run's name; None: of the run that was exported last, else the
+    packaged one.
 
     Raises WeightsMissing when there is none.
     """
     if model is not None:
+        run = workspace.runs / model
         for candidate in (
             Path(model),
             Path(model) / "student.onnx",
-            workspace.runs / model / "student.onnx",
+            run / "student.onnx",
             packaged_model(model),
         ):
             if candidate.is_file():
                 return candidate
+        if (run / "student.safetensors").is_file():
+            raise WeightsMissing(
+                "this run has no student.onnx", file=model, remedy=f"Run `vfss export {model}`."
+            )
+        if (run / "config.yaml").is_file():
+            raise WeightsMissing(
+                "this run has not come to its end",
+                file=model,
+                remedy=f"Go on with `vfss distill --resume --name {model}`.",
+            )
         raise WeightsMissing(
             "no such model", file=model, remedy="Name an ONNX file or a run; `ls runs` lists them."
         )

@@ -116,7 +116,10 @@ def _by_step(
     if step is not None:
         return FrameTimes(None, step, origin, warnings=said)
     if count > 1 and say_assumed:
-        said += (f"the header gives no frame time; {assumed_fps:g} {ASSUMED}, set it with --fps",)
+        said += (
+            f"the header gives no frame time; {assumed_fps:g} {ASSUMED}, "
+            "set it with `vfss ingest --fps`",
+        )
     return FrameTimes(None, 1.0 / assumed_fps, "assumed", assumed=True, warnings=said)
 
 

@@ -30,8 +30,18 @@ def discover(inputs: Sequence[Path], options: IngestOptions, report: IngestRepor
     exclude = [labels] if labels is not None and apart else []
     left_out: list[LeftOut] = []
     found = walk(there, exclude=exclude, left_out=left_out)
+    if exclude:
+        left_out += _beside_labels(exclude[0], there)
     report.skipped += [Skipped(display(item.found), "", item.why) for item in left_out]
     return found
+
+
+def _beside_labels(labels: Path, inputs: Sequence[Path]) -> list[LeftOut]:
+    """Films in a folder of labels that lies in an input: they are not taken, and may be meant."""
+    if not any(labels.resolve().is_relative_to(path.resolve()) for path in inputs):
+        return []
+    films = [item for item in walk([labels]) if item.path.is_file()]
+    return [LeftOut(film, "lies in the folder of --labels") for film in films]
 
 
 def digests(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ..counting import counted
 from .patients import Owner, PatientTable, display
 from .source import Found
 
@@ -19,9 +20,12 @@ class Doubts:
         self._below: dict[Path, set[str]] = {}  # folder directly in an input → patients in it
         self._guessed = self._kept = 0
 
-    def add(self, found: Found, owner: Owner) -> None:
-        """Note whose a recording is taken to be; what is odd of it alone is said at once."""
-        self._guessed += owner.guessed
+    def add(self, found: Found, owner: Owner, *, is_new: bool = True) -> None:
+        """Note whose a recording is taken to be; what is odd of it alone is said at once.
+
+        One that is not new keeps its patient, whatever its place says.
+        """
+        self._guessed += owner.guessed and is_new
         if self._patients.given and self._patients.find(found) is None:
             self._say(f"{display(found)}: not in --patients; patient taken from file or folder")
         if owner.guessed or owner.source_patient != found.path.resolve().parent.name:
@@ -45,13 +49,14 @@ class Doubts:
         """Say which recordings count as patients of their own, and which folders as several."""
         if self._kept:
             self._say(
-                f"{self._kept} recordings keep the patients that an earlier --patients named. "
+                "the patients that an earlier --patients named are kept "
+                f"({counted(self._kept, 'recording')}). "
                 "If it names new ones too, give it again: they are taken by folder or header."
             )
         if self._guessed:
             self._say(
-                f"{self._guessed} recordings lie in no folder of their own and name no patient: "
-                "each counts as a patient. If some are of one person, use --patients."
+                f"{counted(self._guessed, 'recording')} in no folder of a patient and without a "
+                "name: each counts as a patient. If some are of one person, use --patients."
             )
         if shared := [folder for folder, patients in self._below.items() if len(patients) > 1]:
             more = f" and {len(shared) - 1} more" if len(shared) > 1 else ""

@@ -48,7 +48,9 @@ class ImageSource:
             )
         said: tuple[str, ...] = ()
         if self.fps is None:
-            said = (f"images carry no time; {ASSUMED_FPS:g} {ASSUMED}, set it with --fps",)
+            said = (
+                f"images carry no time; {ASSUMED_FPS:g} {ASSUMED}, set it with `vfss ingest --fps`",
+            )
         self._info = SourceInfo(
             kind="images",
             codec=self._files[0].suffix.lower().lstrip("."),

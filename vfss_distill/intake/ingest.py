@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ..claims import Claims
 from ..config import load_lab
 from ..cores import usable_cores
@@ -37,7 +39,7 @@ from .interlace import HANDLING
 from .lab import decide_tasks, prepare_workspace
 from .labels import Labels, LabelSearch
 from .patients import Owner, PatientTable, display, guessed_name, owner_of
-from .source import Found, SourceInfo, open_source
+from .source import Found, SourceInfo, made_up_times, open_source
 from .splits import Splits, facts_of, load_splits, lock_test, update_splits
 from .study import StudyRecord, has_imported_labels, list_studies
 from .surroundings import told as furniture_told
@@ -257,7 +259,7 @@ class _Ingest:
             why = f"left out: its patient, {patient}, is in the locked test set"
             self._leave_out(number, study, why)
             return None
-        self._doubts.add(found, owner)
+        self._doubts.add(found, owner, is_new=known is None)
         if known is not None and has_imported_labels(self._workspace.studies / study):
             self._say(
                 f"{display(found)}: made anew without the labels that were imported into it; "
@@ -364,11 +366,22 @@ class _Ingest:
             why = "already ingested, but --blank-boxes names other boxes: use --force to blank them"
         elif known.interlaced not in ("", HANDLING[self._options.interlaced]):
             why = f"already ingested, interlaced ({known.interlaced}): use --force to change that"
+        elif (rate := self._other_rate(known)) is not None:
+            why = f"already ingested at {rate:.4g} frames/s: use --force to take --fps"
         elif not means(view, known.view, known.facing):
             why = "already ingested, but --views names another view: use --force to take it"
         if "--force" in why and has_imported_labels(self._workspace.studies / known.study):
             why += "; export its imported labels first, they are not kept"
         self._leave_out(number, known.study, why, aloud="--force" in why)
+
+    def _other_rate(self, known: StudyRecord) -> float | None:
+        """The rate that images were given before, where --fps now says another."""
+        asked = self._options.fps
+        timeless = known.kind == "images" or made_up_times(known.warnings)
+        if asked is None or not timeless or known.frames < 2:
+            return None
+        rate = 1 / float(np.median(np.diff(known.frame_times_s)))
+        return None if abs(rate / asked - 1) < 0.01 else rate
 
     def _leave_out(self, number: int, study: str, why: str, *, aloud: bool = True) -> None:
         shown = self._inputs[number]

@@ -26,7 +26,6 @@ _THUMB = 16
 _ALIKE = 0.998  # correlation of thumbnails: coders, noise and tone keep 0.9985 and more
 _FLAT = 6.0  # grey levels; an empty or black frame is like any other
 _MOST_FRAMES = 256  # compared per study
-_CHECKED = "leaks.json"  # in cache/: what was found clean last, so that the next run need not look
 _RULE = 1  # of this file's checks; a clean bill of another rule does not count
 
 
@@ -85,7 +84,7 @@ def refuse_leaks(workspace: Workspace, *, tick: Tick = lambda *_: None) -> None:
             remedy="Bring them back, or delete `locked` in splits.yaml to unlock the test set.",
         )
     digest = _digest(studies, splits)
-    remembered = workspace.cache / _CHECKED
+    remembered = workspace.leaks_file
     if remembered.is_file() and read_json(remembered).get("clean") == digest:
         return
     leaks = list(find_leaks(studies, splits, tick=tick))

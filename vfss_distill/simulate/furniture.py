@@ -13,8 +13,8 @@ from .population import Ranges
 from .screen import Screen
 
 _WORDS = (
-    "LATERAL", "SIMULATED", "VFSS", "30 f/s", "15 p/s", "72 kV", "3.2 mA", "FLUORO", "SW 01",
-    "R", "L", "Img 1", "00:00:00", "Mag 1", "LIH", "5 ml", "Thin",
+    "LATERAL", "SIMULATED", "VFSS", "{fps:g} f/s", "{pulses:g} p/s", "72 kV", "3.2 mA", "FLUORO",
+    "SW 01", "R", "L", "Img 1", "00:00:00", "Mag 1", "LIH", "5 ml", "Thin",
 )  # fmt: skip
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
@@ -64,15 +64,18 @@ class Furniture:
 
 
 def draw_furniture(
-    rng: np.random.Generator, ranges: Ranges, screen: Screen, fps: float
+    rng: np.random.Generator, ranges: Ranges, screen: Screen, fps: float, pulses: float
 ) -> Furniture:
-    """Lines that do not lie on one another, most of them where the picture is."""
+    """Lines that do not lie on one another, most of them where the picture is.
+
+    `fps`: frames stored a second, `pulses`: of them new.
+    """
     texts: list[Text] = []
     taken: list[tuple[int, int, int, int]] = []
     wanted = int(rng.integers(1, 6)) if rng.random() < ranges.text_share else 0
     within = screen.bars != () or bool(rng.random() < 0.6)
     for _ in range(wanted):
-        text, box = _text(rng, screen, fps, within=within)
+        text, box = _text(rng, screen, fps, pulses, within=within)
         if not any(_overlap(box, other) for other in taken):
             texts.append(text)
             taken.append(box)
@@ -85,7 +88,7 @@ def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool
 
 
 def _text(
-    rng: np.random.Generator, screen: Screen, fps: float, *, within: bool
+    rng: np.random.Generator, screen: Screen, fps: float, pulses: float, *, within: bool
 ) -> tuple[Text, tuple[int, int, int, int]]:
     """A line in a corner or along the upper or lower border, and its box (left, top, right, bottom)
 
@@ -94,7 +97,7 @@ def _text(
     top, left, height, width = 0, 0, screen.height, screen.width
     if within:
         top, left, (height, width) = screen.top, screen.left, screen.picture
-    words = str(rng.choice(_WORDS))
+    words = str(rng.choice(_WORDS)).format(fps=fps, pulses=pulses)
     counting = bool(rng.random() < 0.2)
     clock = float(rng.uniform(0, 86400)) if rng.random() < 0.15 else None
     scale = float(rng.uniform(0.3, 0.6)) * screen.width / 512

@@ -96,7 +96,14 @@ def _moments(simulator: StudySimulator) -> dict[str, int]:
     }
     if not s.passes:
         times = {name.replace("UES", "no passage,"): time for name, time in times.items()}
-    return {name: int(np.clip(round(time * fps), 0, count - 1)) for name, time in times.items()}
+    return dict(_in_film(name, round(time * fps), count) for name, time in times.items())
+
+
+def _in_film(moment: str, frame: int, count: int) -> tuple[str, int]:
+    """What is shown of a moment and what it is called: films begin too late and end too early."""
+    if frame < 0:
+        return f"begins after: {moment}", 0
+    return (moment, frame) if frame < count else (f"ends before: {moment}", count - 1)
 
 
 def _legend() -> Colour:

@@ -114,7 +114,7 @@ class StudySimulator:
             _rng(patient_seed, study, 4), ranges, (tall, wide), count / options.fps
         )
         self.furniture: Furniture = draw_furniture(
-            _rng(patient_seed, study, 5), ranges, self.screen, options.fps
+            _rng(patient_seed, study, 5), ranges, self.screen, options.fps, self.pulses
         )
         repeat = round(options.fps / self.pulses)
         self._exposure = [i - i % repeat for i in range(count)]

@@ -1,0 +1,67 @@
+"""`vfss ingest` a second time, or beside what it does not take: what it says of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from conftest import Cli
+from ingest_jobs import ingested, stored, write_mask
+from intake_films import write_film, write_images
+
+
+def test_a_rate_given_later_needs_force_and_that_is_said(cli: Cli, tmp_path: Path) -> None:
+    """Images carry no time: the first ingest assumed one, and asked for the true one."""
+    write_images(tmp_path / "v" / "slow", 8)
+    (first,) = ingested(cli, "v")["studies"]
+    assert "vfss ingest --fps" in str(first["warnings"])
+    again = cli("ingest", "v", "--fps", "15")
+    assert "already ingested at 30 frames/s: use --force to take --fps" in again.stderr
+    assert "--fps" not in cli("ingest", "v", "--fps", "30").stderr
+    ingested(cli, "v", "--fps", "15", "--force")
+    (study,) = stored(tmp_path)
+    assert study.record.frame_times_s[1] == pytest.approx(1 / 15)
+    assert "at 15 frames/s" in cli("ingest", "v", "--fps", "7.5").stderr
+    assert "--fps" not in cli("ingest", "v").stderr
+
+
+def test_a_film_s_own_times_are_no_matter_of_a_given_rate(cli: Cli, tmp_path: Path) -> None:
+    write_film(tmp_path / "v" / "a.mp4", frames=5)
+    ingested(cli, "v")
+    assert "--fps" not in cli("ingest", "v", "--fps", "15").stderr
+
+
+def test_text_is_kept_only_where_something_was_taken(cli: Cli, tmp_path: Path) -> None:
+    write_film(tmp_path / "v" / "a.mp4", frames=5)
+    ingested(cli, "v")
+    assert "WAS KEPT" not in cli("ingest", "v", "--no-blank").stderr
+    assert "WAS KEPT" in cli("ingest", "v", "--no-blank", "--force").stderr
+
+
+def test_a_recording_that_keeps_its_patient_is_none_of_its_own(cli: Cli, tmp_path: Path) -> None:
+    """Its folder names the patient; the folder given as the input itself names none."""
+    for frames, name in ((4, "a.mp4"), (5, "b.mp4")):
+        write_film(tmp_path / "v" / "anna" / name, frames=frames)
+    ingested(cli, "v")
+    again = cli("ingest", "v/anna", "--force")
+    assert again.exit_code == 0 and "counts as a patient" not in again.stderr
+
+
+def test_films_in_the_folder_of_labels_are_listed_as_left_out(cli: Cli, tmp_path: Path) -> None:
+    write_film(tmp_path / "v" / "a.mp4", frames=5)
+    write_film(tmp_path / "v" / "masks of b" / "b.mp4", frames=5)
+    write_mask(tmp_path / "v" / "masks of b" / "a" / "bolus" / "000000.png")
+    told = ingested(cli, "v", "--labels", "v/masks of b")
+    (left,) = told["skipped"]
+    assert left["input"].endswith("b.mp4") and left["why"] == "lies in the folder of --labels"
+
+
+def test_a_review_alone_knows_the_splits(cli: Cli, tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write_film(tmp_path / "v" / name / f"{name}.mp4", frames=4 + ord(name) % 3)
+    before = json.loads(cli("ingest", "v", "--lock-test", "--json").stdout)
+    alone = json.loads(cli("ingest", "--review", "--json").stdout)
+    assert alone["test_locked"] and alone["splits"] == before["splits"]
+    assert sum(alone["splits"].values()) == 3

@@ -10,7 +10,7 @@
       reports/<name>/
       weights/                                  teacher weights a lab has put there
       identities.csv, identities.key            the only link from pseudonyms to sources; mode 600
-      .ingest.lock                              empty; one ingest at a time
+      .ingest.lock                              empty; one ingest or import at a time
 
 Every write is atomic: a temporary beside the target, fsync, rename. A process that dies leaves the
 old file or the new one, and perhaps a temporary that `is_temporary` recognises.
@@ -86,7 +86,7 @@ class Workspace:
 
     @property
     def ingest_lock(self) -> Path:
-        """Empty; held while an ingest is at work."""
+        """Empty; held while an ingest, or an import of labels, is at work."""
         return self.root / ".ingest.lock"
 
     def next_report(self, kind: str) -> str:

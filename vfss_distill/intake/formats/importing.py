@@ -19,6 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ...claims import alone_in
 from ...config import lab_tasks
 from ...errors import LabelError, UsageError, VfssError, WorkspaceError
 from ...provenance import provenance, sha256_file
@@ -98,8 +99,16 @@ def import_labels(
 
     Raises LabelError, naming every unknown label at once, and for frames, sizes or studies that
     do not fit, before anything is written. A study whose masks cannot be drawn or would be
-    replaced without `force` is listed in `failed`, and the others go on.
+    replaced without `force` is listed in `failed`, and the others go on. Raises WorkspaceError
+    without studies, and while another import or ingest is at work.
     """
+    if options.dry_run or not workspace.studies.is_dir():  # nothing to write, or to write to
+        return _import(workspace, path, options, tick)
+    with alone_in(workspace):
+        return _import(workspace, path, options, tick)
+
+
+def _import(workspace: Workspace, path: Path, options: ImportOptions, tick: Tick) -> ImportReport:
     studies = {study.id: study for study in list_studies(workspace)}
     if not studies:
         raise WorkspaceError("no studies yet", remedy="Run `vfss ingest` on the films first.")

@@ -35,6 +35,7 @@ from typing import Any
 from .errors import DataError, StorageError, WorkspaceError
 
 _TEMPORARY = ".partial-"
+_MEND = "Put it back from a backup, or make it anew."
 _C = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -203,11 +204,11 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise DataError("file is missing", file=path.name) from error
-    except (OSError, ValueError) as error:
-        raise DataError("not readable as JSON", file=path.name) from error
+        raise DataError("file is missing", file=path.name, remedy=_MEND) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError("not readable as JSON", file=path.name, remedy=_MEND) from error
     if not isinstance(value, dict):
-        raise DataError("holds no JSON object", file=path.name)
+        raise DataError("holds no JSON object", file=path.name, remedy=_MEND)
     return value
 
 

@@ -9,8 +9,11 @@ import pytest
 from conftest import Cli, Outcome
 from label_world import first_study, make_world, ok, put
 from square_models import make_film, make_model
-from vfss_distill.errors import DataError
+from vfss_distill.config import lab_tasks, load_lab
+from vfss_distill.errors import ConfigError, DataError
+from vfss_distill.intake.splits import load_splits
 from vfss_distill.intake.study import Study
+from vfss_distill.tasks import TaskSet
 from vfss_distill.workspace import Workspace
 
 DEEP = "[" * 100_000
@@ -55,3 +58,79 @@ class TestNestedWithoutEnd:
         make_film(tmp_path / "a.mp4", [0.0, 0.1, 0.2])
         outcome = cli("segment", "a.mp4", "--model", "m.onnx")
         told(outcome, 5, "m.onnx", key.replace("__", "."), "vfss export")
+
+
+class TestYaml:
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "2020-13-45",
+            "9" * 5000,
+            DEEP[:9999],
+            "!!int ''",
+            "!!bool perhaps",
+            "!!timestamp x",
+            "{",
+            "\xff",
+        ],
+        ids=["no day", "digits", "deep", "empty", "no truth", "no time", "open", "no UTF-8"],
+    )
+    def test_what_is_no_value(self, value: str, cli: Cli, world: Workspace) -> None:
+        def put(name: str) -> None:
+            path = world.root / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(f"task_set: {value}\n".encode("latin-1"))
+
+        for name, command in (
+            ("vfss.yaml", ("labels", "check")),
+            ("tasks.yaml", ("ingest", "films", "--tasks", "tasks.yaml")),
+            ("weights/mine.yaml", ("teachers", "check", "weights/mine.yaml")),
+        ):
+            put(name)
+            outcome = cli(*command, cwd=world.root)
+            told(outcome, 4, Path(name).name, "not readable as YAML", "backup")
+            (world.root / name).unlink()
+        put("splits.yaml")
+        with pytest.raises(ConfigError, match=r"splits\.yaml: not readable as YAML.*backup"):
+            load_splits(world)
+
+    @pytest.mark.parametrize("name", ["vfss.yaml", "splits.yaml"])
+    def test_a_folder_in_its_place(self, name: str, world: Workspace) -> None:
+        (world.root / name).unlink()
+        (world.root / name).mkdir()
+        with pytest.raises(ConfigError, match=rf"{name}: cannot be read \(.*\)\. Check that it"):
+            (load_lab if name == "vfss.yaml" else load_splits)(world)
+
+
+class TestTaskSets:
+    @pytest.mark.parametrize(
+        ("field", "rule"),
+        [
+            ("may_overlap: 5", "may_overlap must be a list of task ids"),
+            ("may_overlap: hyoid", "may_overlap must be a list of task ids"),
+            ("may_overlap: [[hyoid]]", "may_overlap must be a list of task ids"),
+            ("may_be_absent: 'no'", "may_be_absent must be true or false"),
+            ("name: [tongue]", "name must be a text"),
+            ('name: "\\ud800"', "name must be a text"),
+        ],
+    )
+    def test_fields_of_other_kinds(self, field: str, rule: str, tmp_path: Path) -> None:
+        put(tmp_path / "set.yaml", f"tasks:\n- {{id: tongue, {field}}}\n")
+        with pytest.raises(ConfigError, match=f"task tongue: {rule}"):
+            TaskSet.load(tmp_path / "set.yaml")
+
+    def test_in_a_model(self, cli: Cli, tmp_path: Path) -> None:
+        told_tasks = '{"tasks": [{"id": "bright", "may_overlap": 5}, {"id": "never"}]}'
+        make_model(tmp_path / "m.onnx", vfss__tasks=told_tasks)
+        make_film(tmp_path / "a.mp4", [0.0, 0.1, 0.2])
+        outcome = cli("segment", "a.mp4", "--model", "m.onnx")
+        told(outcome, 5, "m.onnx", "vfss.tasks", "vfss export")
+
+    @pytest.mark.parametrize("name", [r"a\0b", r"\ud800", r"a\nb"])
+    def test_names_no_file_can_have(self, name: str, world: Workspace) -> None:
+        put(world.root / "vfss.yaml", f'task_set: "{name}"\n')
+        with pytest.raises(ConfigError, match=r"vfss\.yaml: task_set: .*no file can have") as said:
+            lab_tasks(world)
+        assert str(said.value).isprintable()
+        with pytest.raises(ConfigError, match="no file can have"):
+            TaskSet.load("a\0b")

@@ -24,8 +24,9 @@ from rich.console import Console
 
 from ..errors import EXIT_INTERRUPTED, EXIT_UNEXPECTED, DeviceError, StorageError, VfssError
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# No emoji: a name with `:x:` in it is shown as it is.
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 # What training and export need and `vfss segment` does not.
 _OPTIONAL = frozenset(

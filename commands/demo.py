@@ -57,8 +57,8 @@ def demo(
     note(
         f"done in {outcome.seconds / 60:.1f} minutes; mean Dice on unseen simulated patients {dice}"
     )
-    out.print(f"report:  {folder / outcome.report}")
-    out.print(f"overlay: {folder / outcome.overlay}")
+    out.print(f"report:  {folder / outcome.report}", markup=False)
+    out.print(f"overlay: {folder / outcome.overlay}", markup=False)
 
 
 def register(app: typer.Typer) -> None:

@@ -27,7 +27,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,8 +134,7 @@ def atomic_path(target: Path, *, mode: int | None = None) -> Iterator[Path]:
     Raises StorageError on a full or read-only disk.
     """
     temporary = target.parent / f"{_TEMPORARY}{secrets.token_hex(4)}-{target.name[-80:]}"
-    with storage_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with storage_errors(target), _made(target.parent):
         try:
             yield temporary
             _flush(temporary)
@@ -157,7 +156,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     StorageError as `atomic_path`.
     """
     temporary = target.parent / f"{_TEMPORARY}{secrets.token_hex(4)}-{target.name[-80:]}"
-    with storage_errors(target):
+    with storage_errors(target), _made(target.parent):
         temporary.mkdir(parents=True)
         try:
             yield temporary
@@ -171,6 +170,20 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             _flush(target.parent)
         finally:
             _take_away(temporary)
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """`folder` is there; after a failure those made for it are taken away again, if still empty."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with suppress(OSError):  # not empty: somebody else has put something in
+            for one in missing:
+                one.rmdir()
+        raise
 
 
 def _take_away(folder: Path) -> None:

@@ -134,3 +134,15 @@ class TestTaskSets:
         assert str(said.value).isprintable()
         with pytest.raises(ConfigError, match="no file can have"):
             TaskSet.load("a\0b")
+
+
+class TestTheSystemsOwnWords:
+    def test_a_folder_in_place_of_a_file(self, cli: Cli, tmp_path: Path) -> None:
+        make_film(tmp_path / "a.mp4", [0.0, 0.1, 0.2])
+        (tmp_path / ".ingest.lock").mkdir()
+        told(cli("ingest", "a.mp4"), 4, ".ingest.lock", "Move the folder of that name away.")
+
+    def test_a_file_in_place_of_a_folder(self, cli: Cli, tmp_path: Path) -> None:
+        make_film(tmp_path / "a.mp4", [0.0, 0.1, 0.2])
+        put(tmp_path / "file", "")
+        told(cli("ingest", "a.mp4", "-w", "file/w"), 4, "Move the file away")

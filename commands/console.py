@@ -22,10 +22,18 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 import typer
 from rich.console import Console
 
-from ..errors import EXIT_INTERRUPTED, EXIT_UNEXPECTED, DeviceError, StorageError, VfssError
+from ..errors import (
+    EXIT_DATA,
+    EXIT_INTERRUPTED,
+    EXIT_UNEXPECTED,
+    DeviceError,
+    StorageError,
+    VfssError,
+)
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# No emoji: a name with `:x:` in it is shown as it is.
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 # What training and export need and `vfss segment` does not.
 _OPTIONAL = frozenset(
@@ -33,6 +41,17 @@ _OPTIONAL = frozenset(
     | {"onnx", "onnxscript"}
 )
 _NO_MEMORY = "can't allocate memory"  # torch's word for it on the CPU, a plain RuntimeError
+
+_REMEDIES = {
+    errno.EISDIR: "Move the folder of that name away.",
+    errno.ENOTDIR: "Move the file away that stands where a folder belongs.",
+    errno.EEXIST: "Move what has that name away.",
+    errno.EACCES: "Check that you may read and write it.",
+    errno.EPERM: "Check that you may read and write it.",
+    errno.ENOENT: "Check the name.",
+    errno.ENAMETOOLONG: "Use a shorter name.",
+    errno.EMFILE: "Allow more open files (`ulimit -n`).",
+}
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -100,7 +119,8 @@ def _operating_system(error: OSError) -> tuple[int, str]:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError.exit_code, "the disk is full. Free some space and run it again."
     name = Path(error.filename).name if isinstance(error.filename, str) else ""
-    return 4, f"{name}: {error.strerror}.".lstrip(": ")
+    remedy = _REMEDIES.get(error.errno or 0, "Check the file and its disk.")
+    return EXIT_DATA, f"{name}: {error.strerror or 'cannot be used'}. {remedy}".lstrip(": ")
 
 
 def fail_line(line: str) -> None:

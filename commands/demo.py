@@ -27,6 +27,8 @@ def demo(
 
     Runs the commands a user would type, and shows each.
     """
+    from rich.markup import escape
+
     from ..demo import Step, run_demo
 
     number = 0
@@ -34,7 +36,8 @@ def demo(
     def announce(step: Step) -> None:
         nonlocal number
         number += 1
-        err.print(f"\n[bold cyan]{number}. {step.why}[/]\n[bold]$ vfss {' '.join(step.words)}[/]")
+        words = escape(" ".join(step.words))  # the folder's name may have [brackets]
+        err.print(f"\n[bold cyan]{number}. {step.why}[/]\n[bold]$ vfss {words}[/]")
 
     err.print(f"[black on yellow] {_LOUD} [/]")
     # With --json, stdout is for one object: what the steps print goes to stderr.
@@ -57,8 +60,8 @@ def demo(
     note(
         f"done in {outcome.seconds / 60:.1f} minutes; mean Dice on unseen simulated patients {dice}"
     )
-    out.print(f"report:  {folder / outcome.report}")
-    out.print(f"overlay: {folder / outcome.overlay}")
+    out.print(f"report:  {folder / outcome.report}", markup=False)
+    out.print(f"overlay: {folder / outcome.overlay}", markup=False)
 
 
 def register(app: typer.Typer) -> None:

@@ -214,6 +214,7 @@ def _as_json(report: IngestReport) -> dict[str, Any]:
 
 
 def _print_table(report: IngestReport) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     if report.studies:
@@ -225,8 +226,8 @@ def _print_table(report: IngestReport) -> None:
         table.add_column("split")
         for record in report.studies:
             table.add_row(
-                record.study,
-                record.patient,
+                escape(record.study),
+                escape(record.patient),
                 str(record.frames),
                 f"{record.duration_s:.2f}",
                 "" if record.unique_fps is None else f"{record.unique_fps:.1f}",

@@ -283,6 +283,7 @@ def _import_json(report: ImportReport, dry_run: bool) -> dict[str, Any]:
 
 
 def _show_import(report: ImportReport, dry_run: bool) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     if report.studies:
@@ -293,7 +294,7 @@ def _show_import(report: ImportReport, dry_run: bool) -> None:
         table.add_column("tasks")
         for one in report.studies:
             counts = (one.frames, one.new, one.replaced, one.same, one.blank)
-            table.add_row(one.study, *map(str, counts), " ".join(one.tasks))
+            table.add_row(escape(one.study), *map(str, counts), escape(" ".join(one.tasks)))
         out.print(table)
     if report.left_out:
         out.print(f"left out: {', '.join(report.left_out)}", markup=False)
@@ -303,6 +304,7 @@ def _show_import(report: ImportReport, dry_run: bool) -> None:
 
 def _show_check(report: CheckReport) -> None:
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     if report.findings:
@@ -314,7 +316,8 @@ def _show_check(report: CheckReport) -> None:
         table.add_column("what")
         for one in report.findings[:_SHOWN]:
             frame = "" if one.frame is None else str(one.frame)
-            table.add_row(f"{one.kind} ({one.grade})", one.study, one.task or "", frame, one.what)
+            kind, task = f"{one.kind} ({one.grade})", one.task or ""
+            table.add_row(kind, escape(one.study), escape(task), frame, escape(one.what))
         out.print(table)
         if len(report.findings) > _SHOWN:
             note(f"and {len(report.findings) - _SHOWN} more on the page")

@@ -221,7 +221,7 @@ def load_student(path: Path) -> Student:
         raise WeightsMismatch("safetensors, but no student of vfss", file=path.name)
     try:
         student = build_student(StudentConfig.from_dict(json.loads(header[_CONFIG_KEY])))
-    except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError) as error:
         raise WeightsMismatch(
             "does not say properly which student it is", file=path.name
         ) from error

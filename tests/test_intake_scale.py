@@ -137,7 +137,7 @@ class TestTheSameFiles:
             assert other.stdout is not None and other.stdout.readline() == "True\n"
             refused = cli("ingest", "v")
             assert refused.exit_code == 4 and refused.stderr.count("\n") == 1
-            assert "another `vfss ingest` is at work" in refused.stderr
+            assert "another `vfss ingest` or `vfss labels import` is at work" in refused.stderr
             assert sorted(path.name for path in tmp_path.iterdir()) == [lock.name, "v"]
             other.kill()
         assert cli("ingest", "v").exit_code == 0

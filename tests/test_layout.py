@@ -17,6 +17,7 @@ FOLDERS = {
 }
 GROUND = (
     "tasks",
+    "yaml_file",
     "errors",
     "provenance",
     "workspace",

@@ -11,11 +11,13 @@ import errno
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self, TypeVar
 
-from .workspace import storage_errors
+from .errors import WorkspaceError
+from .workspace import Workspace, storage_errors
 
 try:
     import fcntl
@@ -67,6 +69,20 @@ class Claims:
             fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _place(work))
         except OSError:  # a disk without locks never gave one
             return
+
+
+@contextmanager
+def alone_in(workspace: Workspace) -> Iterator[None]:
+    """What rewrites studies and identities does it alone: each of two at once would write back what
+    it read before the other wrote. Raises WorkspaceError while one is at work, and StorageError.
+    """
+    with Claims(workspace.ingest_lock) as claims:
+        if not claims.take("ingest"):
+            raise WorkspaceError(
+                "another `vfss ingest` or `vfss labels import` is at work in this workspace",
+                remedy="Run this one when it has ended.",
+            )
+        yield
 
 
 def in_turn(

@@ -10,16 +10,34 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from .errors import ConfigError
 from .tasks import TaskSet
 from .workspace import Workspace, write_text
+from .yaml_file import load_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
 
 Balancing = Literal["uniform", "mlp", "attention", "drop"]
 Standardisation = Literal["none", "meanstd", "phi-s"]
+
+
+def _printable(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("no file can have such a name")
+    return name
+
+
+# The name of a file perhaps: neither a NUL nor half a character, which systems refuse, nor a line.
+_Name = Annotated[str, AfterValidator(_printable)]
 
 
 class _Strict(BaseModel):
@@ -75,10 +93,10 @@ class DistillConfig(_Strict):
     """
 
     schema_version: Literal[1] = 1
-    task_set: str = "vfss12"
-    teachers: tuple[str, ...] = ()
+    task_set: _Name = "vfss12"
+    teachers: tuple[_Name, ...] = ()
     student: str = "small"
-    init: str = ""
+    init: _Name = ""
     image_size: int = Field(default=256, ge=64, le=1024, multiple_of=32)
     context: Literal[0, 1] = 0
     balancing: Balancing = "attention"
@@ -136,7 +154,7 @@ class LabConfig(_Strict):
     """
 
     schema_version: Literal[1] = 1
-    task_set: str = "vfss12"
+    task_set: _Name = "vfss12"
     splits: SplitConfig = SplitConfig()
     distill: dict[str, Any] = Field(default_factory=dict)
 
@@ -168,11 +186,13 @@ def _jsonable(data: dict[str, Any]) -> dict[str, Any]:
 def read_yaml(path: Path) -> Any:
     """Raises ConfigError when the file is missing or not YAML."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return load_yaml(path, shown=path.name)
     except OSError as error:
-        raise ConfigError("cannot be read", file=path.name) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError("not readable as YAML", file=path.name) from error
+        raise ConfigError(
+            f"cannot be read ({error.strerror})",
+            file=path.name,
+            remedy="Check that it is a file you may read.",
+        ) from error
 
 
 def dump_yaml(model: BaseModel) -> str:

@@ -12,9 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .errors import ConfigError, LabelError
+from .yaml_file import load_yaml
 
 _TASK_ID = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
@@ -93,9 +92,12 @@ class TaskSet:
                 tasks.append(_task_from(entry, number))
             except ConfigError as error:
                 faults.append(error.what)
+        name = data.get("name", "custom")
+        if not _is_text(name):
+            faults.append("its name must be a text")
         if faults:
             raise ConfigError("; ".join(faults), file=file, remedy="See docs/tasks.md.")
-        return cls(str(data.get("name", "custom")), tuple(tasks))
+        return cls(name, tuple(tasks))
 
     @classmethod
     def load(cls, name_or_file: str | Path) -> TaskSet:
@@ -104,15 +106,13 @@ class TaskSet:
             return TASK_SETS[str(name_or_file)]
         path = Path(name_or_file)
         try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+            data = load_yaml(path, shown=name_or_file)
         except OSError as error:
             raise ConfigError(
                 "no such task set",
                 file=name_or_file,
                 remedy=f"Name a built-in set ({', '.join(TASK_SETS)}) or a YAML file.",
             ) from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError("not readable as YAML", file=name_or_file) from error
         return cls.from_dict(data, file=path)
 
 
@@ -124,16 +124,33 @@ def _task_from(entry: object, number: int) -> Task:
         raise ConfigError(f"task {number + 1} has no id")
     if unknown := set(entry) - known:
         raise ConfigError(f"task {entry['id']}: unknown keys {sorted(map(str, unknown))}")
+    task_id, name = str(entry["id"]), entry.get("name", str(entry["id"]))
     colour = entry.get("colour", _PALETTE[number % len(_PALETTE)])
-    if not _is_rgb(colour):
-        raise ConfigError(f"task {entry['id']}: colour must be three numbers, 0 to 255")
+    absent, overlap = entry.get("may_be_absent", False), entry.get("may_overlap", ())
+    for wrong, rule in (
+        (not _is_text(name), "name must be a text"),
+        (not _is_rgb(colour), "colour must be three numbers, 0 to 255"),
+        (not isinstance(absent, bool), "may_be_absent must be true or false"),
+        (not _are_ids(overlap), "may_overlap must be a list of task ids"),
+    ):
+        if wrong:
+            raise ConfigError(f"task {task_id}: {rule}")
     return Task(
-        id=str(entry["id"]),
-        name=str(entry.get("name", entry["id"])),
+        id=task_id,
+        name=name,
         colour=(int(colour[0]), int(colour[1]), int(colour[2])),
-        may_be_absent=bool(entry.get("may_be_absent", False)),
-        may_overlap=tuple(map(str, entry.get("may_overlap", ()))),
+        may_be_absent=absent,
+        may_overlap=tuple(overlap),
     )
+
+
+def _is_text(value: object) -> bool:
+    """A text that can be written: none has a NUL or half a character in it."""
+    return isinstance(value, str) and all(c.isprintable() or c.isspace() for c in value)
+
+
+def _are_ids(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(map(_is_text, value))
 
 
 def _is_rgb(value: object) -> bool:

@@ -10,7 +10,7 @@
       reports/<name>/
       weights/                                  teacher weights a lab has put there
       identities.csv, identities.key            the only link from pseudonyms to sources; mode 600
-      .ingest.lock                              empty; one ingest at a time
+      .ingest.lock                              empty; one ingest or import at a time
 
 Every write is atomic: a temporary beside the target, fsync, rename. A process that dies leaves the
 old file or the new one, and perhaps a temporary that `is_temporary` recognises.
@@ -27,7 +27,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from typing import Any
 from .errors import DataError, StorageError, WorkspaceError
 
 _TEMPORARY = ".partial-"
+_MEND = "Put it back from a backup, or make it anew."
 _C = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -91,7 +92,7 @@ class Workspace:
 
     @property
     def ingest_lock(self) -> Path:
-        """Empty; held while an ingest is at work."""
+        """Empty; held while an ingest, or an import of labels, is at work."""
         return self.root / ".ingest.lock"
 
     def next_report(self, kind: str) -> str:
@@ -138,8 +139,7 @@ def atomic_path(target: Path, *, mode: int | None = None) -> Iterator[Path]:
     Raises StorageError on a full or read-only disk.
     """
     temporary = target.parent / f"{_TEMPORARY}{secrets.token_hex(4)}-{target.name[-80:]}"
-    with storage_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with storage_errors(target), _made(target.parent):
         try:
             yield temporary
             _flush(temporary)
@@ -161,7 +161,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     StorageError as `atomic_path`.
     """
     temporary = target.parent / f"{_TEMPORARY}{secrets.token_hex(4)}-{target.name[-80:]}"
-    with storage_errors(target):
+    with storage_errors(target), _made(target.parent):
         temporary.mkdir(parents=True)
         try:
             yield temporary
@@ -175,6 +175,20 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             _flush(target.parent)
         finally:
             _take_away(temporary)
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """`folder` is there; after a failure those made for it are taken away again, if still empty."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with suppress(OSError):  # not empty: somebody else has put something in
+            for one in missing:
+                one.rmdir()
+        raise
 
 
 def _take_away(folder: Path) -> None:
@@ -208,11 +222,11 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise DataError("file is missing", file=path.name) from error
-    except (OSError, ValueError) as error:
-        raise DataError("not readable as JSON", file=path.name) from error
+        raise DataError("file is missing", file=path.name, remedy=_MEND) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError("not readable as JSON", file=path.name, remedy=_MEND) from error
     if not isinstance(value, dict):
-        raise DataError("holds no JSON object", file=path.name)
+        raise DataError("holds no JSON object", file=path.name, remedy=_MEND)
     return value
 
 

@@ -93,7 +93,7 @@ def _config_beside(checkpoint: Checkpoint, width: int) -> dict[str, Any]:
     path = checkpoint.file.parent / "config.json"
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     # A config.json of another network may lie in the same folder.
     return said if isinstance(said, dict) and said.get("hidden_size") == width else {}

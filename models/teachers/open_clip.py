@@ -128,7 +128,7 @@ def read_config(card: TeacherCard, checkpoint: Checkpoint) -> dict[str, Any]:
             path = checkpoint.file.parent / "open_clip_config.json"
             said = json.loads(path.read_text(encoding="utf-8"))
             said = said.get("model_cfg", said) if isinstance(said, dict) else None
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             said = None
     if not isinstance(said, dict) or not isinstance(said.get("vision_cfg"), dict):
         raise card_fault(

@@ -197,7 +197,7 @@ def _header_words(weights: Path) -> list[str] | None:
     try:
         with safe_open(weights, framework="pt") as file:
             words = json.loads((file.metadata() or {}).get("vocabulary", "null"))
-    except (SafetensorError, OSError, ValueError):
+    except (SafetensorError, OSError, ValueError, RecursionError):
         return None
     return [str(word) for word in words] if isinstance(words, list) else None
 

@@ -119,7 +119,7 @@ def _config_beside(card: TeacherCard, checkpoint: Checkpoint) -> dict[str, Any]:
     path = checkpoint.file.parent / "config.json"
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         said = None
     if not isinstance(said, dict):
         raise card_fault(

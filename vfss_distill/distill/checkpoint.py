@@ -28,6 +28,7 @@ from ..workspace import atomic_folder, read_json, write_json
 from .projector import Heads
 
 FOLDER = "last.ckpt"
+_ANEW = "Start a new run with `vfss distill` (without --resume)."
 
 
 @dataclass
@@ -70,40 +71,63 @@ def save_checkpoint(folder: Path, training: Training) -> None:
 def saved_step(folder: Path) -> int:
     """Steps done when the checkpoint was written; 0 without a readable one."""
     try:
-        return int(read_json(folder / "state.json")["step"])
-    except (DataError, KeyError, TypeError, ValueError):
+        return _read_state(folder).step
+    except WeightsMismatch:
         return 0
 
 
 def load_checkpoint(folder: Path, training: Training) -> None:
     """Fill `training` from `folder`. Raises WeightsMismatch when it is damaged or of another
     student, ModelError when the run it belongs to saw other data or weights."""
-    try:
-        state = read_json(folder / "state.json")
-    except DataError as error:
-        raise WeightsMismatch("the checkpoint is damaged", file=folder.name) from error
-    changed = [
-        key for key, value in training.identity.items() if state["identity"].get(key) != value
-    ]
+    state = _read_state(folder)
+    changed = [key for key, value in training.identity.items() if state.identity.get(key) != value]
     if changed:
         raise ModelError(
             f"the {' and the '.join(changed)} changed since the checkpoint was written",
             file=folder.name,
-            remedy="Start a new run with `vfss distill` (without --resume).",
+            remedy=_ANEW,
         )
     try:
         for name in ("student", "ema", "heads"):
             getattr(training, name).load_state_dict(load_file(folder / f"{name}.safetensors"))
         _restore_optimiser(training.optimiser, load_file(folder / "optimiser.safetensors"))
-        training.best = load_file(folder / "best.safetensors") if state["has_best"] else None
-    except (SafetensorError, OSError, RuntimeError, KeyError) as error:
+        training.best = load_file(folder / "best.safetensors") if state.has_best else None
+    except (SafetensorError, OSError, RuntimeError, LookupError, ValueError) as error:
         raise WeightsMismatch(
-            "the checkpoint is damaged or of another student",
-            file=folder.name,
-            remedy="Start a new run with `vfss distill` (without --resume).",
+            "the checkpoint is damaged or of another student", file=folder.name, remedy=_ANEW
         ) from error
-    training.step = int(state["step"])
-    training.best_scores = state["best_val_dice"]
+    training.step = state.step
+    training.best_scores = state.best_scores
+
+
+@dataclass(frozen=True)
+class _State:
+    step: int
+    has_best: bool
+    best_scores: dict[str, float]
+    identity: dict[str, object]
+
+
+def _read_state(folder: Path) -> _State:
+    """Raises WeightsMismatch when state.json is missing, or is not what was written."""
+    try:
+        said = read_json(folder / "state.json")
+    except DataError as error:
+        raise WeightsMismatch(
+            "the checkpoint is damaged", file=folder.name, remedy=_ANEW
+        ) from error
+    step, has_best = said.get("step"), said.get("has_best")
+    scores, identity = said.get("best_val_dice"), said.get("identity")
+    if (
+        isinstance(step, int)
+        and step >= 0
+        and isinstance(has_best, bool)
+        and isinstance(scores, dict)
+        and all(isinstance(score, int | float) for score in scores.values())
+        and isinstance(identity, dict)
+    ):
+        return _State(step, has_best, scores, identity)
+    raise WeightsMismatch("the checkpoint is damaged", file=folder.name, remedy=_ANEW)
 
 
 def _portable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

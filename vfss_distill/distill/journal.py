@@ -24,7 +24,7 @@ class Metrics:
         self.tensorboard = tensorboard and path is not None
         if path is None:
             return
-        kept = [line for line in _whole_lines(path) if json.loads(line)["step"] < step]
+        kept = [line for line, record in _whole_lines(path) if record["step"] < step]
         write_text(path, "".join(f"{line}\n" for line in kept))
 
     def __enter__(self) -> Metrics:
@@ -52,15 +52,25 @@ class Metrics:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a metrics.jsonl; a line cut off by a kill is left out."""
-    return [json.loads(line) for line in _whole_lines(path)]
+    """All whole lines of a metrics.jsonl; one cut off by a kill, or damaged, is left out."""
+    return [record for _, record in _whole_lines(path)]
 
 
-def _whole_lines(path: Path) -> list[str]:
+def _whole_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Each line with what it says."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [line[:-1] for line in lines if line.startswith("{") and line.endswith("}\n")]
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = [line[:-1] for line in text.splitlines(keepends=True) if line.endswith("}\n")]
+    return [(line, record) for line in lines if (record := _record(line)) is not None]
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
 
 
 def _rounded(value: Any) -> Any:

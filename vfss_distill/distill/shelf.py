@@ -278,6 +278,12 @@ class _WeightsNow:
             return "unread"
 
 
+_NO_HEADER = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError),
+    *(OverflowError, RecursionError),  # 1e999, and lists in lists in lists
+)
+
+
 def _frames_in(path: Path) -> int | None:
     """Frames of a shard, from its header (safetensors: length, JSON, data); None: damaged."""
     try:
@@ -290,7 +296,7 @@ def _frames_in(path: Path) -> int | None:
         ends = [int(one["data_offsets"][1]) for key, one in header.items() if key[:2] != "__"]
         whole = size == 8 + length + max(ends)
         return int(header["frames"]["shape"][0]) if whole else None
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+    except _NO_HEADER:
         return None
 
 

@@ -231,9 +231,8 @@ def compare_csv(compared: Compared) -> str:
         for task in (found.mean, *found.tasks):
             for patient, dice in task.dice_by_patient.items():
                 distances = task.hd95_px_by_patient.get(patient)
-                writer.writerow(
-                    [*names, task.task, patient, *_three(dice, 6), *_three(distances, 3)]
-                )
+                figures = (*_three(dice, 6), *_three(distances, 3))
+                writer.writerow([*names, task.task, spreadsheet_cell(patient), *figures])
     return stream.getvalue()
 
 

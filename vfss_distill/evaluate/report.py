@@ -67,9 +67,10 @@ def dice_csv(report: Report) -> str:
         cases = {case.id: case for case in model.group.scored}
         for row in model.rows:
             case, found = cases[row.study], row.score
+            names = map(spreadsheet_cell, (model.group.name, row.study, row.patient))
             writer.writerow(
                 [
-                    *(spreadsheet_cell(model.group.name), row.study, row.patient, case.part or ""),
+                    *(*names, case.part or ""),
                     *(int(case.seen), row.frame, row.task),
                     *(_cell(found.dice), _cell(found.hd95_px, 3)),
                     *(found.truth_px, found.predicted_px, int(found.counted), found.reason),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UsageError, VfssError
+from ..errors import StorageError, UsageError, VfssError
 from ..intake.study import Study, list_studies_readable
 from ..workspace import Workspace, write_text
 from .film import Film
@@ -53,7 +53,8 @@ def measure_stored(
     """Measure the named results (all without names) and write each measures.csv.
 
     A measures.csv with other values is replaced only with `force`. Failures are returned as
-    `[{"input", "error"}]`. Raises WorkspaceError without results, UsageError for an unknown name.
+    `[{"input", "error"}]`. Raises WorkspaceError without results, UsageError for an unknown name,
+    StorageError.
     """
     results, failed = list_results(workspace)
     if inputs:
@@ -78,6 +79,8 @@ def measure_stored(
         try:
             study = studies.get(result.source_sha256)
             measured.append(_measure(workspace, result, study, force=force))
+        except StorageError:  # a full disk is no fault of this result, and meets the next one too
+            raise
         except VfssError as error:
             failed.append({"input": result.key, "error": str(error)})
     tick(len(results), len(results), "")

@@ -287,14 +287,16 @@ class _Metadata:
 
     def number(self, key: str, low: int, high: int) -> int:
         text = self.text(key)
-        if not text.isascii() or not text.isdigit() or not low <= int(text[:9]) <= high:
+        if not text.isascii() or not text.isdigit() or len(text) > 9:
+            raise self._fault(key)
+        if not low <= int(text) <= high:
             raise self._fault(key)
         return int(text)
 
     def json(self, key: str) -> Any:
         try:
             return json.loads(self.text(key))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._fault(key) from error
 
     def tasks(self) -> TaskSet:

@@ -6,19 +6,19 @@ blanked before the study appears; that makes names fewer, and a person has to lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..claims import Claims
+from ..claims import alone_in
 from ..config import load_lab
 from ..cores import usable_cores
 from ..engines import Done, Engine, OneProcess, Processes, WorkerDied
-from ..errors import InputError, StorageError, VfssError, WorkspaceError
+from ..errors import InputError, StorageError, VfssError
 from ..workspace import Workspace
 from .box_table import BoxTable, given_boxes
 from .boxes import Box
@@ -61,7 +61,7 @@ def ingest(
 
     `tick(done, total, words)` for each recording and now and then within one; `say(line)` for
     each notice. Raises ConfigError for a task set or patient table that cannot be used, InputError
-    when `inputs` hold nothing at all to ingest, and WorkspaceError while another ingest is at work.
+    when `inputs` hold nothing at all to ingest, and WorkspaceError while another one is at work.
     """
     report = IngestReport()
     found = discover(inputs, options, report)
@@ -71,7 +71,7 @@ def ingest(
             file=", ".join(path.name or str(path) for path in inputs),
             remedy="Give films (MP4, AVI, MKV, MPG, GIF), DICOM files, or folders of images.",
         )
-    with _alone(workspace):
+    with alone_in(workspace):
         job = _Ingest(workspace, options, found, report, say)
         try:
             with ExitStack() as stack:
@@ -84,18 +84,6 @@ def ingest(
 def lock(workspace: Workspace) -> Splits:
     """Lock the test set of `workspace` as it is. Raises DataError, ConfigError, StorageError."""
     return lock_test(workspace, [study.record for study in list_studies(workspace)])
-
-
-@contextmanager
-def _alone(workspace: Workspace) -> Iterator[None]:
-    """Two ingests at once would each write a table of identities that lacks the other's rows."""
-    with Claims(workspace.ingest_lock) as claims:
-        if not claims.take("ingest"):
-            raise WorkspaceError(
-                "another `vfss ingest` is at work in this workspace",
-                remedy="Run this one when it has ended.",
-            )
-        yield
 
 
 class _Ingest:

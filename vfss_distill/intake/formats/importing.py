@@ -1,32 +1,30 @@
 """Label files into the studies of a workspace.
 
 Masks are compared before anything is written: what is there and equal stays, what differs needs
-`force`. A study's masks appear together, then its record names them; a process that dies in
-between leaves masks that nobody sees, never a record without its masks.
+`force`.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from ...claims import alone_in
 from ...config import lab_tasks
-from ...errors import LabelError, UsageError, VfssError, WorkspaceError
-from ...provenance import provenance, sha256_file
+from ...errors import LabelError, StorageError, UsageError, VfssError, WorkspaceError
+from ...provenance import sha256_file
 from ...tasks import TaskSet
-from ...workspace import Workspace, atomic_folder, read_json, write_bytes
+from ...workspace import Workspace
 from ..source import IMAGE_SUFFIXES, square_size
-from ..study import RECORD_FILE, Study, frame_name, list_studies, write_record
+from ..study import Study, list_studies
 from .annotations import Annotations, Mask, Piece, Place, Size, mask_png
+from .into_study import write_masks
 from .registry import Format, read_labels
 
 Tick = Callable[[int, int, str], None]
@@ -98,8 +96,16 @@ def import_labels(
 
     Raises LabelError, naming every unknown label at once, and for frames, sizes or studies that
     do not fit, before anything is written. A study whose masks cannot be drawn or would be
-    replaced without `force` is listed in `failed`, and the others go on.
+    replaced without `force` is listed in `failed`, and the others go on. Raises WorkspaceError
+    without studies, and while another import or ingest is at work, and StorageError.
     """
+    if options.dry_run or not workspace.studies.is_dir():  # nothing to write, or to write to
+        return _import(workspace, path, options, tick)
+    with alone_in(workspace):
+        return _import(workspace, path, options, tick)
+
+
+def _import(workspace: Workspace, path: Path, options: ImportOptions, tick: Tick) -> ImportReport:
     studies = {study.id: study for study in list_studies(workspace)}
     if not studies:
         raise WorkspaceError("no studies yet", remedy="Run `vfss ingest` on the films first.")
@@ -118,6 +124,8 @@ def import_labels(
         facts = {"format": kind.name, **({"sha256": digest} if digest else {})}
         try:
             report.studies.append(_apply(studies[study_id], plan, options, kind, facts))
+        except StorageError:  # a full disk concerns all studies
+            raise
         except (VfssError, MemoryError) as error:
             line = str(error) or "not enough memory"
             report.failed.append({"input": study_id, "error": line})
@@ -322,7 +330,7 @@ def _apply(
             remedy="--force replaces them.",
         )
     if write and not options.dry_run:
-        _write(study, write, {**facts, "masks": len(write)})
+        write_masks(study, write, {**facts, "masks": len(write)})
     return done
 
 
@@ -347,57 +355,6 @@ def _draw(wanted: _Wanted, study: Study) -> Mask:
         grey = np.asarray(cv2.resize(grey, stored[::-1], interpolation=cv2.INTER_LINEAR))
         mask = grey > 127
     return mask
-
-
-def _write(study: Study, masks: Mapping[tuple[str, int], bytes], facts: dict[str, Any]) -> None:
-    """Swap the masks folder for one with the new masks in it, then the record."""
-    folder = study.folder / "masks"
-    with atomic_folder(folder) as made:
-        for path in _kept(folder):
-            target = made / path.relative_to(folder)
-            if (target.parent.name, _index(target)) not in masks:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                _link(path, target)
-        for (task, frame), data in masks.items():
-            (made / task).mkdir(parents=True, exist_ok=True)
-            (made / task / frame_name(frame)).write_bytes(data)
-    labelled = {task: set(frames) for task, frames in study.record.labelled.items()}
-    for task, frame in masks:
-        labelled.setdefault(task, set()).add(frame)
-    # `labels_sha256` is of the masks beside the recording, which have not changed: left alone, or
-    # the next ingest would offer to throw the imported ones away.
-    record = replace(
-        study.record, labelled={task: tuple(sorted(some)) for task, some in labelled.items()}
-    )
-    with tempfile.TemporaryDirectory() as somewhere:
-        write_record(Path(somewhere), record, **_history(study, facts))
-        write_bytes(study.folder / RECORD_FILE, (Path(somewhere) / RECORD_FILE).read_bytes())
-
-
-def _history(study: Study, facts: dict[str, Any]) -> dict[str, Any]:
-    """What the record knew of its origin, and one more import."""
-    block = dict(read_json(study.folder / RECORD_FILE).get("provenance") or {})
-    usual = provenance()
-    kept = {key: value for key, value in block.items() if key not in usual}
-    if "ingested_utc" not in kept and "created_utc" in block:
-        kept["ingested_utc"] = block["created_utc"]
-    return {**kept, "labels_imported": [*kept.get("labels_imported", ()), facts]}
-
-
-def _kept(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else iter(())
-
-
-def _index(path: Path) -> int:
-    return int(path.stem) if path.stem.isdecimal() else -1
-
-
-def _link(path: Path, target: Path) -> None:
-    """The same file under another name; a copy where the disk knows no links."""
-    try:
-        os.link(path, target)
-    except OSError:
-        shutil.copy2(path, target)
 
 
 def _digest(path: Path) -> str:

@@ -189,7 +189,10 @@ def _read(kind: Format, path: Path) -> Annotations:
         if error.file is not None:
             raise
         raise LabelError(error.what, file=path, remedy=error.remedy) from error
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+    except (
+        *(LookupError, TypeError, ValueError, AttributeError),
+        *(OverflowError, RecursionError),
+    ) as error:
         raise LabelError(
             f"is not what {kind.title} files look like",
             file=path,

@@ -1,0 +1,148 @@
+"""Files that a hand or a disk has spoilt: one line that names the file, and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conftest import Cli, Outcome
+from label_world import first_study, make_world, ok, put
+from square_models import make_film, make_model
+from vfss_distill.config import lab_tasks, load_lab
+from vfss_distill.errors import ConfigError, DataError
+from vfss_distill.intake.splits import load_splits
+from vfss_distill.intake.study import Study
+from vfss_distill.tasks import TaskSet
+from vfss_distill.workspace import Workspace
+
+DEEP = "[" * 100_000
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Workspace:
+    return make_world(tmp_path)
+
+
+def told(outcome: Outcome, code: int, *words: str) -> str:
+    """The one line of a failure."""
+    assert outcome.exit_code == code, outcome.stderr
+    assert "Traceback" not in outcome.stderr and "our bug" not in outcome.stderr
+    (line,) = [line for line in outcome.stderr.splitlines() if line.startswith("error:")]
+    assert all(word in line for word in words), line
+    return line
+
+
+class TestNestedWithoutEnd:
+    def test_a_study_record(self, world: Workspace) -> None:
+        study = first_study(world)
+        put(study.folder / "study.json", f'{{"study": {DEEP}')
+        with pytest.raises(DataError, match=f"{study.id}.*not readable as JSON.*backup"):
+            Study.open(study.folder)
+
+    def test_a_manifest_of_labels(self, cli: Cli, world: Workspace) -> None:
+        put(world.root / "given" / "vfss-labels.json", DEEP)
+        told(cli("labels", "import", "given", cwd=world.root), 4, "vfss-labels.json", "backup")
+
+    def test_the_header_of_a_volume(self, cli: Cli, world: Workspace) -> None:
+        ok(cli("labels", "export", "given", "--format", "slicer", cwd=world.root))
+        volume = next((world.root / "given").glob("*.seg.nrrd"))
+        head, said, tail = volume.read_bytes().partition(b"vfss_labelled:=")
+        assert said
+        volume.write_bytes(head + said + DEEP.encode() + b"\n" + tail.partition(b"\n")[2])
+        told(cli("labels", "import", volume, cwd=world.root), 4, volume.name, "export it again")
+
+    @pytest.mark.parametrize("key", ["vfss__tasks", "vfss__provenance"])
+    def test_the_description_of_a_model(self, key: str, cli: Cli, tmp_path: Path) -> None:
+        make_model(tmp_path / "m.onnx", **{key: DEEP})
+        make_film(tmp_path / "a.mp4", [0.0, 0.1, 0.2])
+        outcome = cli("segment", "a.mp4", "--model", "m.onnx")
+        told(outcome, 5, "m.onnx", key.replace("__", "."), "vfss export")
+
+
+class TestYaml:
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "2020-13-45",
+            "9" * 5000,
+            DEEP[:9999],
+            "!!int ''",
+            "!!bool perhaps",
+            "!!timestamp x",
+            "{",
+            "\xff",
+        ],
+        ids=["no day", "digits", "deep", "empty", "no truth", "no time", "open", "no UTF-8"],
+    )
+    def test_what_is_no_value(self, value: str, cli: Cli, world: Workspace) -> None:
+        def put(name: str) -> None:
+            path = world.root / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(f"task_set: {value}\n".encode("latin-1"))
+
+        for name, command in (
+            ("vfss.yaml", ("labels", "check")),
+            ("tasks.yaml", ("ingest", "films", "--tasks", "tasks.yaml")),
+            ("weights/mine.yaml", ("teachers", "check", "weights/mine.yaml")),
+        ):
+            put(name)
+            outcome = cli(*command, cwd=world.root)
+            told(outcome, 4, Path(name).name, "not readable as YAML", "backup")
+            (world.root / name).unlink()
+        put("splits.yaml")
+        with pytest.raises(ConfigError, match=r"splits\.yaml: not readable as YAML.*backup"):
+            load_splits(world)
+
+    @pytest.mark.parametrize("name", ["vfss.yaml", "splits.yaml"])
+    def test_a_folder_in_its_place(self, name: str, world: Workspace) -> None:
+        (world.root / name).unlink()
+        (world.root / name).mkdir()
+        with pytest.raises(ConfigError, match=rf"{name}: cannot be read \(.*\)\. Check that it"):
+            (load_lab if name == "vfss.yaml" else load_splits)(world)
+
+
+class TestTaskSets:
+    @pytest.mark.parametrize(
+        ("field", "rule"),
+        [
+            ("may_overlap: 5", "may_overlap must be a list of task ids"),
+            ("may_overlap: hyoid", "may_overlap must be a list of task ids"),
+            ("may_overlap: [[hyoid]]", "may_overlap must be a list of task ids"),
+            ("may_be_absent: 'no'", "may_be_absent must be true or false"),
+            ("name: [tongue]", "name must be a text"),
+            ('name: "\\ud800"', "name must be a text"),
+        ],
+    )
+    def test_fields_of_other_kinds(self, field: str, rule: str, tmp_path: Path) -> None:
+        put(tmp_path / "set.yaml", f"tasks:\n- {{id: tongue, {field}}}\n")
+        with pytest.raises(ConfigError, match=f"task tongue: {rule}"):
+            TaskSet.load(tmp_path / "set.yaml")
+
+    def test_in_a_model(self, cli: Cli, tmp_path: Path) -> None:
+        told_tasks = '{"tasks": [{"id": "bright", "may_overlap": 5}, {"id": "never"}]}'
+        make_model(tmp_path / "m.onnx", vfss__tasks=told_tasks)
+        make_film(tmp_path / "a.mp4", [0.0, 0.1, 0.2])
+        outcome = cli("segment", "a.mp4", "--model", "m.onnx")
+        told(outcome, 5, "m.onnx", "vfss.tasks", "vfss export")
+
+    @pytest.mark.parametrize("name", [r"a\0b", r"\ud800", r"a\nb"])
+    def test_names_no_file_can_have(self, name: str, world: Workspace) -> None:
+        put(world.root / "vfss.yaml", f'task_set: "{name}"\n')
+        with pytest.raises(ConfigError, match=r"vfss\.yaml: task_set: .*no file can have") as said:
+            lab_tasks(world)
+        assert str(said.value).isprintable()
+        with pytest.raises(ConfigError, match="no file can have"):
+            TaskSet.load("a\0b")
+
+
+class TestTheSystemsOwnWords:
+    def test_a_folder_in_place_of_a_file(self, cli: Cli, tmp_path: Path) -> None:
+        make_film(tmp_path / "a.mp4", [0.0, 0.1, 0.2])
+        (tmp_path / ".ingest.lock").mkdir()
+        told(cli("ingest", "a.mp4"), 4, ".ingest.lock", "Move the folder of that name away.")
+
+    def test_a_file_in_place_of_a_folder(self, cli: Cli, tmp_path: Path) -> None:
+        make_film(tmp_path / "a.mp4", [0.0, 0.1, 0.2])
+        put(tmp_path / "file", "")
+        told(cli("ingest", "a.mp4", "-w", "file/w"), 4, "Move the file away")

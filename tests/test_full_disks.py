@@ -1,0 +1,85 @@
+"""A disk that is full: exit 6 and one line, and nothing left behind."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import Cli, Outcome
+from fake_results import FakeWorkspace
+from label_world import all_masks, forget_labels, make_world, ok
+from square_models import make_film, make_model
+from vfss_distill.errors import StorageError
+from vfss_distill.tasks import VFSS12, TaskSet
+from vfss_distill.workspace import atomic_folder, atomic_path
+
+Full = Callable[[str], None]
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> Full:
+    """`full(part)`: from now on there is no space for files with this in their name."""
+
+    def fill(part: str) -> None:
+        real = Path.write_bytes
+
+        def write_bytes(self: Path, data: bytes) -> int:
+            if part in self.name:
+                raise OSError(errno.ENOSPC, "No space left on device", str(self))
+            return real(self, data)
+
+        monkeypatch.setattr(Path, "write_bytes", write_bytes)
+
+    return fill
+
+
+def refused(outcome: Outcome) -> None:
+    assert outcome.exit_code == 6, outcome.stderr
+    (line,) = outcome.stderr.splitlines()
+    assert line.startswith("error:") and "the disk is full. Free some space" in line
+
+
+def test_measure(cli: Cli, tmp_path: Path, full: Full) -> None:
+    fake = FakeWorkspace(tmp_path, TaskSet("one", (VFSS12["c3"],)))
+    for study in ("sa", "sb"):
+        fake.result(study, n=16)
+    full("measures.csv")
+    refused(cli("measure", "--force", "--quiet"))
+
+
+def test_import(cli: Cli, tmp_path: Path, full: Full) -> None:
+    world = make_world(tmp_path)
+    ok(cli("labels", "export", tmp_path / "given", "--format", "masks", cwd=world.root))
+    forget_labels(world)
+    full("000003.png")
+    refused(cli("labels", "import", tmp_path / "given", "--quiet", cwd=world.root))
+    assert not all_masks(world)
+
+
+class TestNothingIsLeft:
+    def test_of_a_film_that_is_no_study(self, cli: Cli, tmp_path: Path, full: Full) -> None:
+        make_model(tmp_path / "m.onnx")
+        make_film(tmp_path / "a.mp4", [0.0, 0.1, 0.2])
+        full("000001.png")
+        refused(cli("segment", "a.mp4", "--model", "m.onnx", "--quiet"))
+        assert not (tmp_path / "results").exists()
+
+    def test_of_a_check(self, cli: Cli, tmp_path: Path, full: Full) -> None:
+        world = make_world(tmp_path)
+        full("index.html")
+        refused(cli("labels", "check", "--quiet", cwd=world.root))
+        assert not world.reports.exists()
+
+    @pytest.mark.parametrize("writer", [atomic_path, atomic_folder])
+    def test_but_what_was_there(self, writer: Callable[[Path], object], tmp_path: Path) -> None:
+        (tmp_path / "there").mkdir()
+        for target in (tmp_path / "there" / "x", tmp_path / "a" / "b" / "x"):
+            with pytest.raises(StorageError), writer(target):  # type: ignore[attr-defined]
+                if target.parent.name == "b":
+                    (tmp_path / "a" / "others").write_text("of somebody else")
+                raise OSError(errno.ENOSPC, "no space")
+        left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+        assert left == {"there", "a", "a/others"}

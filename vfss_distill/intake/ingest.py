@@ -133,6 +133,8 @@ class _Ingest:
         self._ended: dict[int, StudyRecord | Failure | Skipped] = {}
         self._inputs: dict[int, str] = {}
         self._words: Words = lambda _: None
+        for line in self._identities.lost(self._records):
+            self._say(line)
         for option, unused in (
             ("--patients", self._patients.unused(found)),
             ("--views", self._views.unused(found)),

@@ -1,0 +1,95 @@
+"""Files of a workspace that are damaged: said with the file's name, and never written over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conftest import Cli
+from ingest_jobs import identities, ingested
+from intake_films import write_film
+
+
+@pytest.fixture
+def lab(cli: Cli, tmp_path: Path) -> Path:
+    """A workspace with a study of each of two patients, and a third film to ingest."""
+    for number, name in enumerate(("anna", "bert")):
+        write_film(tmp_path / "v" / name / "a.mp4", frames=3 + number)
+    ingested(cli, "v")
+    write_film(tmp_path / "v" / "carl" / "a.mp4", frames=6)
+    return tmp_path
+
+
+class TestIdentities:
+    @pytest.mark.parametrize(
+        ("damage", "words"),
+        [
+            (lambda text: text.replace(",anna", ',"anna', 1), "line "),
+            (lambda text: text[:-2], "line 3 is damaged"),
+            (lambda text: text[:-1], "line 3 is cut off"),
+            (lambda text: text + "x" * 140_000 + ",,,,,\n", "line 4 is damaged"),
+            (lambda text: text + text.splitlines()[1] + "\n", "line 4 is damaged"),
+            (lambda text: "", "other columns"),
+        ],
+    )
+    def test_a_damaged_table_is_kept_as_it_is(
+        self, damage: object, words: str, lab: Path, cli: Cli
+    ) -> None:
+        table = lab / "identities.csv"
+        assert callable(damage)
+        table.write_text(damage(table.read_text()))
+        before = table.read_bytes()
+        outcome = cli("ingest", "v")
+        assert outcome.exit_code == 4 and "identities.csv: " in outcome.stderr
+        assert words in outcome.stderr and "anna" not in outcome.stderr
+        assert table.read_bytes() == before
+
+    @pytest.mark.parametrize("name", ["identities.csv", "identities.key"])
+    @pytest.mark.parametrize("to", ["nowhere", None])
+    def test_a_link_that_leads_nowhere(
+        self, name: str, to: str | None, lab: Path, cli: Cli
+    ) -> None:
+        (lab / name).unlink()
+        (lab / name).symlink_to(to or name)
+        outcome = cli("ingest", "v")
+        assert outcome.exit_code == 4 and f"{name}: is a link that leads nowhere" in outcome.stderr
+        assert (lab / name).is_symlink() and not (lab / "nowhere").exists()
+
+    @pytest.mark.parametrize("what", ["gone", "header"])
+    def test_rows_that_are_gone_are_counted(self, what: str, lab: Path, cli: Cli) -> None:
+        table = lab / "identities.csv"
+        if what == "gone":
+            table.unlink()
+        else:
+            table.write_text(table.read_text().splitlines()[0] + "\n")
+        outcome = cli("ingest", "v")
+        assert outcome.exit_code == 0
+        assert "identities.csv has no row of 2 of 2 studies" in outcome.stderr
+        assert [row["source_patient"] for row in identities(lab)] == ["carl"]
+
+    @pytest.mark.parametrize("text", ["", "\n", "é" * 64, "0" * 63, "g" * 64, "0" * 64 + " 1"])
+    def test_a_damaged_key_is_no_key(self, text: str, lab: Path, cli: Cli) -> None:
+        (lab / "identities.key").write_text(text)
+        outcome = cli("ingest", "v")
+        assert outcome.exit_code == 4 and "identities.key: is damaged. Put it" in outcome.stderr
+        assert (lab / "identities.key").read_text() == text
+
+    def test_without_key_and_table_patients_are_new_and_that_is_said(
+        self, lab: Path, cli: Cli
+    ) -> None:
+        (lab / "identities.key").unlink()
+        (lab / "identities.csv").unlink()
+        outcome = cli("ingest", "v/carl")
+        assert outcome.exit_code == 0 and "identities.key is missing" in outcome.stderr
+        assert "no row of 2 of 2 studies" in outcome.stderr
+
+    def test_nothing_is_said_of_a_whole_workspace(self, lab: Path, cli: Cli) -> None:
+        assert "identities" not in cli("ingest", "v", "--no-blank").stderr
+
+    def test_a_name_with_a_carriage_return_is_read_back(self, cli: Cli, tmp_path: Path) -> None:
+        write_film(tmp_path / "v" / "an\rna" / "a.mp4", frames=3)
+        ingested(cli, "v")
+        write_film(tmp_path / "v" / "bert" / "a.mp4", frames=4)
+        ingested(cli, "v")
+        assert {row["source_patient"] for row in identities(tmp_path)} == {"an\rna", "bert"}

@@ -84,6 +84,24 @@ class TestIdentities:
         assert outcome.exit_code == 0 and "identities.key is missing" in outcome.stderr
         assert "no row of 2 of 2 studies" in outcome.stderr
 
+    def test_files_on_a_protected_disk_stay_there(self, lab: Path, cli: Cli) -> None:
+        disk = lab / "protected"
+        disk.mkdir()
+        for name in ("identities.csv", "identities.key"):
+            (lab / name).rename(disk / name)
+            (lab / name).symlink_to(disk / name)
+        ingested(cli, "v")
+        assert (lab / "identities.csv").is_symlink() and (lab / "identities.key").is_symlink()
+        assert len(identities(disk)) == 3
+        assert (disk / "identities.csv").stat().st_mode & 0o777 == 0o600
+
+    def test_a_gitignore_in_another_encoding(self, cli: Cli, tmp_path: Path) -> None:
+        write_film(tmp_path / "v" / "anna" / "a.mp4", frames=3)
+        (tmp_path / ".gitignore").write_bytes(b"R\xf6ntgen/\n")
+        ingested(cli, "v")
+        lines = (tmp_path / ".gitignore").read_bytes().splitlines()
+        assert lines == [b"R\xf6ntgen/", b"identities.*", b".ingest.lock"]
+
     def test_nothing_is_said_of_a_whole_workspace(self, lab: Path, cli: Cli) -> None:
         assert "identities" not in cli("ingest", "v", "--no-blank").stderr
 

@@ -20,7 +20,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from ..errors import WorkspaceError
-from ..workspace import Workspace, atomic_path, spreadsheet_cell, write_text
+from ..workspace import Workspace, atomic_path, spreadsheet_cell, write_bytes
 
 _COLUMNS = ("study", "patient", "source_patient", "source_path", "site", "source_site")
 _COLUMNS_BEFORE = _COLUMNS[:4]  # of versions that knew no sites
@@ -199,13 +199,15 @@ def _line(cells: tuple[str, ...]) -> str:
 
 
 def _write_private(target: Path, text: str) -> None:
-    with atomic_path(target, mode=_PRIVATE) as temporary:
+    """Where a link leads to a protected disk, the names are written there, and the link stays."""
+    with atomic_path(Path(os.path.realpath(target)), mode=_PRIVATE) as temporary:
         temporary.touch(mode=_PRIVATE)  # before a single name is in it
         temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def _keep_out_of_git(workspace: Workspace) -> None:
     path = workspace.root / ".gitignore"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    if missing := [line for line in _IGNORED if line not in lines]:
-        write_text(path, "\n".join([*lines, *missing]) + "\n")
+    before = path.read_bytes() if path.exists() else b""  # git asks for no encoding: nor do we
+    lines = before.splitlines()
+    if missing := [line.encode() for line in _IGNORED if line.encode() not in lines]:
+        write_bytes(path, b"\n".join([*lines, *missing, b""]))

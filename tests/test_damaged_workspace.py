@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from conftest import Cli
 from ingest_jobs import identities, ingested
 from intake_films import write_film
+from vfss_distill.errors import ConfigError
+from vfss_distill.intake.splits import load_splits
+from vfss_distill.workspace import Workspace
 
 
 @pytest.fixture
@@ -111,3 +115,54 @@ class TestIdentities:
         write_film(tmp_path / "v" / "bert" / "a.mp4", frames=4)
         ingested(cli, "v")
         assert {row["source_patient"] for row in identities(tmp_path)} == {"an\rna", "bert"}
+
+
+class TestSplits:
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("", "must hold the lists"),
+            ("schema_version: 1\n", "train, val, test: no such list"),
+            ("train: [a]\nval: [b]\n", "test: no such list"),
+            ("train: [a]\nval:\ntest: []\n", "val: no such list"),
+            (None, "cannot be read"),
+        ],
+    )
+    def test_half_a_file_is_not_taken_for_empty_lists(
+        self, text: str | None, words: str, lab: Path, cli: Cli
+    ) -> None:
+        path = lab / "splits.yaml"
+        if text is None:
+            path.unlink()
+            path.symlink_to("splits.yaml")
+        else:
+            path.write_text(text)
+        outcome = cli("ingest", "v")
+        assert outcome.exit_code == 4 and "splits.yaml: " in outcome.stderr
+        assert words in outcome.stderr
+        assert path.is_symlink() if text is None else path.read_text() == text
+
+    def test_no_cut_of_a_locked_file_unlocks_it(self, lab: Path, cli: Cli) -> None:
+        assert cli("ingest", "--lock-test").exit_code == 0
+        workspace = Workspace(lab)
+        locked = load_splits(workspace)
+        text = workspace.splits_file.read_text()
+        for end in range(len(text) - 1):
+            workspace.splits_file.write_text(text[:end])
+            with pytest.raises(ConfigError):
+                load_splits(workspace)
+        data = yaml.safe_load(text)
+        before = {part: data[part] for part in ("train", "val", "test", "locked")}
+        workspace.splits_file.write_text(yaml.safe_dump(before, sort_keys=False))
+        assert load_splits(workspace) == locked  # as earlier versions wrote it: the lock last
+
+    def test_patients_who_are_dealt_out_anew_are_counted(self, lab: Path, cli: Cli) -> None:
+        path = lab / "splits.yaml"
+        path.unlink()
+        said = cli("ingest", "v").stderr
+        assert "splits.yaml is missing: 2 patients are dealt out anew" in said
+        splits = yaml.safe_load(path.read_text())
+        next(some for some in splits.values() if isinstance(some, list) and some).pop()
+        path.write_text(yaml.safe_dump(splits))
+        assert "splits.yaml lacks 1 of 3 patients" in cli("ingest", "v").stderr
+        assert "splits.yaml" not in cli("ingest", "v").stderr

@@ -38,7 +38,7 @@ from .lab import decide_tasks, prepare_workspace
 from .labels import Labels, LabelSearch
 from .patients import Owner, PatientTable, display, guessed_name, owner_of
 from .source import Found, SourceInfo, open_source
-from .splits import Splits, facts_of, load_splits, lock_test, update_splits
+from .splits import Splits, facts_of, load_splits, lock_test, undealt, update_splits
 from .study import StudyRecord, has_imported_labels, list_studies
 from .surroundings import told as furniture_told
 from .view import ViewTable, means, notice
@@ -133,7 +133,8 @@ class _Ingest:
         self._ended: dict[int, StudyRecord | Failure | Skipped] = {}
         self._inputs: dict[int, str] = {}
         self._words: Words = lambda _: None
-        for line in self._identities.lost(self._records):
+        lost = self._identities.lost(self._records)
+        for line in (*lost, *undealt(workspace, self._splits, self._records.values())):
             self._say(line)
         for option, unused in (
             ("--patients", self._patients.unused(found)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -166,3 +167,38 @@ class TestSplits:
         path.write_text(yaml.safe_dump(splits))
         assert "splits.yaml lacks 1 of 3 patients" in cli("ingest", "v").stderr
         assert "splits.yaml" not in cli("ingest", "v").stderr
+
+
+class TestStudies:
+    @pytest.mark.parametrize("how", ["gone", "folder", "loop"])
+    def test_a_study_without_its_record_is_not_ingested_over(
+        self, how: str, lab: Path, cli: Cli
+    ) -> None:
+        folder = min((lab / "studies").iterdir())
+        record = folder / "study.json"
+        record.unlink()
+        if how == "folder":
+            record.mkdir()
+        elif how == "loop":
+            record.symlink_to("study.json")
+        (folder / "masks").mkdir()
+        outcome = cli("ingest", "v")
+        assert outcome.exit_code == 4 and f"studies/{folder.name}/study.json: " in outcome.stderr
+        assert "back from a backup" in outcome.stderr and (folder / "masks").is_dir()
+        named = cli("segment", folder.name)
+        assert named.exit_code == 4 and "back from a backup" in named.stderr
+
+    def test_a_strange_folder_in_the_way_is_replaced_with_force_only(
+        self, lab: Path, cli: Cli
+    ) -> None:
+        third = ingested(cli, "v")["studies"][0]["study"]
+        shutil.rmtree(lab / "studies" / third)
+        (lab / "studies" / third).mkdir()
+        (lab / "studies" / third / "notes.txt").write_text("keep")
+        (lab / "studies" / ".DS_Store").write_bytes(b"")
+        (lab / "studies" / "empty").mkdir()
+        refused = cli("ingest", "v")
+        assert refused.exit_code == 3
+        assert f"studies/{third} is there and is no study" in refused.stderr
+        assert (lab / "studies" / third / "notes.txt").read_text() == "keep"
+        assert ingested(cli, "v", "--force")["failed"] == []

@@ -10,6 +10,7 @@ A study folder appears only when it is complete.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -243,11 +244,24 @@ def list_studies_readable(workspace: Workspace) -> tuple[list[Study], list[dict[
     return studies, failed
 
 
+def is_study_folder(folder: Path) -> bool:
+    """Is it a study, perhaps a damaged one? It holds frames or masks, if no record any more.
+
+    Passed over, it would be ingested again, and what labels were imported into it lost.
+    """
+    if is_temporary(folder):
+        return False
+    if folder.is_symlink() and not folder.exists():
+        return True
+    return folder.is_dir() and any(
+        os.path.lexists(folder / name) for name in (RECORD_FILE, "frames", "masks")
+    )
+
+
 def _folders(workspace: Workspace) -> list[Path]:
-    """Of all complete studies, by id."""
+    """Of all studies, damaged ones too, by id."""
     folders = workspace.studies.iterdir() if workspace.studies.is_dir() else ()
-    complete = (x for x in folders if not is_temporary(x) and (x / RECORD_FILE).is_file())
-    return sorted(complete, key=lambda folder: folder.name)
+    return sorted(filter(is_study_folder, folders), key=lambda folder: folder.name)
 
 
 def find_study(workspace: Workspace, source_sha256: str) -> Study | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,10 +10,13 @@ import pytest
 import yaml
 
 from conftest import Cli
+from fake_results import FakeWorkspace
 from ingest_jobs import identities, ingested
 from intake_films import write_film
-from vfss_distill.errors import ConfigError
+from label_world import first_study, make_world
+from vfss_distill.errors import ConfigError, DataError
 from vfss_distill.intake.splits import load_splits
+from vfss_distill.intake.study import Study
 from vfss_distill.workspace import Workspace
 
 
@@ -202,3 +206,44 @@ class TestStudies:
         assert f"studies/{third} is there and is no study" in refused.stderr
         assert (lab / "studies" / third / "notes.txt").read_text() == "keep"
         assert ingested(cli, "v", "--force")["failed"] == []
+
+    @pytest.mark.parametrize("name", ["../../EVIL", "{tmp}/EVIL", "..", ".", "", "another-study"])
+    def test_a_record_names_no_other_place(self, name: str, tmp_path: Path, cli: Cli) -> None:
+        lab = make_world(tmp_path)
+        study = first_study(lab)
+        outside = tmp_path / "EVIL"
+        outside.mkdir()
+        (outside / "kept").write_text("x")
+        change(study.folder / "study.json", study=name.format(tmp=tmp_path))
+        for words in (
+            ("segment", study.folder, "--force"),
+            ("labels", "export", "out", "--format", "masks", "--force", "--study", study.id),
+        ):
+            outcome = cli(*words, cwd=lab.root)
+            assert outcome.exit_code != 0, words
+        with pytest.raises(DataError, match="names another study"):
+            Study.open(study.folder)
+        assert [path.name for path in outside.iterdir()] == ["kept"]
+
+    def test_a_study_is_opened_by_any_path_to_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        study = first_study(make_world(tmp_path))
+        (tmp_path / "link").symlink_to(study.folder)
+        monkeypatch.chdir(study.folder)
+        assert Study.open(Path()).id == Study.open(tmp_path / "link").id == study.id
+
+
+def change(file: Path, **facts: object) -> None:
+    """Fields of a JSON file become others."""
+    file.write_text(json.dumps({**json.loads(file.read_text()), **facts}))
+
+
+def test_a_result_names_no_other_place(cli: Cli, tmp_path: Path) -> None:
+    fake = FakeWorkspace(tmp_path)
+    fake.study("p1-aaaaaa", "p1", labels=[0])
+    folder = fake.result("p1-aaaaaa", n=1)
+    change(folder / "run.json", study="../../EVIL")
+    outcome = cli("labels", "export", "out", "--format", "masks", "--results", "run-001")
+    assert outcome.exit_code == 2 and "None can be read" in outcome.stderr
+    assert cli("measure").exit_code == 4 and not (tmp_path.parent / "EVIL").exists()

@@ -53,7 +53,7 @@ class Result:
 
     @classmethod
     def open(cls, folder: Path) -> Result:
-        """Raises DataError when run.json is missing, damaged or incomplete."""
+        """Raises DataError when run.json is missing, damaged, incomplete or of another study."""
         run = read_json(folder / "run.json")
         frames_of = run.get("frames_of")
         try:
@@ -81,6 +81,8 @@ class Result:
         times = np.array(self.frame_times_s)
         if len(times) != self.frames or self.frames < 1:
             raise ValueError("frames and frame_times_s disagree")
+        if self.study != self.folder.parent.name:  # a path in its place would lead elsewhere
+            raise ValueError("run.json is of another study than its folder")
         if not np.isfinite(times).all() or (np.diff(times) <= 0).any():
             raise ValueError("frame_times_s do not increase")
         return self

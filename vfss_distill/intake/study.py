@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -29,6 +30,7 @@ from .repeats import duration_s
 from .source import Frame, SourceInfo
 
 RECORD_FILE = "study.json"
+_STUDY_ID = re.compile("[A-Za-z0-9][A-Za-z0-9._-]*")  # one name below studies/ and results/
 _MEND_RECORD = (
     f"Put {RECORD_FILE} back from a backup, or delete the study's folder and ingest its recording "
     "again."
@@ -151,10 +153,16 @@ class Study:
 
     @classmethod
     def open(cls, folder: Path) -> Study:
-        """Raises DataError, naming the study, when the record is missing or damaged."""
+        """Raises DataError, naming the study, when the record is missing, damaged or of another
+        study than its folder: results and exports are written under that name."""
         path = folder / RECORD_FILE
         try:
-            return cls(folder, StudyRecord.from_dict(read_json(path)))
+            record = StudyRecord.from_dict(read_json(path))
+            # The folder may be given as "." or by a link.
+            names = {Path(whole(folder)).name for whole in (os.path.abspath, os.path.realpath)}
+            if record.study not in names or not _STUDY_ID.fullmatch(record.study):
+                raise DataError("names another study than its folder does")
+            return cls(folder, record)
         except DataError as error:
             raise DataError(error.what, file=_shown(path), remedy=_MEND_RECORD) from error
 

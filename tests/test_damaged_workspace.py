@@ -15,9 +15,19 @@ from ingest_jobs import identities, ingested
 from intake_films import write_film
 from label_world import first_study, make_world
 from vfss_distill.errors import ConfigError, DataError
+from vfss_distill.inference.record import read_outcome
 from vfss_distill.intake.splits import load_splits
 from vfss_distill.intake.study import Study
 from vfss_distill.workspace import Workspace
+
+_NO_LABELS = (
+    *('{"bolus": 3}', '{"bolus": "x"}', '{"bolus": {"a": 1}}', '{"bolus": [[1, 2]]}'),
+    *('{"bolus": ["0"]}', '{"bolus": [-1]}', '{"bolus": [6]}', '{"../../x": [0]}', "[]", "null"),
+)
+_NO_TIMES = (
+    *("null", '"012345"', "[0, 1, 2, 3, 4]", "[0, 1, 2, 3, 4, NaN]", "[0, 1, 2, 3, 4, 1e999]"),
+    *("[0, 1, 2, 3, 3, 4]", "[0, 1, 2, 3, 4, 1" + "0" * 400 + "]", '[0, 1, 2, 3, 4, "5"]'),
+)
 
 
 @pytest.fixture
@@ -233,6 +243,48 @@ class TestStudies:
         monkeypatch.chdir(study.folder)
         assert Study.open(Path()).id == Study.open(tmp_path / "link").id == study.id
 
+    @pytest.mark.parametrize(
+        ("field", "text"),
+        [
+            *(("labelled", text) for text in _NO_LABELS),
+            *(
+                ("frames", text)
+                for text in ("1e999", "-1", "6.5", '"6"', "7", "true", "1" + "0" * 400)
+            ),
+            *(("frame_times_s", text) for text in _NO_TIMES),
+            ("patient", "3"),
+            ("patient", '"\\ud800"'),
+            ("source_sha256", "null"),
+            ("study", '"\\ud800"'),
+            ("warnings", "true"),
+            ("width", "1e999"),
+            ("repeats", "[99]"),
+            ("blanked", '[{"x": 1e999, "y": 0, "width": 1, "height": 1, "reason": "given"}]'),
+            ("acquisition", '{"kvp": NaN}'),
+        ],
+    )
+    def test_a_field_of_another_kind(self, field: str, text: str, tmp_path: Path, cli: Cli) -> None:
+        lab = make_world(tmp_path)
+        study = first_study(lab)
+        put_raw(study.folder / "study.json", field, text)
+        with pytest.raises(DataError, match=r"study.json: damaged: .*\. Put study.json back"):
+            Study.open(study.folder)
+        outcome = cli("labels", "check", cwd=lab.root)
+        assert outcome.exit_code == 4 and f"{study.id}/study.json: damaged" in outcome.stderr
+
+    def test_a_record_of_an_earlier_version(self, tmp_path: Path) -> None:
+        study = first_study(make_world(tmp_path))
+        body = json.loads((study.folder / "study.json").read_text())
+        needed = ("study", "patient", "source_sha256", "frames", "frame_times_s", "width", "height")
+        (study.folder / "study.json").write_text(json.dumps({name: body[name] for name in needed}))
+        assert Study.open(study.folder).record.labelled == {}
+
+
+def put_raw(file: Path, field: str, text: str) -> None:
+    """A field of a JSON file becomes `text`, which need not be JSON."""
+    body = {**json.loads(file.read_text()), field: "PLACE"}
+    file.write_text(json.dumps(body).replace('"PLACE"', text))
+
 
 def change(file: Path, **facts: object) -> None:
     """Fields of a JSON file become others."""
@@ -247,3 +299,22 @@ def test_a_result_names_no_other_place(cli: Cli, tmp_path: Path) -> None:
     outcome = cli("labels", "export", "out", "--format", "masks", "--results", "run-001")
     assert outcome.exit_code == 2 and "None can be read" in outcome.stderr
     assert cli("measure").exit_code == 4 and not (tmp_path.parent / "EVIL").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        *(("frames", "1e999"), ("frames", '"30"'), ("warnings", "true"), ("repeats", "3")),
+        *(("frame_times_s", "[0, NaN]"), ("lit", "[0, 0]"), ("unique_fps", '"x"')),
+        *(("model", "[]"), ("study", '"\\ud800"'), ("seen_in_training", "3"), ("width", "0")),
+    ],
+)
+def test_a_result_with_a_field_of_another_kind(
+    field: str, text: str, tmp_path: Path, cli: Cli
+) -> None:
+    fake = FakeWorkspace(tmp_path)
+    folder = fake.result("p1-aaaaaa", n=1)
+    put_raw(folder / "run.json", field, text)
+    outcome = cli("measure")
+    assert outcome.exit_code == 4 and "incomplete result" in outcome.stderr
+    assert read_outcome(folder) is None

@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, StorageError
+from ..fields import Check, count, flag, mapping, maybe, number, several, taken, text, times, whole
 from ..letterbox import Letterbox
 from ..provenance import document
 from ..workspace import Workspace, is_temporary, read_json
@@ -31,6 +32,8 @@ from .source import Frame, SourceInfo
 
 RECORD_FILE = "study.json"
 _STUDY_ID = re.compile("[A-Za-z0-9][A-Za-z0-9._-]*")  # one name below studies/ and results/
+_TASK = re.compile("[A-Za-z0-9_][A-Za-z0-9_-]*")
+_AGAIN = "Ingest the recording again."
 _MEND_RECORD = (
     f"Put {RECORD_FILE} back from a backup, or delete the study's folder and ingest its recording "
     "again."
@@ -121,27 +124,49 @@ class StudyRecord:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> StudyRecord:
-        """Raises DataError when fields are missing or of another kind."""
-        known = {item.name for item in fields(cls)}
-        values = {key: value for key, value in data.items() if key in known}
+        """Raises DataError when fields are missing or of another kind, or do not agree."""
         try:
-            values["frame_times_s"] = tuple(map(float, values["frame_times_s"]))
-            values["pixel_aspect"] = tuple(values.get("pixel_aspect", (1, 1)))
-            spacing = values.get("pixel_spacing_mm")
-            values["pixel_spacing_mm"] = None if spacing is None else tuple(spacing)
-            labelled = values.get("labelled", {})
-            values["labelled"] = {task: tuple(some) for task, some in labelled.items()}
-            for name in ("warnings", "repeats"):
-                values[name] = tuple(values.get(name, ()))
-            for name in ("blanked", "suspect"):
-                values[name] = tuple(Box.from_dict(box) for box in values.get(name, ()))
-            picture = values.get("picture")
-            values["picture"] = None if picture is None else Box.from_dict(picture)
-            return cls(**values)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(
-                "is no study record", file=RECORD_FILE, remedy="Ingest the recording again."
-            ) from error
+            record = cls(**taken(data, _KINDS))
+            if len(record.frame_times_s) != record.frames:
+                raise ValueError("frames and frame_times_s do not agree")
+            named = (*record.labelled_frames, *record.repeats)
+            if named and max(named) >= record.frames:
+                raise ValueError("labelled or repeats names a frame that is not there")
+        except TypeError as error:  # a field that has no default
+            raise DataError("is no study record", file=RECORD_FILE, remedy=_AGAIN) from error
+        except ValueError as error:
+            raise DataError(f"damaged: {error}", file=RECORD_FILE, remedy=_AGAIN) from error
+        return record
+
+
+def _labelled(value: Any) -> dict[str, tuple[int, ...]]:
+    """Frames by task; a task's masks lie in a folder of its name."""
+    frames = {task: several(whole)(some) for task, some in mapping(value).items()}
+    if not all(_TASK.fullmatch(task) for task in frames):
+        raise ValueError("names what cannot be a task")
+    return frames
+
+
+# What each field must be, where it is there: earlier versions knew fewer.
+_KINDS: Mapping[str, Check] = {
+    **dict.fromkeys(("study", "patient", "source_sha256"), text),
+    **dict.fromkeys(("view", "facing", "view_by", "site", "exam", "kind", "codec"), text),
+    **dict.fromkeys(("interlaced", "frame_digests", "labels_sha256", "burned_in"), text),
+    **dict.fromkeys(("frames", "width", "height"), count),
+    **dict.fromkeys(("mirrored", "simulated"), flag),
+    **dict.fromkeys(("acquisition", "task_set"), mapping),
+    **dict.fromkeys(("blanked", "suspect"), several(Box.from_dict)),
+    **dict.fromkeys(("view_confidence", "unique_fps"), maybe(number)),
+    "frame_times_s": times,
+    "pixel_aspect": several(count, 2),
+    "pixel_spacing_mm": maybe(several(number, 2)),
+    "labelled": _labelled,
+    "declared_frames": maybe(whole),
+    "repeats": several(whole),
+    "repeated_frames": whole,
+    "picture": maybe(Box.from_dict),
+    "warnings": several(text),
+}
 
 
 @dataclass(frozen=True)
@@ -159,7 +184,7 @@ class Study:
         try:
             record = StudyRecord.from_dict(read_json(path))
             # The folder may be given as "." or by a link.
-            names = {Path(whole(folder)).name for whole in (os.path.abspath, os.path.realpath)}
+            names = {Path(full(folder)).name for full in (os.path.abspath, os.path.realpath)}
             if record.study not in names or not _STUDY_ID.fullmatch(record.study):
                 raise DataError("names another study than its folder does")
             return cls(folder, record)

@@ -17,7 +17,7 @@ from label_world import first_study, make_world
 from vfss_distill.errors import ConfigError, DataError
 from vfss_distill.inference.record import read_outcome
 from vfss_distill.intake.splits import load_splits
-from vfss_distill.intake.study import Study
+from vfss_distill.intake.study import Study, list_studies
 from vfss_distill.workspace import Workspace
 
 _NO_LABELS = (
@@ -270,7 +270,7 @@ class TestStudies:
         with pytest.raises(DataError, match=r"study.json: damaged: .*\. Put study.json back"):
             Study.open(study.folder)
         outcome = cli("labels", "check", cwd=lab.root)
-        assert outcome.exit_code == 4 and f"{study.id}/study.json: damaged" in outcome.stderr
+        assert outcome.exit_code == 4 and f"studies/{study.id}: damaged" in outcome.stderr
 
     def test_a_record_of_an_earlier_version(self, tmp_path: Path) -> None:
         study = first_study(make_world(tmp_path))
@@ -278,6 +278,36 @@ class TestStudies:
         needed = ("study", "patient", "source_sha256", "frames", "frame_times_s", "width", "height")
         (study.folder / "study.json").write_text(json.dumps({name: body[name] for name in needed}))
         assert Study.open(study.folder).record.labelled == {}
+
+    def test_one_damaged_record_stops_no_other_study(self, tmp_path: Path, cli: Cli) -> None:
+        lab = make_world(tmp_path)
+        first, second = list_studies(lab)
+        (first.folder / "study.json").write_text("{")
+        said = f"studies/{first.id}: not readable as JSON"
+
+        checked = cli("labels", "check", "--json", cwd=lab.root)
+        assert checked.exit_code == 4 and said in checked.stderr
+        body = json.loads(checked.stdout)
+        assert body["studies"] == 1 and body["masks"] == 14
+        named = [one["kind"] for one in body["findings"] if one["study"] == first.id]
+        assert named == ["file"]
+
+        words = ("labels", "export", "--format", "masks", "--json")
+        out = cli(*words, "all", cwd=lab.root)
+        assert out.exit_code == 3 and said in out.stderr
+        made = json.loads(out.stdout)
+        assert made["failed"][0]["input"] == f"studies/{first.id}"
+        assert {path.name for path in (lab.root / "all").glob("p*")} == {second.id}
+        assert cli(*words, "one", "--study", second.id, cwd=lab.root).exit_code == 0
+        assert cli(*words, "none", "--study", first.id, cwd=lab.root).exit_code == 4
+        assert not (lab.root / "none").exists()
+
+        seen = cli("ingest", "--review", cwd=lab.root)
+        assert seen.exit_code == 3 and said in seen.stderr
+        page = (lab.root / "reports" / "review-001" / "index.html").read_text()
+        assert f"Not shown: studies/{first.id}" in page and f'id="{second.id}"' in page
+        (second.folder / "study.json").write_text("{")
+        assert cli("ingest", "--review", cwd=lab.root).exit_code == 4
 
 
 def put_raw(file: Path, field: str, text: str) -> None:

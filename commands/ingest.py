@@ -106,7 +106,7 @@ def ingest(
     """
     from ..intake.ingest import ingest as run
     from ..intake.ingest import lock
-    from ..intake.ingest_report import BURNED_IN, KEPT, IngestOptions, IngestReport
+    from ..intake.ingest_report import BURNED_IN, KEPT, Failure, IngestOptions, IngestReport
     from ..intake.review import write_review
     from ..intake.splits import load_splits
     from ..workspace import Workspace
@@ -140,7 +140,9 @@ def ingest(
     something = report.studies or report.skipped or not inputs
     if review and something and not report.stopped:
         with progress("review", quiet=quiet) as tick:
-            page = place.relative(write_review(place, tick=tick))
+            written, damaged = write_review(place, tick=tick)
+        page = place.relative(written)
+        report.failed += [Failure(one["input"], one["error"]) for one in damaged]
     _name_failures(report)
     if json:
         print_json(_as_json(report) | ({} if page is None else {"review": page}))
@@ -151,7 +153,7 @@ def ingest(
     if report.stopped:
         raise report.stopped
     if report.failed:
-        nothing = not report.studies and not report.skipped
+        nothing = not report.studies and not report.skipped and page is None
         raise typer.Exit(EXIT_DATA if nothing else EXIT_SOME_FAILED)
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..intake.formats.annotations import LabelSource
     from ..intake.formats.importing import ImportReport
     from ..intake.label_checks import CheckReport
+    from ..intake.study import Study
     from ..workspace import Workspace
 
 _EPILOG = "Example:  vfss labels import annotations.xml --study p3k7q2xa-1f0c9b"
@@ -133,7 +134,11 @@ def give_out(
     from ..workspace import Workspace
 
     place = Workspace(workspace)
-    sources = _sources(place, study or [], results)
+    sources, damaged = _sources(place, study or [], results)
+    for failure in damaged:
+        fail_line(f"{failure['input']}: {failure['error']}")
+    if not sources:
+        raise typer.Exit(EXIT_DATA)
     options = ExportOptions(
         format=format_name,
         tasks=[task.strip() for task in tasks.split(",")] if tasks else [],
@@ -147,13 +152,15 @@ def give_out(
     for line in made.notes:
         warn(line)
     if json:
-        print_json({"schema_version": 1, **made.to_dict()})
-        return
-    out.print(
-        f"{made.masks} masks of {len(made.tasks)} tasks on {made.frames} frames of "
-        f"{len(made.studies)} studies: {target.as_posix()} ({made.format})",
-        markup=False,
-    )
+        print_json({"schema_version": 1, **made.to_dict(), "failed": damaged})
+    else:
+        out.print(
+            f"{made.masks} masks of {len(made.tasks)} tasks on {made.frames} frames of "
+            f"{len(made.studies)} studies: {target.as_posix()} ({made.format})",
+            markup=False,
+        )
+    if damaged:
+        raise typer.Exit(EXIT_SOME_FAILED)
 
 
 def check(
@@ -182,7 +189,9 @@ def check(
     from ..workspace import Workspace
 
     place = Workspace(workspace)
-    _known_studies(place, study or [])
+    _, damaged = _stored(place, study or [])
+    for failure in damaged:
+        fail_line(f"{failure['input']}: {failure['error']}")
     with progress("checking", quiet=quiet or json) as tick:
         report = check_labels(place, lab_tasks(place), study or [], tick=tick)
     page = write_page(place, report, name, force)
@@ -230,34 +239,46 @@ def _pairs(words: list[str]) -> dict[str, str]:
     return pairs
 
 
-def _known_studies(place: Workspace, asked: list[str]) -> None:
+def _stored(place: Workspace, asked: list[str]) -> tuple[list[Study], list[dict[str, str]]]:
+    """The studies asked for, all without names, and those of them whose record is damaged."""
     from ..errors import WorkspaceError
-    from ..intake.study import list_studies
+    from ..intake.study import list_studies_readable
 
-    known = {study.id for study in list_studies(place)}
-    if not known:
+    studies, damaged = list_studies_readable(place)
+    if not studies and not damaged:
         raise WorkspaceError("no studies yet", remedy="Run `vfss ingest` on the films first.")
+    known = {study.id for study in studies} | {_folder_of(one) for one in damaged}
     for study in asked:
         if study not in known:
             raise UsageError(f"no study {study!r}", remedy="See the studies/ folder.")
+    return (
+        [study for study in studies if not asked or study.id in asked],
+        [one for one in damaged if not asked or _folder_of(one) in asked],
+    )
 
 
-def _sources(place: Workspace, asked: list[str], model: str | None) -> list[LabelSource]:
-    """What to export: labels of studies, or a model's results."""
+def _folder_of(damaged: dict[str, str]) -> str:
+    return damaged["input"].rpartition("/")[2]
+
+
+def _sources(
+    place: Workspace, asked: list[str], model: str | None
+) -> tuple[list[LabelSource], list[dict[str, str]]]:
+    """What to export, labels of studies or a model's results, and studies that are damaged."""
     from ..intake.formats.exporting import StudyLabels
-    from ..intake.study import list_studies
 
     if model is None:
-        _known_studies(place, asked)
-        studies = list_studies(place)
-        return [StudyLabels(study) for study in studies if not asked or study.id in asked]
+        studies, damaged = _stored(place, asked)
+        return [StudyLabels(study) for study in studies], damaged
     from ..evaluate.results import list_results
     from ..intake.formats.exporting import ResultMasks
+    from ..intake.study import list_studies_readable
 
     found, failed = list_results(place, model=model)
     for failure in failed:
         warn(f"{failure['input']}: {failure['error']}")
-    by_source = {study.record.source_sha256: study for study in list_studies(place)}
+    studies, damaged = list_studies_readable(place)
+    by_source = {study.record.source_sha256: study for study in studies}
     chosen = [result for result in found if not asked or result.study in asked]
     if not chosen:
         raise UsageError("no results of these studies", remedy="See the results/ folder.")
@@ -265,7 +286,10 @@ def _sources(place: Workspace, asked: list[str], model: str | None) -> list[Labe
         raise UsageError(
             f"{model!r} names several models", remedy="Name one by its sha256 (6 or more digits)."
         )
-    return [ResultMasks(result, by_source.get(result.source_sha256)) for result in chosen]
+    broken = {_folder_of(one) for one in damaged}
+    sound = [result for result in chosen if result.study not in broken]  # else: of which frames?
+    sources = [ResultMasks(result, by_source.get(result.source_sha256)) for result in sound]
+    return list(sources), [one for one in damaged if not asked or _folder_of(one) in asked]
 
 
 def _import_json(report: ImportReport, dry_run: bool) -> dict[str, Any]:

@@ -169,6 +169,7 @@ class _Job:
 
         subject = self.identifier.subject(item)
         target = self.place.results / subject.study / self.segmenter.result_name
+        self.place.relative(target)  # raises, before a folder outside the workspace is replaced
         existing = None if self.force else read_outcome(target)
         if existing is not None:
             other = existing.differs(subject, overlay=self.overlay, masks=self.masks)

@@ -109,8 +109,8 @@ def test_seed_changes_who_and_not_how_many() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("train: [a]\ntest: [a]\n", "listed twice: a"),
-        ("train: 3\n", "train: not a list"),
+        ("train: [a]\nval: []\ntest: [a]\n", "listed twice: a"),
+        ("train: 3\nval: []\ntest: []\n", "train: not a list"),
         ("training: [a]\n", "train, val and test"),
         ("- a\n", "train, val and test"),
     ],
@@ -125,9 +125,10 @@ def test_moving_a_patient_by_hand_is_respected(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     assert load_splits(workspace) == Splits() and Splits().of("p1") is None
     update_splits(workspace, cohort({1, 2, 4}), SplitConfig())
-    (tmp_path / "splits.yaml").write_text("val: [p1, p2, p4]\n")
+    by_hand = "train: []\nval: [p1, p2, p4]\ntest: []\n"
+    (tmp_path / "splits.yaml").write_text(by_hand)
     assert update_splits(workspace, cohort({1, 2, 4}), SplitConfig()).val == ("p1", "p2", "p4")
-    assert (tmp_path / "splits.yaml").read_text() == "val: [p1, p2, p4]\n"
+    assert (tmp_path / "splits.yaml").read_text() == by_hand
 
 
 TASKS = ("bolus", "hyoid", "c3", "c4")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError, UsageError, WorkspaceError
 from ..inference.reading import Reading
+from ..inference.run_file import check_run
 from ..intake.study import StudyRecord
 from ..tasks import TaskSet
 from ..workspace import Workspace, is_temporary, read_json
@@ -53,37 +54,35 @@ class Result:
 
     @classmethod
     def open(cls, folder: Path) -> Result:
-        """Raises DataError when run.json is missing, damaged or incomplete."""
+        """Raises DataError when run.json is missing, damaged, incomplete or of another study."""
         run = read_json(folder / "run.json")
-        frames_of = run.get("frames_of")
         try:
+            check_run(run)
+            if run["study"] != folder.parent.name:  # a path in its place would lead elsewhere
+                raise ValueError("study is another than its folder's")
+            frames_of = run.get("frames_of")
             return cls(
                 folder=folder,
-                study=str(run["study"]),
-                patient=None if run.get("patient") is None else str(run["patient"]),
-                model=str(run["model"]["name"]),
-                model_sha256=str(run["model"]["sha256"]),
+                study=run["study"],
+                patient=run.get("patient"),
+                model=run["model"]["name"],
+                model_sha256=run["model"]["sha256"],
                 tasks=_tasks(run["model"]["tasks"]),
-                frames=int(run["frames"]),
+                frames=run["frames"],
                 frame_times_s=tuple(map(float, run["frame_times_s"])),
-                width=int(run["width"]),
-                height=int(run["height"]),
-                source_sha256=str(run["source_sha256"]),
-                seen=None if run.get("seen_in_training") is None else bool(run["seen_in_training"]),
+                width=run["width"],
+                height=run["height"],
+                source_sha256=run["source_sha256"],
+                seen=run.get("seen_in_training"),
                 run=run,
                 frames_of=None if frames_of is None else Reading.from_dict(frames_of),
-                untrained=tuple(map(str, run["model"].get("untrained_tasks", ()))),
-            )._checked()
-        except (KeyError, TypeError, ValueError, ConfigError) as error:
+                untrained=tuple(run["model"].get("untrained_tasks", ())),
+            )
+        except (KeyError, TypeError, AttributeError, ConfigError) as error:
             raise DataError("incomplete result", file="run.json", remedy=SEGMENT_AGAIN) from error
-
-    def _checked(self) -> Result:
-        times = np.array(self.frame_times_s)
-        if len(times) != self.frames or self.frames < 1:
-            raise ValueError("frames and frame_times_s disagree")
-        if not np.isfinite(times).all() or (np.diff(times) <= 0).any():
-            raise ValueError("frame_times_s do not increase")
-        return self
+        except ValueError as error:
+            what = f"damaged or incomplete result: {error}"
+            raise DataError(what, file="run.json", remedy=SEGMENT_AGAIN) from error
 
     @property
     def key(self) -> str:

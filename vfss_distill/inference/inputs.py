@@ -19,7 +19,7 @@ from ..intake.source import (
     open_source,
 )
 from ..intake.splits import load_splits
-from ..intake.study import RECORD_FILE, Study, list_studies_readable
+from ..intake.study import RECORD_FILE, Study, is_study_folder, list_studies_readable
 from ..intake.view import FRONTAL, Decision, decide_source
 from ..workspace import Workspace
 from .reading import Reading, is_plain
@@ -163,7 +163,7 @@ def _meant_by(word: str, workspace: Workspace) -> list[Input | Failure]:
     path = Path(word)
     if path.exists():
         return _at(path)
-    if (workspace.studies / word / RECORD_FILE).is_file() and len(path.parts) == 1:
+    if len(path.parts) == 1 and is_study_folder(workspace.studies / word):
         return [_of_store(Study.open(workspace.studies / word))]
     raise InputError("no such file, folder or study", remedy="`ls studies` lists ingested studies.")
 

@@ -33,6 +33,7 @@ from .canvas import Caption
 from .masks import MaskMaker, TaskMask
 from .overlay import OverlayWriter
 from .reading import Reading
+from .run_file import check_run
 from .session import Segmenter
 
 if TYPE_CHECKING:
@@ -291,6 +292,7 @@ def read_outcome(folder: Path) -> SegmentOutcome | None:
     """The result already in `folder`; None when there is none, or none that is whole."""
     try:
         run = read_json(folder / RUN)
+        check_run(run)
         outputs, frames_of = run["outputs"], run.get("frames_of")
         outcome = SegmentOutcome(
             study=str(run["study"]),
@@ -310,7 +312,7 @@ def read_outcome(folder: Path) -> SegmentOutcome | None:
             frames_of=None if frames_of is None else Reading.from_dict(frames_of),
             frame_times_s=tuple(map(float, run["frame_times_s"])),
         )
-    except (DataError, KeyError, TypeError, ValueError):
+    except (DataError, KeyError, TypeError, ValueError, OverflowError):
         return None
     parts = (outcome.overlay, outcome.masks, outcome.frames_csv)
     return outcome if all(part is None or part.exists() for part in parts) else None

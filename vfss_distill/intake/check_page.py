@@ -23,7 +23,7 @@ _PER_KIND = 20
 _WIDTH = 360
 
 MEANINGS = {
-    "file": "Masks that are missing, damaged, of another size, or not named in the study's record.",
+    "file": "Masks or records that are missing or damaged; masks of another size or in no record.",
     "order": "Vertebrae whose centres do not follow each other down the spine.",
     "leak": "Nearly the same frame in two splits, or one recording under two patients.",
     "blank": "Blank between frames that show the structure, or blank where it never is absent.",

@@ -19,11 +19,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cores import usable_cores
+from ..engines import Engine, OneProcess, Processes
 from ..errors import InputError, VfssError
 from ..workspace import atomic_folder, is_temporary
 from .burned_in import BurnedIn
 from .film_sample import FrameSample
 from .frame_store import WAITING_FILE, FrameStore
+from .ingest_report import IngestOptions
 from .labels import Labels, check_frames, read_mask
 from .picture import find_picture
 from .repeats import RepeatCounter, frame_digest
@@ -48,6 +51,18 @@ class Job:
     draft: StudyRecord
     images_fps: float | None = None
     interlaced: Interlaced = "deinterlace"
+
+
+def engine_for(options: IngestOptions, words: Words) -> Engine:
+    """What makes the studies. Raises UsageError when Ray is asked for and not installed."""
+    if options.engine == "ray":
+        from .ray_engine import RayCluster
+
+        return RayCluster(attempt, options.workers)
+    workers = options.workers or usable_cores()
+    if workers == 1:
+        return OneProcess(lambda job: attempt(job, words))
+    return Processes(attempt, workers)
 
 
 def attempt(job: Job, words: Words = lambda _: None) -> StudyRecord | VfssError:

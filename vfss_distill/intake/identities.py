@@ -12,17 +12,22 @@ import csv
 import hashlib
 import hmac
 import io
+import os
+import re
 import secrets
+from collections.abc import Collection
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from ..errors import WorkspaceError
-from ..workspace import Workspace, atomic_path, spreadsheet_cell, write_text
+from ..workspace import Workspace, atomic_path, spreadsheet_cell, write_bytes
 
 _COLUMNS = ("study", "patient", "source_patient", "source_path", "site", "source_site")
 _COLUMNS_BEFORE = _COLUMNS[:4]  # of versions that knew no sites
 _IGNORED = ("identities.*", ".ingest.lock")
 _PRIVATE = 0o600
+_KEY_BYTES = 32
+_FROM_A_COPY = "Put it back from a copy."
 
 
 @dataclass(frozen=True)
@@ -41,18 +46,21 @@ class Identities:
     """The key and the table of one workspace. Files are made on the first `record`."""
 
     def __init__(self, workspace: Workspace) -> None:
-        """Raises WorkspaceError when the table is there but its key is lost."""
+        """Raises WorkspaceError when one of them is damaged, or the table is there but its key is
+        lost. A table is written anew with every row: what is not understood must stop us."""
         self._workspace = workspace
         self._rows = _read(workspace.identities_file)
-        if workspace.identities_key.exists():
-            self._key = workspace.identities_key.read_text(encoding="ascii").strip()
+        key = _read_key(workspace.identities_key)
+        self._is_new = key is None
+        if key is not None:
+            self._key = key
         elif self._rows:
             raise WorkspaceError(
                 "identities.key is missing, so known patients would get new pseudonyms",
                 remedy="Put the file back from a copy, or begin a new workspace.",
             )
         else:
-            self._key = secrets.token_hex(32)
+            self._key = secrets.token_hex(_KEY_BYTES)
 
     def pseudonym(self, source_patient: str) -> str:
         """The pseudonym of a patient as the source names him."""
@@ -65,6 +73,25 @@ class Identities:
     def exam_pseudonym(self, source_exam: str | None) -> str:
         """The pseudonym of an examination; empty for none."""
         return "e" + self._keyed(f"exam\0{source_exam}")[:8] if source_exam else ""
+
+    def lost(self, studies: Collection[str]) -> list[str]:
+        """What a user should know of the ids in `studies` that have no row, or no key, any more.
+
+        Both may be deleted on purpose, so that nobody can tell who the patients are.
+        """
+        lines = []
+        if unnamed := sum(study not in self._rows for study in studies):
+            lines.append(
+                f"identities.csv has no row of {unnamed} of {len(studies)} studies: who their "
+                "patients are stands nowhere else. If that is no purpose, put it back from a copy."
+            )
+        if studies and self._is_new:
+            lines.append(
+                "identities.key is missing, so patients who are here already get new pseudonyms "
+                "with new recordings, and may stand in two parts of the splits. If that is no "
+                "purpose, put it back from a copy."
+            )
+        return lines
 
     def find(self, study: str) -> Identity | None:
         """The row of a study, or None."""
@@ -93,41 +120,94 @@ class Identities:
         if not self._workspace.identities_key.exists():
             _keep_out_of_git(self._workspace)
             _write_private(self._workspace.identities_key, self._key + "\n")
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        writer.writerows(self._rows[study] for study in sorted(self._rows))
-        _write_private(self._workspace.identities_file, text.getvalue())
+        rows = (_COLUMNS, *(self._rows[study] for study in sorted(self._rows)))
+        _write_private(self._workspace.identities_file, "".join(map(_line, rows)))
 
 
 def _read(path: Path) -> dict[str, tuple[str, ...]]:
-    if not path.exists():
+    """The rows by study; none where there is no file."""
+    text = _text(path)
+    if text is None:
         return {}
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
-        rows = list(csv.reader(stream))
-    if not rows or tuple(rows[0]) not in (_COLUMNS, _COLUMNS_BEFORE):
+    lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: dict[str, tuple[str, ...]] = {}
+    width, last = 0, 0
+    try:
+        for row in lines:
+            if not width:
+                if tuple(row) not in (_COLUMNS, _COLUMNS_BEFORE):
+                    break
+                width = len(row)
+            elif row:
+                if len(row) != width or row[0] in rows:
+                    raise _damaged(path, last + 1)
+                rows[row[0]] = (*row, *[""] * (len(_COLUMNS) - width))
+            last = lines.line_num
+    except csv.Error as error:
+        raise _damaged(path, last + 1) from error
+    if not width:
         raise WorkspaceError(
             "has other columns than ours",
             file=path.name,
             remedy=f"Its first line must be {','.join(_COLUMNS)}.",
         )
-    width = len(rows[0])
-    missing = ("",) * (len(_COLUMNS) - width)
-    return {row[0]: (*row, *missing) for row in rows[1:] if len(row) == width}
+    if not text.endswith("\n"):  # we end it so: cut off, the last cell may lack letters
+        raise _damaged(path, last, "is cut off: it does not end with a line break")
+    return rows
+
+
+def _damaged(path: Path, line: int, what: str = "is damaged") -> WorkspaceError:
+    """Names the line and nothing of what stands in it: that may be a name."""
+    return WorkspaceError(
+        f"line {line} {what}",
+        file=path.name,
+        remedy="Put the file back from a copy, or mend that line.",
+    )
+
+
+def _read_key(path: Path) -> str | None:
+    text = _text(path)
+    if text is None:
+        return None
+    key = text.strip()
+    if not re.fullmatch(f"[0-9a-f]{{{2 * _KEY_BYTES}}}", key):
+        # With another key, or none, whoever knows a name could tell its pseudonym.
+        raise WorkspaceError("is damaged", file=path.name, remedy=_FROM_A_COPY)
+    return key
+
+
+def _text(path: Path) -> str | None:
+    """What stands in a file; None where there is none. A link that leads nowhere is no absence."""
+    if not os.path.lexists(path):
+        return None
+    try:
+        return path.read_bytes().decode(errors="surrogateescape")
+    except OSError as error:
+        why = "is a link that leads nowhere" if path.is_symlink() else "cannot be read"
+        raise WorkspaceError(why, file=path.name, remedy=_FROM_A_COPY) from error
 
 
 def _cells(identity: Identity) -> tuple[str, ...]:
     return tuple(spreadsheet_cell(cell) for cell in astuple(identity))
 
 
+def _line(cells: tuple[str, ...]) -> str:
+    """One line of the table. Only for an end with both is each of CR and LF in a cell quoted."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n") + "\n"
+
+
 def _write_private(target: Path, text: str) -> None:
-    with atomic_path(target, mode=_PRIVATE) as temporary:
+    """Where a link leads to a protected disk, the names are written there, and the link stays."""
+    with atomic_path(Path(os.path.realpath(target)), mode=_PRIVATE) as temporary:
         temporary.touch(mode=_PRIVATE)  # before a single name is in it
         temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def _keep_out_of_git(workspace: Workspace) -> None:
     path = workspace.root / ".gitignore"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    if missing := [line for line in _IGNORED if line not in lines]:
-        write_text(path, "\n".join([*lines, *missing]) + "\n")
+    before = path.read_bytes() if path.exists() else b""  # git asks for no encoding: nor do we
+    lines = before.splitlines()
+    if missing := [line.encode() for line in _IGNORED if line.encode() not in lines]:
+        write_bytes(path, b"\n".join([*lines, *missing, b""]))

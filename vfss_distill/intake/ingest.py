@@ -6,6 +6,7 @@ blanked before the study appears; that makes names fewer, and a person has to lo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -16,8 +17,7 @@ import numpy as np
 
 from ..claims import alone_in
 from ..config import load_lab
-from ..cores import usable_cores
-from ..engines import Done, Engine, OneProcess, Processes, WorkerDied
+from ..engines import Done, Engine, WorkerDied
 from ..errors import InputError, StorageError, VfssError
 from ..workspace import Workspace
 from .box_table import BoxTable, given_boxes
@@ -32,7 +32,7 @@ from .discovery import (
 )
 from .doubts import Doubts
 from .exams import Exams
-from .fill import Job, Words, attempt, sweep, unforeseen
+from .fill import Job, Words, engine_for, sweep, unforeseen
 from .identities import Identities, Identity
 from .ingest_report import Failure, IngestOptions, IngestReport, Skipped
 from .interlace import HANDLING
@@ -40,7 +40,7 @@ from .lab import decide_tasks, prepare_workspace
 from .labels import Labels, LabelSearch
 from .patients import Owner, PatientTable, display, guessed_name, owner_of
 from .source import Found, SourceInfo, made_up_times, open_source
-from .splits import Splits, facts_of, load_splits, lock_test, update_splits
+from .splits import Splits, facts_of, load_splits, lock_test, undealt, update_splits
 from .study import StudyRecord, has_imported_labels, list_studies
 from .surroundings import told as furniture_told
 from .view import ViewTable, means, notice
@@ -123,6 +123,9 @@ class _Ingest:
         self._ended: dict[int, StudyRecord | Failure | Skipped] = {}
         self._inputs: dict[int, str] = {}
         self._words: Words = lambda _: None
+        lost = self._identities.lost(self._records)
+        for line in (*lost, *undealt(workspace, self._splits, self._records.values())):
+            self._say(line)
         for option, unused in (
             ("--patients", self._patients.unused(found)),
             ("--views", self._views.unused(found)),
@@ -139,7 +142,7 @@ class _Ingest:
         What the engine and its threads leave behind is put on `stack`.
         """
         sweep(self._workspace.studies)
-        engine = stack.enter_context(_engine(self._options, lambda line: self._words(line)))
+        engine = stack.enter_context(engine_for(self._options, lambda line: self._words(line)))
         for number, (item, digest) in enumerate(digests(found, engine.slots, stack)):
             while len(self._under_way) >= engine.slots:
                 self._take(engine.wait())
@@ -241,8 +244,9 @@ class _Ingest:
             if not options.force or study in self._shown:
                 self._skip(number, known, labels, self._views.find(found), given)
                 return None
-        elif study in self._records:
-            study = f"{patient}-{digest[:12]}"
+        else:
+            study = study if study not in self._records else f"{patient}-{digest[:12]}"
+            self._refuse_strange_folder(study)
         if self._splits.closed_to(patient, digest):
             why = f"left out: its patient, {patient}, is in the locked test set"
             self._leave_out(number, study, why)
@@ -335,6 +339,14 @@ class _Ingest:
             remedy=remedy,
         )
 
+    def _refuse_strange_folder(self, study: str) -> None:
+        target = self._workspace.studies / study
+        if os.path.lexists(target) and not self._options.force:
+            raise InputError(
+                f"studies/{study} is there and is no study",
+                remedy="Look what is in it and move it away, or replace it with --force.",
+            )
+
     def _skip(
         self,
         number: int,
@@ -386,15 +398,3 @@ class _UnderWay:
     found: Found
     study: str
     digest: str
-
-
-def _engine(options: IngestOptions, words: Words) -> Engine:
-    """Raises UsageError when Ray is asked for and not installed."""
-    if options.engine == "ray":
-        from .ray_engine import RayCluster
-
-        return RayCluster(attempt, options.workers)
-    workers = options.workers or usable_cores()
-    if workers == 1:
-        return OneProcess(lambda job: attempt(job, words))
-    return Processes(attempt, workers)

@@ -1,6 +1,7 @@
 """What is wrong, or looks wrong, with the labels of a workspace.
 
-    file        a mask that is missing, damaged, of another size, or that no record names   wrong
+    file        a mask or record that is missing or damaged, a mask of another size, or
+                one that no record names                                                    wrong
     order       vertebrae out of order along the spine                                      wrong
     leak        nearly the same frame in two splits, or one recording for two patients      wrong
     blank       blank between frames that show the structure, or blank where it never is    look
@@ -26,7 +27,7 @@ from ..tasks import Task, TaskSet
 from ..workspace import Workspace
 from .leaks import find_leaks
 from .splits import load_splits
-from .study import Study, frame_name, list_studies
+from .study import Study, frame_name, list_studies_readable
 
 Tick = Callable[[int, int, str], None]
 
@@ -101,11 +102,13 @@ def check_labels(
 ) -> CheckReport:
     """Look at every mask of the workspace, or of the studies in `only`, and across the splits.
 
-    Masks are read once, one at a time. Raises DataError when a study record is damaged.
+    Masks are read once, one at a time. A study whose record is damaged is a finding. Raises
+    ConfigError for splits that cannot be used.
     """
-    studies = list_studies(workspace)
+    studies, damaged = list_studies_readable(workspace)
     chosen = [study for study in studies if not only or study.id in only]
-    findings: list[Finding] = []
+    names = [(one["input"].rpartition("/")[2], one["error"]) for one in damaged]
+    findings = [Finding("file", name, why) for name, why in names if not only or name in only]
     known = {task.id: task for task in tasks}
     masks = 0
     for number, study in enumerate(chosen):

@@ -19,7 +19,7 @@ from ..pages import page_environment
 from ..provenance import RESEARCH_USE_ONLY, provenance
 from ..workspace import Workspace, atomic_folder
 from .boxes import FURNITURE, GIVEN, INSET, Box
-from .study import Study, list_studies
+from .study import Study, list_studies_readable
 
 STUDIES_A_PAGE = 40
 WHERE = {
@@ -52,14 +52,22 @@ class Entry:
     error: str = ""
 
 
-def write_review(workspace: Workspace, *, tick: Callable[[int, int, str], None]) -> Path:
-    """Write the next reports/review-NNN over all studies; return its first page.
+def write_review(
+    workspace: Workspace, *, tick: Callable[[int, int, str], None]
+) -> tuple[Path, list[dict[str, str]]]:
+    """Write the next reports/review-NNN over all studies; return its first page, and studies whose
+    record is damaged, `[{"input", "error"}]`: the page names them.
 
     Raises DataError when there are no studies, StorageError.
     """
-    studies = list_studies(workspace)
+    studies, damaged = list_studies_readable(workspace)
     if not studies:
-        raise DataError("there are no studies to review", remedy="Run `vfss ingest` on films.")
+        first = damaged[0] if damaged else None
+        raise DataError(
+            "there are no studies to review" if first is None else first["error"],
+            file=None if first is None else first["input"],
+            remedy="Run `vfss ingest` on films." if first is None else "",
+        )
     target = workspace.reports / workspace.next_report("review")
     template = page_environment(__file__).get_template("review.html.j2")
     starts = range(0, len(studies), STUDIES_A_PAGE)
@@ -74,6 +82,7 @@ def write_review(workspace: Workspace, *, tick: Callable[[int, int, str], None])
                 name=target.name,
                 entries=entries,
                 total=len(studies),
+                damaged=damaged,
                 kept=sum(study.record.burned_in != "blanked" for study in studies),
                 pages=names,
                 here=name,
@@ -82,7 +91,7 @@ def write_review(workspace: Workspace, *, tick: Callable[[int, int, str], None])
                 where=WHERE,
             )
             (folder / name).write_text(text, encoding="utf-8")
-    return target / "index.html"
+    return target / "index.html", damaged
 
 
 def _entry(study: Study) -> Entry:

@@ -9,6 +9,7 @@ and nothing taken from it, by us or by hand.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Part = Literal["train", "val", "test"]
 _PARTS: tuple[Part, ...] = ("train", "val", "test")
 _SITE = "site "
+_MEND = "Put the file back from a copy. A list in which nobody is reads `val: []`."
 _NOTE = (
     "# Patients by part. Kept as it is: newcomers are added, nobody is moved. You may move a\n"
     "# patient by hand before the first training; each must stand in exactly one list.\n"
@@ -94,21 +96,28 @@ class Recorded(Protocol):
 def load_splits(workspace: Workspace) -> Splits:
     """`splits.yaml`, or empty splits where there is none.
 
-    Raises ConfigError when a patient is in two parts, when the file is not lists of pseudonyms, or
-    when a locked test set was changed.
+    Raises ConfigError when a list is missing or cut off, when a patient is in two parts, when the
+    file is not lists of pseudonyms, or when a locked test set was changed.
     """
     path = workspace.splits_file
-    if not path.exists():
+    if not os.path.lexists(path):  # a link that leads nowhere is a file that was there
         return Splits()
-    data = read_yaml(path) or {}
+    data = read_yaml(path)
     if not isinstance(data, dict) or not set(data) <= {"schema_version", "locked", *_PARTS}:
         raise ConfigError(
-            "must hold the lists train, val and test and nothing else", file=path.name
+            "must hold the lists train, val and test and nothing else",
+            file=path.name,
+            remedy=_MEND,
         )
-    lists: dict[str, Any] = {part: data.get(part) or [] for part in _PARTS}
+    if missing := [part for part in _PARTS if data.get(part) is None]:
+        # Taken for empty lists, a half file would deal out anew whoever stood in the other half.
+        raise ConfigError(f"{', '.join(missing)}: no such list", file=path.name, remedy=_MEND)
+    lists: dict[str, Any] = {part: data[part] for part in _PARTS}
     faults = [part for part, some in lists.items() if not _are_names(some)]
     if faults:
-        raise ConfigError(f"{', '.join(faults)}: not a list of pseudonyms", file=path.name)
+        raise ConfigError(
+            f"{', '.join(faults)}: not a list of pseudonyms", file=path.name, remedy=_MEND
+        )
     everyone = [patient for some in lists.values() for patient in some]
     twice = sorted({patient for patient in everyone if everyone.count(patient) > 1})
     if twice:
@@ -120,6 +129,21 @@ def load_splits(workspace: Workspace) -> Splits:
     locked = None if "locked" not in data else _lock(data["locked"], lists["test"], path.name)
     train, val, test = (tuple(lists[part]) for part in _PARTS)
     return Splits(train, val, test, locked)
+
+
+def undealt(workspace: Workspace, splits: Splits, records: Iterable[Recorded]) -> list[str]:
+    """A line for the user when patients who have studies stand in no list of `splits`: each was
+    dealt out when he came, unless that ingest was cut short."""
+    patients = {record.patient for record in records}
+    strangers = sum(splits.of(patient) is None for patient in patients)
+    if not strangers:
+        return []
+    name = workspace.splits_file.name
+    if not os.path.lexists(workspace.splits_file):
+        what = f"{name} is missing: {strangers} patients are dealt out anew, and no test is locked"
+    else:
+        what = f"{name} lacks {strangers} of {len(patients)} patients: they are dealt out anew"
+    return [f"{what}. If it held them once, put it back from a copy."]
 
 
 def facts_of(records: Iterable[StudyRecord]) -> dict[str, PatientFacts]:
@@ -195,13 +219,14 @@ def missing_from_lock(splits: Splits, studies: Iterable[Recorded]) -> list[str]:
 
 
 def _write(workspace: Workspace, splits: Splits) -> Splits:
-    body: dict[str, Any] = {"schema_version": 1}
-    body |= {part: list(getattr(splits, part)) for part in _PARTS}
-    text = _NOTE + yaml.safe_dump(body, sort_keys=False, allow_unicode=True)
+    text = _NOTE + yaml.safe_dump({"schema_version": 1})
     if splits.locked is not None:
         test = {patient: list(digests) for patient, digests in sorted(splits.locked.items())}
         lock = {"locked": {"test": test, "sha256": digest_json(test)}}
+        # Before the lists: were it last, a file cut off would be whole and unlocked.
         text += _LOCK_NOTE + yaml.safe_dump(lock, sort_keys=False)
+    lists = {part: list(getattr(splits, part)) for part in _PARTS}
+    text += yaml.safe_dump(lists, sort_keys=False, allow_unicode=True)
     write_text(workspace.splits_file, text)
     return splits
 

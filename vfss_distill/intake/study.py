@@ -10,8 +10,10 @@ A study folder appears only when it is complete.
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, StorageError
+from ..fields import Check, count, flag, mapping, maybe, number, several, taken, text, times, whole
 from ..letterbox import Letterbox
 from ..provenance import document
 from ..workspace import Workspace, is_temporary, read_json
@@ -28,6 +31,9 @@ from .repeats import duration_s
 from .source import Frame, SourceInfo
 
 RECORD_FILE = "study.json"
+_STUDY_ID = re.compile("[A-Za-z0-9][A-Za-z0-9._-]*")  # one name below studies/ and results/
+_TASK = re.compile("[A-Za-z0-9_][A-Za-z0-9_-]*")
+_AGAIN = "Ingest the recording again."
 _MEND_RECORD = (
     f"Put {RECORD_FILE} back from a backup, or delete the study's folder and ingest its recording "
     "again."
@@ -118,27 +124,49 @@ class StudyRecord:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> StudyRecord:
-        """Raises DataError when fields are missing or of another kind."""
-        known = {item.name for item in fields(cls)}
-        values = {key: value for key, value in data.items() if key in known}
+        """Raises DataError when fields are missing or of another kind, or do not agree."""
         try:
-            values["frame_times_s"] = tuple(map(float, values["frame_times_s"]))
-            values["pixel_aspect"] = tuple(values.get("pixel_aspect", (1, 1)))
-            spacing = values.get("pixel_spacing_mm")
-            values["pixel_spacing_mm"] = None if spacing is None else tuple(spacing)
-            labelled = values.get("labelled", {})
-            values["labelled"] = {task: tuple(some) for task, some in labelled.items()}
-            for name in ("warnings", "repeats"):
-                values[name] = tuple(values.get(name, ()))
-            for name in ("blanked", "suspect"):
-                values[name] = tuple(Box.from_dict(box) for box in values.get(name, ()))
-            picture = values.get("picture")
-            values["picture"] = None if picture is None else Box.from_dict(picture)
-            return cls(**values)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(
-                "is no study record", file=RECORD_FILE, remedy="Ingest the recording again."
-            ) from error
+            record = cls(**taken(data, _KINDS))
+            if len(record.frame_times_s) != record.frames:
+                raise ValueError("frames and frame_times_s do not agree")
+            named = (*record.labelled_frames, *record.repeats)
+            if named and max(named) >= record.frames:
+                raise ValueError("labelled or repeats names a frame that is not there")
+        except TypeError as error:  # a field that has no default
+            raise DataError("is no study record", file=RECORD_FILE, remedy=_AGAIN) from error
+        except ValueError as error:
+            raise DataError(f"damaged: {error}", file=RECORD_FILE, remedy=_AGAIN) from error
+        return record
+
+
+def _labelled(value: Any) -> dict[str, tuple[int, ...]]:
+    """Frames by task; a task's masks lie in a folder of its name."""
+    frames = {task: several(whole)(some) for task, some in mapping(value).items()}
+    if not all(_TASK.fullmatch(task) for task in frames):
+        raise ValueError("names what cannot be a task")
+    return frames
+
+
+# What each field must be, where it is there: earlier versions knew fewer.
+_KINDS: Mapping[str, Check] = {
+    **dict.fromkeys(("study", "patient", "source_sha256"), text),
+    **dict.fromkeys(("view", "facing", "view_by", "site", "exam", "kind", "codec"), text),
+    **dict.fromkeys(("interlaced", "frame_digests", "labels_sha256", "burned_in"), text),
+    **dict.fromkeys(("frames", "width", "height"), count),
+    **dict.fromkeys(("mirrored", "simulated"), flag),
+    **dict.fromkeys(("acquisition", "task_set"), mapping),
+    **dict.fromkeys(("blanked", "suspect"), several(Box.from_dict)),
+    **dict.fromkeys(("view_confidence", "unique_fps"), maybe(number)),
+    "frame_times_s": times,
+    "pixel_aspect": several(count, 2),
+    "pixel_spacing_mm": maybe(several(number, 2)),
+    "labelled": _labelled,
+    "declared_frames": maybe(whole),
+    "repeats": several(whole),
+    "repeated_frames": whole,
+    "picture": maybe(Box.from_dict),
+    "warnings": several(text),
+}
 
 
 @dataclass(frozen=True)
@@ -150,10 +178,16 @@ class Study:
 
     @classmethod
     def open(cls, folder: Path) -> Study:
-        """Raises DataError, naming the study, when the record is missing or damaged."""
+        """Raises DataError, naming the study, when the record is missing, damaged or of another
+        study than its folder: results and exports are written under that name."""
         path = folder / RECORD_FILE
         try:
-            return cls(folder, StudyRecord.from_dict(read_json(path)))
+            record = StudyRecord.from_dict(read_json(path))
+            # The folder may be given as "." or by a link.
+            names = {Path(full(folder)).name for full in (os.path.abspath, os.path.realpath)}
+            if record.study not in names or not _STUDY_ID.fullmatch(record.study):
+                raise DataError("names another study than its folder does")
+            return cls(folder, record)
         except DataError as error:
             raise DataError(error.what, file=_shown(path), remedy=_MEND_RECORD) from error
 
@@ -243,11 +277,24 @@ def list_studies_readable(workspace: Workspace) -> tuple[list[Study], list[dict[
     return studies, failed
 
 
+def is_study_folder(folder: Path) -> bool:
+    """Is it a study, perhaps a damaged one? It holds frames or masks, if no record any more.
+
+    Passed over, it would be ingested again, and what labels were imported into it lost.
+    """
+    if is_temporary(folder):
+        return False
+    if folder.is_symlink() and not folder.exists():
+        return True
+    return folder.is_dir() and any(
+        os.path.lexists(folder / name) for name in (RECORD_FILE, "frames", "masks")
+    )
+
+
 def _folders(workspace: Workspace) -> list[Path]:
-    """Of all complete studies, by id."""
+    """Of all studies, damaged ones too, by id."""
     folders = workspace.studies.iterdir() if workspace.studies.is_dir() else ()
-    complete = (x for x in folders if not is_temporary(x) and (x / RECORD_FILE).is_file())
-    return sorted(complete, key=lambda folder: folder.name)
+    return sorted(filter(is_study_folder, folders), key=lambda folder: folder.name)
 
 
 def find_study(workspace: Workspace, source_sha256: str) -> Study | None:

@@ -59,10 +59,18 @@ def test_one_of_several_processes_does_not_go_to_the_cpu_alone(
 
 
 @pytest.mark.parametrize(
-    ("gpus", "rank", "taken"), [(4, "3", 3), (1, "3", 0), (1, "0", 0), (2, "2", None)]
+    ("gpus", "shown", "rank", "taken"),
+    [
+        (4, "", "3", 3),
+        (1, "3", "3", 0),
+        (1, "", "0", 0),
+        (1, "", "1", None),
+        (2, "", "2", None),
+        (2, "0,1", "2", None),
+    ],
 )
 def test_each_process_takes_a_gpu_that_is_there(
-    monkeypatch: pytest.MonkeyPatch, gpus: int, rank: str, taken: int | None
+    monkeypatch: pytest.MonkeyPatch, gpus: int, shown: str, rank: str, taken: int | None
 ) -> None:
     """A launcher may show each process one GPU only; more processes than GPUs are refused."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -70,8 +78,12 @@ def test_each_process_takes_a_gpu_that_is_there(
     monkeypatch.setattr(devices, "gpu_fault", lambda _: "")
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if shown:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
     if taken is None:
-        with pytest.raises(UsageError, match="process 3 of this machine has no GPU: there are 2"):
+        said = f"process {int(rank) + 1} of this machine has no GPU: {gpus} to be seen"
+        with pytest.raises(UsageError, match=said):
             pick_device(DistillConfig(device="auto"))
     else:
         assert pick_device(DistillConfig(device="auto")) == torch.device("cuda", taken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 
 import torch
@@ -39,14 +40,15 @@ def pick_device(config: DistillConfig, say: Say = lambda _: None) -> torch.devic
 
 def _own_gpu() -> torch.device:
     """Of the GPUs of this machine the one with this process's number; where a launcher shows each
-    process one GPU only, that one."""
+    process one GPU only (it does so by a variable), that one."""
     count, rank = torch.cuda.device_count(), local_rank()
-    if count > 1 and rank >= count:
+    shown = 0 if count == 1 and "CUDA_VISIBLE_DEVICES" in os.environ else rank
+    if shown >= count:
         raise UsageError(
-            f"process {rank + 1} of this machine has no GPU: there are {count}",
+            f"process {rank + 1} of this machine has no GPU: {count} to be seen",
             remedy="Start no more processes than there are GPUs, or use --device cpu.",
         )
-    return torch.device("cuda", rank if count > 1 else 0)
+    return torch.device("cuda", shown)
 
 
 def gpu_fault(device: torch.device) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, Cli
+from vfss_distill.evaluate.definitions import DEFINITIONS
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -49,3 +50,9 @@ def test_documents_name_no_absolute_path_and_no_registry() -> None:
     bad = re.compile(r"/(?:home|root|work|Users)/|pypi\.org|simple/")
     for path in (*DOCUMENTS, ROOT / "constraints.txt", ROOT / "pyproject.toml"):
         assert not bad.search(path.read_text()), path.name
+
+
+def test_the_page_of_measures_says_what_the_report_says() -> None:
+    page = (ROOT / "docs" / "measures.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| (.+) \|$", page, re.MULTILINE))
+    assert rows == DEFINITIONS

@@ -118,7 +118,9 @@ def _told(error: BaseException) -> tuple[int, str]:
 def _operating_system(error: OSError) -> tuple[int, str]:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError.exit_code, "the disk is full. Free some space and run it again."
-    name = Path(error.filename).name if isinstance(error.filename, str) else ""
+    # Of a renaming the second: the first is a temporary of ours.
+    file = error.filename2 or error.filename
+    name = Path(file).name if isinstance(file, str | os.PathLike) else ""
     remedy = _REMEDIES.get(error.errno or 0, "Check the file and its disk.")
     return EXIT_DATA, f"{name}: {error.strerror or 'cannot be used'}. {remedy}".lstrip(": ")
 

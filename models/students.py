@@ -198,6 +198,9 @@ def replace_weights(student: Student, path: Path) -> None:
     save_student(student, path, metadata)
 
 
+_ANOTHER = "Put it back from a backup, or train again with `vfss distill`."
+
+
 def is_student(path: Path) -> bool:
     """Whether the file says that it is a student of vfss."""
     try:
@@ -216,14 +219,18 @@ def load_student(path: Path) -> Student:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise WeightsMismatch("not a readable safetensors file", file=path.name) from error
+        raise WeightsMismatch(
+            "not a readable safetensors file", file=path.name, remedy=_ANOTHER
+        ) from error
     if _CONFIG_KEY not in header:
-        raise WeightsMismatch("safetensors, but no student of vfss", file=path.name)
+        raise WeightsMismatch(
+            "safetensors, but no student of vfss", file=path.name, remedy=_ANOTHER
+        )
     try:
         student = build_student(StudentConfig.from_dict(json.loads(header[_CONFIG_KEY])))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError) as error:
         raise WeightsMismatch(
-            "does not say properly which student it is", file=path.name
+            "does not say properly which student it is", file=path.name, remedy=_ANOTHER
         ) from error
     expected = student.state_dict()
     wrong = sorted(
@@ -237,6 +244,7 @@ def load_student(path: Path) -> Student:
         raise WeightsMismatch(
             f"{len(wrong)} tensors do not fit the student it says it is, first {wrong[0]}",
             file=path.name,
+            remedy=_ANOTHER,
         )
     student.load_state_dict(tensors)
     return student.eval()

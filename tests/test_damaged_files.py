@@ -146,3 +146,9 @@ class TestTheSystemsOwnWords:
         make_film(tmp_path / "a.mp4", [0.0, 0.1, 0.2])
         put(tmp_path / "file", "")
         told(cli("ingest", "a.mp4", "-w", "file/w"), 4, "Move the file away")
+
+
+@pytest.mark.parametrize("option", ["--patients", "--views", "--blank-boxes"])
+def test_a_table_that_is_not_there(option: str, cli: Cli, tmp_path: Path) -> None:
+    make_film(tmp_path / "a.mp4", [0.0, 0.1, 0.2])
+    told(cli("ingest", "a.mp4", option, "no.csv"), 4, "no.csv: cannot be read (No such file")

@@ -9,9 +9,12 @@ from unittest.mock import MagicMock
 
 import pytest
 
+from conftest import Cli
+from tiny_studies import small_world
 from vfss_distill.distill.checkpoint import Training, load_checkpoint, saved_step
 from vfss_distill.distill.journal import Metrics, read_metrics
 from vfss_distill.errors import WeightsMismatch
+from vfss_distill.models.students import StudentConfig, build_student, save_student
 
 STATE = '{"step": 4, "has_best": false, "best_val_dice": {}, "identity": {}}'
 
@@ -60,3 +63,28 @@ def test_damaged_lines_of_the_metrics_are_left_out(tmp_path: Path) -> None:
     assert [line["step"] for line in read_metrics(path)] == [0, 1]
     Metrics(path, step=1)
     assert path.read_bytes() == good
+
+
+class TestFactsOfARun:
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("name", '"\\ud800"'),
+            ("tasks", "5"),
+            ("thresholds", "[1]"),
+            ("thresholds", '{"c3": "x"}'),
+            ("thresholds", '{"c3": 1e999}'),
+            ("trained_sources", "5"),
+            ("untrained_tasks", "5"),
+        ],
+    )
+    def test_of_another_kind(self, key: str, value: str, cli: Cli, tmp_path: Path) -> None:
+        workspace = small_world(tmp_path)
+        shape = StudentConfig("nano", 64, 0, ("bolus", "hyoid", "c3"), 8)
+        folder = workspace.runs / "run-001"
+        folder.mkdir(parents=True)
+        save_student(build_student(shape), folder / "student.safetensors", {})
+        (folder / "facts.json").write_text(f'{{"{key}": {value}}}')
+        outcome = cli("export", "run-001")
+        assert outcome.exit_code == 4 and outcome.stderr.count("\n") == 1
+        assert f"facts.json: what it says of {key} is damaged. Put it back" in outcome.stderr

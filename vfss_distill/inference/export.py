@@ -12,7 +12,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..config import DistillConfig, parse, read_yaml
-from ..errors import ModelError, WeightsMissing, WorkspaceError
+from ..errors import DataError, ModelError, WeightsMissing, WorkspaceError
 from ..intake.study import Study, list_studies
 from ..letterbox import RULE
 from ..models.students import Student, load_student
@@ -203,13 +203,35 @@ def _letterboxed(study: Study, index: int, size: int, context: int) -> NDArray[n
     return np.stack([box.frame(study.read_frame(number)) for number in inside])
 
 
+_FACTS_FIT: Mapping[str, Callable[[Any], bool]] = {
+    "name": lambda said: isinstance(said, str) and said.isprintable(),
+    "tasks": lambda said: isinstance(said, dict),
+    "thresholds": lambda said: (
+        isinstance(said, dict)
+        and all(isinstance(one, int | float) and 0 < one < 1 for one in said.values())
+    ),
+    "trained_sources": lambda said: isinstance(said, list),
+    "untrained_tasks": lambda said: isinstance(said, list),
+}
+
+
 def _run_facts(run_folder: Path) -> dict[str, Any]:
-    """What training noted beside the weights; {} for a run that noted nothing."""
+    """What training noted beside the weights; {} for a run that noted nothing.
+
+    Raises DataError when that is damaged.
+    """
     path = run_folder / _FACTS
     if not path.exists():
         return {}
-    facts = read_json(path)
-    return {key: value for key, value in facts.items() if key not in ("schema_version",)}
+    facts = {key: value for key, value in read_json(path).items() if key != "schema_version"}
+    wrong = [key for key, fits in _FACTS_FIT.items() if key in facts and not fits(facts[key])]
+    if wrong:
+        raise DataError(
+            f"what it says of {', '.join(wrong)} is damaged",
+            file=path.name,
+            remedy="Put it back from a backup, or train again.",
+        )
+    return facts
 
 
 def _run_tasks(workspace: Workspace, run_folder: Path, tasks: Any) -> TaskSet:

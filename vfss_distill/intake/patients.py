@@ -74,7 +74,9 @@ def read_table(
         if path.stat().st_size > _MOST_BYTES:
             raise ConfigError("is too large for a table of recordings", file=path, remedy=remedy)
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"cannot be read ({error.strerror})", file=path, remedy=remedy) from error
+    except UnicodeDecodeError as error:
         raise ConfigError("cannot be read as UTF-8", file=path, remedy=remedy) from error
     first = text.split("\n", 1)[0]
     delimiter = ";" if first.count(";") > first.count(",") else ","

@@ -27,6 +27,7 @@ GROUND = (
     "memory",
     "claims",
     "engines",
+    "fields",
     "__init__",
 )
 # Each room may import from itself, the ground floor, and the rooms named here.

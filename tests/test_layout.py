@@ -29,6 +29,7 @@ GROUND = (
     "claims",
     "counting",
     "engines",
+    "fields",
     "__init__",
 )
 # Each room may import from itself, the ground floor, and the rooms named here.

@@ -57,9 +57,7 @@ class Result:
         """Raises DataError when run.json is missing, damaged, incomplete or of another study."""
         run = read_json(folder / "run.json")
         try:
-            check_run(run)
-            if run["study"] != folder.parent.name:  # a path in its place would lead elsewhere
-                raise ValueError("study is another than its folder's")
+            check_run(run, folder.parent.name)
             frames_of = run.get("frames_of")
             return cls(
                 folder=folder,

@@ -292,7 +292,7 @@ def read_outcome(folder: Path) -> SegmentOutcome | None:
     """The result already in `folder`; None when there is none, or none that is whole."""
     try:
         run = read_json(folder / RUN)
-        check_run(run)
+        check_run(run, folder.parent.name)
         outputs, frames_of = run["outputs"], run.get("frames_of")
         outcome = SegmentOutcome(
             study=str(run["study"]),

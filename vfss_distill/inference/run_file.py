@@ -30,9 +30,12 @@ _MODEL: Mapping[str, Check] = {
 }
 
 
-def check_run(run: Mapping[str, Any]) -> None:
-    """Raises ValueError, naming the field, for one of another kind or frames without a time."""
+def check_run(run: Mapping[str, Any], study: str) -> None:
+    """`study`: whose folder it lies in. Raises ValueError, naming the field, for one of another
+    kind, frames without a time, or another study: a path in its place would lead elsewhere."""
     known = taken(run, _KINDS)
     taken(known.get("model", {}), _MODEL)
     if len(known.get("frame_times_s", ())) != known.get("frames"):
         raise ValueError("frames and frame_times_s do not agree")
+    if known.get("study") != study:
+        raise ValueError("study is another than its folder's")

@@ -102,7 +102,10 @@ def load_splits(workspace: Workspace) -> Splits:
     path = workspace.splits_file
     if not os.path.lexists(path):  # a link that leads nowhere is a file that was there
         return Splits()
-    data = read_yaml(path)
+    try:
+        data = read_yaml(path)
+    except ConfigError as error:
+        raise ConfigError(error.what, file=path.name, remedy=_MEND) from error
     if not isinstance(data, dict) or not set(data) <= {"schema_version", "locked", *_PARTS}:
         raise ConfigError(
             "must hold the lists train, val and test and nothing else",

@@ -186,7 +186,7 @@ class Study:
             # The folder may be given as "." or by a link.
             names = {Path(full(folder)).name for full in (os.path.abspath, os.path.realpath)}
             if record.study not in names or not _STUDY_ID.fullmatch(record.study):
-                raise DataError("names another study than its folder does")
+                raise DataError("names another study than its folder does (was that renamed?)")
             return cls(folder, record)
         except DataError as error:
             raise DataError(error.what, file=_shown(path), remedy=_MEND_RECORD) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from conftest import Cli
 from fake_results import FakeWorkspace
 from label_world import forget_labels, make_world, ok
+from vfss_distill.config import DistillConfig
+from vfss_distill.distill.model_card import CardFacts, model_card
 from vfss_distill.intake.study import list_studies
 from vfss_distill.tasks import VFSS12, TaskSet
 from vfss_distill.workspace import Workspace
@@ -55,3 +58,41 @@ class TestTables:
         outcome = cli("labels", "check", cwd=world.root)
         assert outcome.exit_code == 4, outcome.stderr
         assert MARKUP in outcome.stdout and "our bug" not in outcome.stderr
+
+
+def test_a_report_of_names_that_are_formulas_and_half_characters(cli: Cli, tmp_path: Path) -> None:
+    tasks = TaskSet("one", (replace(VFSS12["c3"], name=r"$\frac{"),))
+    fake = FakeWorkspace(tmp_path, tasks)
+    fake.study("sa", "pa", split="test", labels=(0, 10))
+    model = {"name": "a\ud800<script>", "sha256": "0" * 64, "tasks": tasks.to_dict()}
+    fake.result("sa", n=16, model_facts=model)
+    ok(cli("report", "--name", "r"))
+    page = (tmp_path / "reports" / "r" / "index.html").read_text(encoding="utf-8")
+    assert r"a\ud800&lt;script&gt;" in page and r"$\frac{" in page
+    told = json.loads((tmp_path / "reports" / "r" / "report.json").read_text(encoding="utf-8"))
+    assert told["models"][0]["name"] == model["name"]
+
+
+def test_a_card_of_a_teacher_with_words_of_its_own() -> None:
+    title = "one | two\n<script>"
+    teacher = {"name": "mine", "title": title, "licence": "MIT", "source": "here", "sha256": "0"}
+    card = model_card(
+        CardFacts(
+            name="run-001",
+            config=DistillConfig(),
+            encoder_parameters=1,
+            parameters=2,
+            times_smaller=3.0,
+            teachers=[teacher],
+            patients={"train": 1},
+            frames={"train": 1},
+            labels={},
+            untrained=(),
+            val_dice={},
+            simulated="none",
+            steps=1,
+            start={"damaged": True},
+        )
+    )
+    assert r"| mine | one \| two &lt;script> | MIT | here | `0` |" in card.splitlines()
+    assert "`start.json` is damaged" in card

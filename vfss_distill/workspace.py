@@ -207,8 +207,11 @@ def write_bytes(target: Path, data: bytes, *, mode: int | None = None) -> None:
 
 
 def write_text(target: Path, text: str, *, mode: int | None = None) -> None:
-    """Write UTF-8 atomically. Raises StorageError."""
-    write_bytes(target, text.encode("utf-8"), mode=mode)
+    """Write UTF-8 atomically; half a character, as a JSON may hold, as `\\ud800`.
+
+    Raises StorageError.
+    """
+    write_bytes(target, text.encode("utf-8", "backslashreplace"), mode=mode)
 
 
 def write_json(target: Path, value: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..config import DistillConfig
 from ..models.students import FULL_SIZE_TEACHERS
@@ -28,7 +29,7 @@ class CardFacts:
     val_dice: Mapping[str, float]
     simulated: str
     steps: int
-    start: Mapping[str, str] = field(default_factory=dict)
+    start: Mapping[str, Any] = field(default_factory=dict)
 
 
 def model_card(facts: CardFacts) -> str:
@@ -82,9 +83,13 @@ def model_card(facts: CardFacts) -> str:
     )
 
 
-def _start(start: Mapping[str, str]) -> list[str]:
+def _start(start: Mapping[str, Any]) -> list[str]:
     if not start:
         return []
+    if not all(
+        isinstance(start.get(key), str) for key in ("licence", "filled", "source", "sha256")
+    ):
+        return ["- What its weights started from is not known: `start.json` is damaged."]
     licence = f", licence {start['licence']}" if start["licence"] else ""
     filled = start["filled"].replace("the ", "The ")
     source = f"`{start['source']}`{licence}, sha256 `{start['sha256'][:16]}`"
@@ -103,7 +108,8 @@ def _teachers(teachers: Sequence[Mapping[str, str]]) -> list[str]:
     if not teachers:
         return ["None: trained on labels alone (a supervised baseline)."]
     rows = [
-        f"| {t['name']} | {t['title']} | {t['licence']} | {t['source']} | `{t['sha256'][:16]}` |"
+        f"| {' | '.join(_cell(t[key]) for key in ('name', 'title', 'licence', 'source'))} "
+        f"| `{t['sha256'][:16]}` |"
         for t in teachers
     ]
     return [
@@ -113,6 +119,11 @@ def _teachers(teachers: Sequence[Mapping[str, str]]) -> list[str]:
         "",
         "Their licences may restrict what this student may be used for.",
     ]
+
+
+def _cell(text: str) -> str:
+    """A lab's own words as one cell of a Markdown table: no cell more, no line, no HTML."""
+    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
 
 
 def _untrained(tasks: Sequence[str]) -> list[str]:

@@ -16,11 +16,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..config import DistillConfig, dump_yaml
-from ..errors import UsageError
+from ..errors import DataError, UsageError
 from ..intake.leaks import refuse_leaks
 from ..models.decoder import parameters_of
 from ..models.pretrained import initialise
@@ -272,7 +273,7 @@ def _write_results(
         config=config,
         encoder_parameters=student.encoder_parameters(),
         times_smaller=student.times_smaller(),
-        start=read_json(folder / START) if (folder / START).exists() else {},
+        start=_begun_from(folder / START),
         parameters=parameters_of(student),
         teachers=listed,
         patients={
@@ -291,6 +292,14 @@ def _write_results(
     # Last: a run with a student is a finished run.
     header = {"vfss.name": folder.name, "vfss.notice": RESEARCH_USE_ONLY}
     save_student(student, folder / "student.safetensors", header)
+
+
+def _begun_from(path: Path) -> Mapping[str, Any]:
+    """A damaged note costs a line of the card, not the training it would end."""
+    try:
+        return read_json(path) if path.exists() else {}
+    except DataError:
+        return {"damaged": True}
 
 
 def _outcome(

@@ -46,7 +46,9 @@ def patient_dice(figures: Figures, tasks: TaskSet) -> str:
         margins(figure, left=1.15, right=0.1, bottom=0.55, top=0.08)
         for place, task in enumerate(rows):
             _patients_of(axes, place, task, tasks[task.task])
-        axes.set_yticks(range(len(rows)), [tasks[task.task].name for task in rows])
+        axes.set_yticks(
+            range(len(rows)), [tasks[task.task].name for task in rows], parse_math=False
+        )
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlim(left - 0.01, 1.01)
         axes.set_xlabel("Dice (each dot: one patient; diamond and bar: mean, 95 % interval)")
@@ -119,7 +121,7 @@ def _area_panel(
             times_s[keep], values, "o", markersize=3, markerfacecolor="white",
             markeredgecolor=INK, markeredgewidth=0.7,
         )  # fmt: skip
-    axes.set_title(task.name, loc="left", fontsize=8, color=INK, pad=3)
+    axes.set_title(task.name, loc="left", fontsize=8, color=INK, pad=3, parse_math=False)
     axes.set_ylim(0, 1.12 * max(1.0, float(area.max()), *truth.values()))
     axes.set_xlim(times_s[0], max(times_s[-1], times_s[0] + 1e-3))
     axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))

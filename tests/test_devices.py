@@ -34,6 +34,7 @@ def card_without_code(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError(NO_CODE)
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(devices.torch, "ones", ones)
 
 

@@ -234,7 +234,7 @@ class TestLock:
         for number in range(5):
             write_film(tmp_path / "v" / f"p{number}" / "a.mp4", frames=3 + number)
         outcome = cli("ingest", "v", "--lock-test")
-        assert outcome.exit_code == 0 and "The test set is locked: 1 patients" in outcome.stdout
+        assert outcome.exit_code == 0 and "The test set is locked: 1 patient." in outcome.stdout
         workspace = Workspace(tmp_path)
         splits = load_splits(workspace)
         sources = {row["patient"]: row["source_patient"] for row in identities(tmp_path)}

@@ -262,7 +262,7 @@ def test_any_screen_and_its_text_fit(seed: int, height: int, width: int) -> None
     assert tall >= 0.4 * height and wide >= 0.4 * width
     framed = screen.around(np.full((tall, wide), 77, np.uint8))
     assert framed.shape == (height, width)
-    furniture = draw_furniture(rng, EVERYTHING, screen, 30.0)
+    furniture = draw_furniture(rng, EVERYTHING, screen, 30.0, 15.0)
     assert furniture.texts
     for text in furniture.texts:
         assert 0 <= text.x < width and 0 < text.y < height
@@ -273,7 +273,7 @@ def test_lines_of_text_do_not_lie_on_one_another() -> None:
     for seed in range(30):
         rng = np.random.default_rng(seed)
         screen = Screen(512, 512, 0, 0, (512, 512))
-        texts = draw_furniture(rng, EVERYTHING, screen, 30.0).texts
+        texts = draw_furniture(rng, EVERYTHING, screen, 30.0, 15.0).texts
         covered = np.zeros((512, 512), int)
         for text in texts:
             one = np.zeros((512, 512), np.uint8)

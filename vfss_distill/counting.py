@@ -6,3 +6,8 @@ from __future__ import annotations
 def counted(number: int, one: str, many: str = "") -> str:
     """`counted(1, "patient")` → "1 patient", `counted(2, "study", "studies")` → "2 studies"."""
     return f"{number} {one if number == 1 else many or f'{one}s'}"
+
+
+def over_tasks(measured: int, of: int) -> str:
+    """What a reader must know of a mean over fewer tasks than there are; "" when it is over all."""
+    return "" if measured == of else f"over {measured} of {of} tasks"

@@ -33,6 +33,13 @@ EXIT_DEVICE = 6
 EXIT_INTERRUPTED = 130
 
 
+# What taking a damaged or foreign file apart may raise, beside its reader's own errors.
+MALFORMED = (
+    *(ValueError, LookupError, TypeError, AttributeError),
+    *(OverflowError, RecursionError),  # 1e999, and lists in lists in lists
+)
+
+
 class VfssError(Exception):
     """A foreseen failure.
 

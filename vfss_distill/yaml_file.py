@@ -7,14 +7,7 @@ from typing import Any
 
 import yaml
 
-from .errors import ConfigError
-
-# What PyYAML lets through besides its own: no such day, a number without end, no such truth value,
-# lists in lists in lists.
-_FAULTS = (
-    *(yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError),
-    *(ArithmeticError, RecursionError),
-)
+from .errors import MALFORMED, ConfigError
 
 
 def load_yaml(path: Path, *, shown: str | Path) -> Any:
@@ -26,7 +19,7 @@ def load_yaml(path: Path, *, shown: str | Path) -> Any:
         raise ConfigError("no file can have such a name", file=ascii(str(shown))) from error
     try:
         return yaml.safe_load(data.decode("utf-8"))
-    except _FAULTS as error:
+    except (yaml.YAMLError, ArithmeticError, *MALFORMED) as error:  # of dates, numbers, depths
         mark = getattr(error, "problem_mark", None)
         line = "" if mark is None else f" (line {mark.line + 1})"
         remedy = "Mend it, or put it back from a backup."

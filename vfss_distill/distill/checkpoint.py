@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ..errors import DataError, ModelError, WeightsMismatch
+from ..fields import Check, flag, mapping, number, taken, whole
 from ..models.students import Student
 from ..provenance import document
 from ..workspace import atomic_folder, read_json, write_json
@@ -97,37 +98,37 @@ def load_checkpoint(folder: Path, training: Training) -> None:
             "the checkpoint is damaged or of another student", file=folder.name, remedy=_ANEW
         ) from error
     training.step = state.step
-    training.best_scores = state.best_scores
+    training.best_scores = state.best_val_dice
 
 
 @dataclass(frozen=True)
 class _State:
     step: int
     has_best: bool
-    best_scores: dict[str, float]
+    best_val_dice: dict[str, float]
     identity: dict[str, object]
+
+
+def _scores(value: Any) -> dict[str, float]:
+    return {task: number(score) for task, score in mapping(value).items()}
+
+
+_KINDS: Mapping[str, Check] = {
+    "step": whole,
+    "has_best": flag,
+    "best_val_dice": _scores,
+    "identity": mapping,
+}
 
 
 def _read_state(folder: Path) -> _State:
     """Raises WeightsMismatch when state.json is missing, or is not what was written."""
     try:
-        said = read_json(folder / "state.json")
-    except DataError as error:
+        return _State(**taken(read_json(folder / "state.json"), _KINDS))
+    except (DataError, TypeError, ValueError) as error:  # TypeError: a field that is missing
         raise WeightsMismatch(
             "the checkpoint is damaged", file=folder.name, remedy=_ANEW
         ) from error
-    step, has_best = said.get("step"), said.get("has_best")
-    scores, identity = said.get("best_val_dice"), said.get("identity")
-    if (
-        isinstance(step, int)
-        and step >= 0
-        and isinstance(has_best, bool)
-        and isinstance(scores, dict)
-        and all(isinstance(score, int | float) for score in scores.values())
-        and isinstance(identity, dict)
-    ):
-        return _State(step, has_best, scores, identity)
-    raise WeightsMismatch("the checkpoint is damaged", file=folder.name, remedy=_ANEW)
 
 
 def _portable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..config import DistillConfig
+from ..counting import over_tasks
 from ..models.students import FULL_SIZE_TEACHERS
 from ..provenance import RESEARCH_USE_ONLY, digest_json
 from .validation import mean_dice
@@ -141,11 +142,10 @@ def _validation(facts: CardFacts) -> list[str]:
         else f"| {task} | {facts.labels[task]} | not measured |"
         for task in facts.labels
     ]
-    measured, of = len(facts.val_dice), len(facts.labels)
-    over = "tasks" if measured == of else f"{measured} of {of} tasks"
+    over = over_tasks(len(facts.val_dice), len(facts.labels)) or "over tasks"
     return [
         f"Dice over {facts.patients['val']} validation patient(s), averaged over frames, then "
-        f"over patients; mean over {over} **{mean_dice(facts.val_dice):.3f}**.",
+        f"over patients; mean {over} **{mean_dice(facts.val_dice):.3f}**.",
         "",
         "| task | training labels | Dice |",
         "|---|---|---|",

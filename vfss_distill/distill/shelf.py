@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import DataError, UsageError, VfssError, WorkspaceError
+from ..errors import MALFORMED, DataError, UsageError, VfssError, WorkspaceError
 from ..models.teachers.card import find_weights, list_cards, weights_folders
 from ..provenance import sha256_file
 from ..workspace import Workspace, is_temporary, read_json, storage_errors, write_json
@@ -278,12 +278,6 @@ class _WeightsNow:
             return "unread"
 
 
-_NO_HEADER = (
-    *(OSError, ValueError, LookupError, TypeError, AttributeError),
-    *(OverflowError, RecursionError),  # 1e999, and lists in lists in lists
-)
-
-
 def _frames_in(path: Path) -> int | None:
     """Frames of a shard, from its header (safetensors: length, JSON, data); None: damaged."""
     try:
@@ -296,7 +290,7 @@ def _frames_in(path: Path) -> int | None:
         ends = [int(one["data_offsets"][1]) for key, one in header.items() if key[:2] != "__"]
         whole = size == 8 + length + max(ends)
         return int(header["frames"]["shape"][0]) if whole else None
-    except _NO_HEADER:
+    except (OSError, *MALFORMED):
         return None
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..counting import counted
+from ..counting import counted, over_tasks
 from ..errors import DataError, VfssError, WorkspaceError
 from ..provenance import SCHEMA_VERSION, document
 from ..tasks import TaskSet
@@ -22,7 +22,7 @@ from .entrants import Entrant, choose_models, shared_tasks
 from .paired import FEWEST_FOR_A_TEST, Comparison, Difference, TaskDifference, compare_rows
 from .report import report_name
 from .scoring import NOT_AN_ESTIMATE, ReportOptions, Tick, score_case
-from .statistics import Row, interval_note, over_tasks
+from .statistics import Row, interval_note
 
 CSV_COLUMNS = (
     *("baseline", "model", "task", "patient", "dice_baseline", "dice_model", "dice_difference"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cores import usable_cores
+from ..counting import over_tasks
 from ..errors import VfssError
 from ..provenance import SCHEMA_VERSION
 from ..workspace import Workspace
@@ -21,7 +22,6 @@ from .statistics import (
     Row,
     TaskFigures,
     interval_note,
-    over_tasks,
     summarise,
 )
 

@@ -171,11 +171,6 @@ def _mean_of_tasks(table: NDArray[np.float64]) -> list[float]:
     return [float(x) for x in (of_tasks.sum(axis=1) / (counts > 0).sum(axis=1))]
 
 
-def over_tasks(measured: int, of: int) -> str:
-    """What a reader must know of a mean over fewer tasks than there are; "" when it is over all."""
-    return "" if measured == of else f"over {measured} of {of} tasks"
-
-
 def interval_note(n_patients: int) -> str | None:
     """What a reader must know about an interval from so few patients; None when nothing."""
     if n_patients == 0:

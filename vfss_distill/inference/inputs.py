@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from ..errors import DataError, InputError, UsageError, VfssError, WorkspaceError
 from ..intake.blanked import BlankedSource
 from ..intake.box_table import given_boxes
@@ -210,9 +208,9 @@ def _rate(study: Study | None) -> float | None:
 
     None where they were assumed: then the line that says so is said here too.
     """
-    if study is None or study.record.frames < 2 or made_up_times(study.record.warnings):
+    if study is None or made_up_times(study.record.warnings):
         return None
-    return 1 / float(np.median(np.diff(study.record.frame_times_s)))
+    return study.record.fps
 
 
 def _notice(found: Decision) -> str:

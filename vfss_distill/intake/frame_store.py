@@ -101,7 +101,7 @@ class FrameStore:
         kept = self._held or self._read_waiting()
         written = range(max(len(self._held), self._waiting), self._frames)
         again = written if boxes or mirror or see else ()
-        for grey in chain(_made(change, kept), _made(rewrite, again)):
+        for grey in chain(_meanwhile(change, kept), _meanwhile(rewrite, again)):
             if see:
                 see(grey)
         self._held = []
@@ -137,28 +137,17 @@ class FrameStore:
                 pixels = np.frombuffer(file.read(height * width), np.uint8)
                 yield Frame(index, 0.0, pixels.reshape(height, width))
 
-    def _write(self, frame: Frame) -> None:
+    def _write(self, frame: Frame) -> Frame:
         write_frame(self._folder, frame.index, frame.grey)
+        return frame
 
 
-def _meanwhile(work: Callable[[_Item], None], items: Iterable[_Item]) -> Generator[_Item]:
-    """Hand on `items`, while threads do `work` on the last few of them. Raises what `work` raises.
+def _meanwhile(work: Callable[[_Item], _Made], items: Iterable[_Item]) -> Generator[_Made]:
+    """Hand on what `work` makes of each item, in order, while threads are at the next few. Raises
+    what `work` raises.
 
     Compressing a frame takes longer than decoding it, and both let other threads run.
     """
-    with ThreadPoolExecutor(_WRITERS) as pool:
-        ahead: deque[Future[None]] = deque()
-        for item in items:
-            ahead.append(pool.submit(work, item))
-            if len(ahead) > 2 * _WRITERS:
-                ahead.popleft().result()
-            yield item
-        for done in ahead:
-            done.result()
-
-
-def _made(work: Callable[[_Item], _Made], items: Iterable[_Item]) -> Generator[_Made]:
-    """What `work` makes of each item, in order, while threads are at the next few."""
     with ThreadPoolExecutor(_WRITERS) as pool:
         ahead: deque[Future[_Made]] = deque()
         for item in items:

@@ -13,8 +13,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ..claims import alone_in
 from ..config import load_lab
 from ..engines import Done, Engine, WorkerDied
@@ -376,11 +374,10 @@ class _Ingest:
 
     def _other_rate(self, known: StudyRecord) -> float | None:
         """The rate that images were given before, where --fps now says another."""
-        asked = self._options.fps
+        asked, rate = self._options.fps, known.fps
         timeless = known.kind == "images" or made_up_times(known.warnings)
-        if asked is None or not timeless or known.frames < 2:
+        if asked is None or rate is None or not timeless:
             return None
-        rate = 1 / float(np.median(np.diff(known.frame_times_s)))
         return None if abs(rate / asked - 1) < 0.01 else rate
 
     def _leave_out(self, number: int, study: str, why: str, *, aloud: bool = True) -> None:

@@ -114,6 +114,13 @@ class StudyRecord:
         return duration_s(self.frame_times_s)
 
     @property
+    def fps(self) -> float | None:
+        """Frames per second, by the median interval; None of a single frame."""
+        if self.frames < 2:
+            return None
+        return 1 / float(np.median(np.diff(self.frame_times_s)))
+
+    @property
     def labelled_frames(self) -> tuple[int, ...]:
         """Frames with a mask of at least one task."""
         return tuple(sorted({frame for some in self.labelled.values() for frame in some}))

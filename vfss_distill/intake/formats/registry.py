@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import LabelError, UsageError, VfssError
+from ...errors import MALFORMED, LabelError, UsageError, VfssError
 from ...workspace import read_json
 from ..source import image_files
 from . import coco, cvat, dicom_seg, folders, label_studio, labelme, nnunet, slicer
@@ -189,10 +189,7 @@ def _read(kind: Format, path: Path) -> Annotations:
         if error.file is not None:
             raise
         raise LabelError(error.what, file=path, remedy=error.remedy) from error
-    except (
-        *(LookupError, TypeError, ValueError, AttributeError),
-        *(OverflowError, RecursionError),
-    ) as error:
+    except MALFORMED as error:
         raise LabelError(
             f"is not what {kind.title} files look like",
             file=path,

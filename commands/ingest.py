@@ -127,11 +127,12 @@ def ingest(
         views=views,
         blank_boxes=blank_boxes,
     )
-    report = IngestReport(splits=load_splits(place))
     if inputs:
         with progress("ingest", quiet=quiet) as tick:
             say = (lambda line: None) if quiet else warn
             report = run(place, inputs, options, tick=tick, say=say)
+    else:
+        report = IngestReport(splits=load_splits(place))
     if no_blank and report.studies:
         warn(KEPT)
     if lock_test and not report.stopped:

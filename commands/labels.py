@@ -242,23 +242,19 @@ def _pairs(words: list[str]) -> dict[str, str]:
 def _stored(place: Workspace, asked: list[str]) -> tuple[list[Study], list[dict[str, str]]]:
     """The studies asked for, all without names, and those of them whose record is damaged."""
     from ..errors import WorkspaceError
-    from ..intake.study import list_studies_readable
+    from ..intake.study import folder_of, list_studies_readable
 
     studies, damaged = list_studies_readable(place)
     if not studies and not damaged:
         raise WorkspaceError("no studies yet", remedy="Run `vfss ingest` on the films first.")
-    known = {study.id for study in studies} | {_folder_of(one) for one in damaged}
+    known = {study.id for study in studies} | {folder_of(one) for one in damaged}
     for study in asked:
         if study not in known:
             raise UsageError(f"no study {study!r}", remedy="See the studies/ folder.")
     return (
         [study for study in studies if not asked or study.id in asked],
-        [one for one in damaged if not asked or _folder_of(one) in asked],
+        [one for one in damaged if not asked or folder_of(one) in asked],
     )
-
-
-def _folder_of(damaged: dict[str, str]) -> str:
-    return damaged["input"].rpartition("/")[2]
 
 
 def _sources(
@@ -272,7 +268,7 @@ def _sources(
         return [StudyLabels(study) for study in studies], damaged
     from ..evaluate.results import list_results
     from ..intake.formats.exporting import ResultMasks
-    from ..intake.study import list_studies_readable
+    from ..intake.study import folder_of, list_studies_readable
 
     found, failed = list_results(place, model=model)
     for failure in failed:
@@ -286,10 +282,10 @@ def _sources(
         raise UsageError(
             f"{model!r} names several models", remedy="Name one by its sha256 (6 or more digits)."
         )
-    broken = {_folder_of(one) for one in damaged}
+    broken = {folder_of(one) for one in damaged}
     sound = [result for result in chosen if result.study not in broken]  # else: of which frames?
     sources = [ResultMasks(result, by_source.get(result.source_sha256)) for result in sound]
-    return list(sources), [one for one in damaged if not asked or _folder_of(one) in asked]
+    return list(sources), [one for one in damaged if not asked or folder_of(one) in asked]
 
 
 def _import_json(report: ImportReport, dry_run: bool) -> dict[str, Any]:

@@ -318,37 +318,6 @@ class TestPatients:
         ingested(cli, "v", "--force", "--patients", "who.csv")
         assert identities(tmp_path) == before
 
-    def test_again_without_the_table(self, cli: Cli, tmp_path: Path) -> None:
-        """A table's word outlives the table, though folders and headers have other names."""
-        write_film(tmp_path / "v" / "x" / "a.mp4", frames=3)
-        write_dicom(tmp_path / "v" / "y" / "b.dcm", 4, PatientID="007")
-        (tmp_path / "who.csv").write_text("file,patient\na.mp4,=Anna\nb.dcm,bert\n")
-        ingested(cli, "v", "--patients", "who.csv")
-        before = identities(tmp_path)
-        outcome = cli("ingest", "v")
-        assert outcome.exit_code == 0 and "2 skipped" in outcome.stdout
-        assert (
-            "the patients that an earlier --patients named are kept (2 recordings)"
-            in outcome.stderr
-        )
-        assert len(ingested(cli, "v", "--force")["studies"]) == 2
-        assert identities(tmp_path) == before and len(stored(tmp_path)) == 2
-
-    def test_a_copy_elsewhere_is_no_reason_to_forget_the_table(
-        self, cli: Cli, tmp_path: Path
-    ) -> None:
-        film = write_film(tmp_path / "v" / "x" / "a.mp4", frames=3).path
-        (tmp_path / "who.csv").write_text("file,patient\nx/a.mp4,anna\n")
-        ingested(cli, "v", "--patients", "who.csv")
-        (tmp_path / "v" / "bert").mkdir()
-        shutil.copy(film, tmp_path / "v" / "bert" / "b.mp4")
-        result = ingested(cli, "v", code=3)
-        assert [item["input"] for item in result["failed"]] == ["v/bert/b.mp4"]
-        assert "give it again (--patients)" in result["failed"][0]["error"]
-        # A table that is there and does not name the film may have been corrected.
-        (tmp_path / "who.csv").write_text("file,patient\nc.mp4,anna\n")
-        assert len(ingested(cli, "v", "--patients", "who.csv", code=4)["failed"]) == 2
-
     def test_a_guess_is_no_table(self, cli: Cli, tmp_path: Path) -> None:
         """Else one person's other films would make a second patient of him."""
         write_film(tmp_path / "v" / "anna" / "a.mp4", frames=3)

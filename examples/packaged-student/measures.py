@@ -59,15 +59,15 @@ def measured(folder: Path, ranges: str, seed: int, patients: int) -> tuple[int, 
     """How many films have a swallow to compare, and the errors of each measure."""
     folder.mkdir(parents=True, exist_ok=True)
     shape = f"--size 384 --fps {FPS} --frames 150 --label-every 150 --workers 2 --quiet"
-    vfss(folder, *f"simulate films --patients {patients} --seed {seed} {shape}".split(),
-         "--ranges", ranges)  # fmt: skip
+    words = f"simulate films --patients {patients} --seed {seed} --ranges {ranges} {shape}"
+    vfss(folder, *words.split())
     vfss(folder, "ingest", "films", "--quiet")
     vfss(folder, "segment", "--split", "all", "--no-overlay", "--quiet")
     told = json.loads(vfss(folder, "measure", "--json"))
     truths = {}
     for path in (folder / "films").rglob("*_truth.json"):
-        film = path.with_name(read_json(path)["film"])
-        truths[sha256_file(film)] = read_json(path)["measures"]
+        truth = read_json(path)
+        truths[sha256_file(path.with_name(truth["film"]))] = truth["measures"]
     sources = {study.id: study.record.source_sha256 for study in list_studies(Workspace(folder))}
     errors: Errors = defaultdict(list)
     swallows = 0

@@ -85,19 +85,14 @@ class Case:
         )
 
     @property
-    def other_labels(self) -> tuple[str, ...]:
-        """Labelled tasks that mean nothing to this model, where there are no others."""
-        if self.study is None or self.labelled:
-            return ()
-        return tuple(task for task, frames in self.study.record.labelled.items() if frames)
-
-    @property
     def no_truth(self) -> str:
         """Why there is no truth for it; "" where there is."""
         if self.labelled:
             return ""
-        if self.other_labels and self.study and self.study.record.view == "lateral":
-            return f"labelled, but for no task of this model ({', '.join(self.other_labels)})"
+        if self.study is not None and self.study.record.view == "lateral":
+            others = [task for task, frames in self.study.record.labelled.items() if frames]
+            if others:
+                return f"labelled, but for no task of this model ({', '.join(others)})"
         return BASES["none"]
 
 

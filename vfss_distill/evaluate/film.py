@@ -39,14 +39,14 @@ class Film:
         (`--fps`) since it was segmented.
         """
         run = result.run
-        facing = str(run.get("facing", "left"))  # studies are mirrored, films are not
+        facing = run.get("facing", "left")  # studies are mirrored, films are not
         lit = _lit(run.get("lit"), record)
         if record is None:
             return cls(
                 result.frame_times_s,
-                str(run.get("view", "lateral")),
+                run.get("view", "lateral"),
                 facing,
-                tuple(map(int, run.get("repeats", ()))),
+                tuple(run.get("repeats", ())),
                 run.get("unique_fps"),
                 _clock(run.get("warnings", ())),
                 lit,
@@ -69,7 +69,7 @@ def _clock(warnings: Iterable[str]) -> str:
 def _lit(noted: Any, record: StudyRecord | None) -> Part | None:
     """`noted` in run.json; results of earlier versions have but their study's record."""
     if noted is not None:
-        x, y, width, height = map(int, noted)
+        x, y, width, height = noted
         return (x, y, width, height) if width and height else None
     if record is None or record.picture is None:
         return None

@@ -33,7 +33,6 @@ class Tracks:
     """
 
     film: Film
-    times_s: Trace
     new: NDArray[np.bool_]
     length_px: Trace
     hyoid: Trace
@@ -44,6 +43,11 @@ class Tracks:
     hyoid_cut: NDArray[np.bool_]
     has: frozenset[str]
     untrained: Mapping[str, str]
+
+    @property
+    def times_s(self) -> Trace:
+        """Of the frames."""
+        return np.array(self.film.times_s)
 
     def resolution(self, *frames: int) -> tuple[str, ...]:
         """Caveats of times read from `frames`: how fine they are, and whether they are real.
@@ -123,11 +127,9 @@ def track(result: Result, film: Film) -> Tracks:
             pharynx[frame] = np.count_nonzero(lumen) or np.nan
             if "bolus" in has:
                 overlap[frame] = np.count_nonzero(lumen & result.mask("bolus", frame))
-    times = np.array(film.times_s)
     untrained = {task.id: task.name for task in result.tasks if task.id in result.untrained}
     return Tracks(
         film,
-        times,
         new,
         length,
         hyoid,

@@ -295,24 +295,24 @@ def read_outcome(folder: Path) -> SegmentOutcome | None:
         check_run(run, folder.parent.name)
         outputs, frames_of = run["outputs"], run.get("frames_of")
         outcome = SegmentOutcome(
-            study=str(run["study"]),
-            frames=int(run["frames"]),
-            seconds=float(run["seconds"]),
-            fps=float(run["fps"]),
-            provider=str(run["provider"]),
-            model=str(run["model"]["name"]),
-            model_sha256=str(run["model"]["sha256"]),
+            study=run["study"],
+            frames=run["frames"],
+            seconds=run["seconds"],
+            fps=run["fps"],
+            provider=run["provider"],
+            model=run["model"]["name"],
+            model_sha256=run["model"]["sha256"],
             folder=folder,
             overlay=folder / OVERLAY if outputs["overlay"] else None,
             masks=folder / MASKS if outputs["masks"] else None,
             frames_csv=folder / FRAMES_CSV,
             seen_in_training=bool(run["seen_in_training"]),
-            warnings=tuple(map(str, run["warnings"])),
+            warnings=tuple(run["warnings"]),
             existed=True,
             frames_of=None if frames_of is None else Reading.from_dict(frames_of),
             frame_times_s=tuple(map(float, run["frame_times_s"])),
         )
-    except (DataError, KeyError, TypeError, ValueError, OverflowError):
+    except (DataError, KeyError, TypeError, ValueError):
         return None
     parts = (outcome.overlay, outcome.masks, outcome.frames_csv)
     return outcome if all(part is None or part.exists() for part in parts) else None

@@ -27,7 +27,7 @@ from ..tasks import Task, TaskSet
 from ..workspace import Workspace
 from .leaks import find_leaks
 from .splits import load_splits
-from .study import Study, frame_name, list_studies_readable
+from .study import Study, folder_of, frame_name, list_studies_readable
 
 Tick = Callable[[int, int, str], None]
 
@@ -107,7 +107,7 @@ def check_labels(
     """
     studies, damaged = list_studies_readable(workspace)
     chosen = [study for study in studies if not only or study.id in only]
-    names = [(one["input"].rpartition("/")[2], one["error"]) for one in damaged]
+    names = [(folder_of(one), one["error"]) for one in damaged]
     findings = [Finding("file", name, why) for name, why in names if not only or name in only]
     known = {task.id: task for task in tasks}
     masks = 0

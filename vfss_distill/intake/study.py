@@ -284,6 +284,11 @@ def list_studies_readable(workspace: Workspace) -> tuple[list[Study], list[dict[
     return studies, failed
 
 
+def folder_of(failure: Mapping[str, str]) -> str:
+    """The name of the folder that one of `list_studies_readable`'s failures speaks of."""
+    return failure["input"].removeprefix("studies/")
+
+
 def is_study_folder(folder: Path) -> bool:
     """Is it a study, perhaps a damaged one? It holds frames or masks, if no record any more.
 

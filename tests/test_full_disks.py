@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,6 +75,26 @@ class TestNothingIsLeft:
         full("index.html")
         refused(cli("labels", "check", "--quiet", cwd=world.root))
         assert not world.reports.exists()
+
+    def test_of_a_file_too_large_for_the_disk(self, tmp_path: Path) -> None:
+        """FAT32 holds none of 4 GB; `ulimit -f` sets the limit here."""
+        code = """
+            import resource, signal, sys
+            from pathlib import Path
+            from vfss_distill.workspace import write_bytes
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+            try:
+                write_bytes(Path("student.onnx"), bytes(9999))
+            except Exception as error:
+                print(type(error).__name__, error)
+        """
+        (tmp_path / "student.onnx").write_text("the one before")
+        command = [sys.executable, "-c", textwrap.dedent(code)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert done.stdout.startswith("StorageError student.onnx: the disk takes no file of")
+        assert [path.name for path in tmp_path.iterdir()] == ["student.onnx"]
+        assert (tmp_path / "student.onnx").read_text() == "the one before"
 
     @pytest.mark.parametrize("writer", [atomic_path, atomic_folder])
     def test_but_what_was_there(self, writer: Callable[[Path], object], tmp_path: Path) -> None:

@@ -125,6 +125,8 @@ def storage_errors(target: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             what, remedy = "the disk is full", "Free some space and run the same command again."
+        elif error.errno == errno.EFBIG:  # FAT32 ends at 4 GB, and `ulimit -f` where it says
+            what, remedy = "the disk takes no file of that size", "Write to another disk."
         elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             what, remedy = "cannot be written", "Choose a folder you may write to."
         else:

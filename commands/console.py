@@ -138,10 +138,11 @@ def note(line: str) -> None:
 
 
 def _plain(line: str) -> str:
-    """One line, and no `[...]` of a file name taken as markup."""
+    """One line, no `[...]` of a file name taken as markup, and nothing that moves a terminal."""
     from rich.markup import escape
 
-    return escape(" ".join(line.split()))
+    line = " ".join(line.split())
+    return escape("".join(c if c.isprintable() or c >= "\xa0" else ascii(c)[1:-1] for c in line))
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -17,6 +17,10 @@ from vfss_distill.tasks import TaskSet
 from vfss_distill.workspace import Workspace
 
 DEEP = "[" * 100_000
+# Ten lines, a thousand million entries: each list holds the one before it nine times.
+LAUGHS = "k0: &l0 [x]\n" + "".join(
+    f"k{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]\n" for n in range(1, 10)
+)
 
 
 @pytest.fixture
@@ -93,6 +97,28 @@ class TestYaml:
         put("splits.yaml")
         with pytest.raises(ConfigError, match=r"splits\.yaml: not readable as YAML.* from a copy"):
             load_splits(world)
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            (LAUGHS, "(line 2): write out what *names stand for"),
+            ("&a [*a]\n", "(line 1): write out what *names stand for"),
+            ("task_set: vfss12\ntask_set: mine\n", "(line 2): two values under one key"),
+            ("#" * (5 * 2**20), "larger than 4 MB"),
+        ],
+        ids=["lists of lists", "itself", "twice", "large"],
+    )
+    @pytest.mark.parametrize("name", ["vfss.yaml", "weights/mine.yaml"])
+    def test_what_is_not_read(
+        self, name: str, text: str, said: str, cli: Cli, world: Workspace
+    ) -> None:
+        put(world.root / name, text)
+        command = ("teachers", "check", name) if "/" in name else ("labels", "check")
+        told(cli(*command, cwd=world.root), 4, Path(name).name, said)
+
+    def test_no_key_moves_the_terminal(self, cli: Cli, world: Workspace) -> None:
+        put(world.root / "vfss.yaml", '"\\e[2J": 1\n')
+        told(cli("labels", "check", cwd=world.root), 4, r"\x1b[2J: Extra inputs")
 
     @pytest.mark.parametrize("name", ["vfss.yaml", "splits.yaml"])
     def test_a_folder_in_its_place(self, name: str, world: Workspace) -> None:

@@ -64,13 +64,18 @@ class StudentConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> StudentConfig:
-        return cls(
+        """Raises ValueError for numbers that no student has: memory is taken by them."""
+        found = cls(
             trunk=str(data["trunk"]),
             image_size=int(data["image_size"]),
             context=int(data["context"]),
             tasks=tuple(map(str, data["tasks"])),
             grid=int(data["grid"]),
         )
+        size, grid = found.image_size, found.grid
+        if not (32 <= size <= 4096 and 1 <= grid <= size and found.context in (0, 1)):
+            raise ValueError("no student has such numbers")
+        return found
 
 
 class Student(nn.Module):
@@ -246,5 +251,10 @@ def load_student(path: Path) -> Student:
             file=path.name,
             remedy=_ANOTHER,
         )
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise WeightsMismatch(
+                f"{name} holds values that are not finite numbers", file=path.name, remedy=_ANOTHER
+            )
     student.load_state_dict(tensors)
     return student.eval()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import onnx
 import pytest
 
 from conftest import Cli, Outcome
@@ -269,3 +270,24 @@ def test_segment_imports_no_torch(tmp_path: Path, model: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "onnxruntime" not in done.stderr, "its noise reaches the user"
+
+
+@pytest.mark.parametrize("damage", ["words", "no shape"])
+def test_a_model_whose_description_is_damaged(damage: str, cli: Cli, tmp_path: Path) -> None:
+    path = make_model(tmp_path / "m.onnx")
+    if damage == "words":
+        data = path.read_bytes()
+        path.write_bytes(data.replace(b"vfss.letterbox", b"vfss.letterbo\xff"))
+    else:  # a single number
+        model = onnx.load(path)
+        steep = next(one for one in model.graph.initializer if one.name == "steep")
+        del model.graph.node[:]
+        node = onnx.helper.make_node("Identity", [steep.name], ["probabilities"])
+        model.graph.node.append(node)
+        del model.graph.output[0].type.tensor_type.shape.dim[:]
+        onnx.save(model, path)
+    make_film(tmp_path / "a.mp4", [0.0, 0.1, 0.2])
+    outcome = cli("segment", "a.mp4", "--model", "m.onnx", "--quiet")
+    assert outcome.exit_code == 5, outcome.stderr
+    (line,) = outcome.stderr.splitlines()
+    assert "m.onnx" in line and "vfss export" in line

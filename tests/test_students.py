@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -112,6 +114,30 @@ def test_a_header_that_describes_no_student_is_refused(tmp_path: Path, header: s
     save_file({"a": torch.zeros(1)}, tmp_path / "t.safetensors", metadata={"vfss.student": header})
     with pytest.raises(WeightsMismatch, match="which student"):
         load_student(tmp_path / "t.safetensors")
+
+
+@pytest.mark.parametrize(
+    "number", [("image_size", 10**9), ("image_size", -64), ("grid", 10**9), ("context", 5)]
+)
+def test_numbers_that_no_student_has(tmp_path: Path, number: tuple[str, int]) -> None:
+    path = tmp_path / "s.safetensors"
+    save_student(build_student(config()), path, {})
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["vfss.student"])
+    described = json.dumps({**header, **dict([number])})
+    save_file(load_file(path), path, metadata={"vfss.student": described})
+    with pytest.raises(WeightsMismatch, match="which student"):
+        load_student(path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_no_numbers(tmp_path: Path, value: float) -> None:
+    student = build_student(config())
+    with torch.no_grad():
+        student.decoder.head.bias[0] = value
+    save_student(student, tmp_path / "s.safetensors", {})
+    with pytest.raises(WeightsMismatch, match=r"decoder\.head\.bias holds values that are not"):
+        load_student(tmp_path / "s.safetensors")
 
 
 def test_one_tensor_missing_is_refused(tmp_path: Path) -> None:

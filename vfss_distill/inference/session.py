@@ -53,7 +53,7 @@ class Segmenter:
         self.sha256 = _digest(path)
         self.threads = threads or usable_cores()
         self._session = _open(path, self.threads)
-        facts = _Metadata(self._session.get_modelmeta().custom_metadata_map, path)
+        facts = _Metadata(_described(self._session, path), path)
         self.name = facts.text("vfss.name")
         self.tasks = facts.tasks()
         self.image_size = facts.number("vfss.image_size", 32, 4096)
@@ -141,7 +141,7 @@ class Segmenter:
             and inputs["frames"].type == "tensor(uint8)"
             and list(inputs["frames"].shape[1:]) == wanted
             and "probabilities" in outputs
-            and outputs["probabilities"].shape[1] in (len(self.tasks), None)
+            and outputs["probabilities"].shape[1:2] in ([len(self.tasks)], [None])
         )
         if not fits:
             raise ModelError(
@@ -229,6 +229,18 @@ def _open(path: Path, threads: int, *, cuda: bool = False) -> Any:
                 file=path.name,
                 remedy="Name a file made by `vfss export`.",
             ) from error
+
+
+def _described(session: Any, path: Path) -> dict[str, str]:
+    """The model's own words, which ONNX Runtime takes apart when they are asked for."""
+    try:
+        words: dict[str, str] = session.get_modelmeta().custom_metadata_map
+        session.get_inputs(), session.get_outputs()
+    except UnicodeDecodeError as error:
+        raise ModelError(
+            "its description is damaged", file=path.name, remedy="Make it anew with `vfss export`."
+        ) from error
+    return words
 
 
 @functools.cache

@@ -35,8 +35,8 @@ _STUDY_ID = re.compile("[A-Za-z0-9][A-Za-z0-9._-]*")  # one name below studies/ 
 _TASK = re.compile("[A-Za-z0-9_][A-Za-z0-9_-]*")
 _AGAIN = "Ingest the recording again."
 _MEND_RECORD = (
-    f"Put {RECORD_FILE} back from a backup, or delete the study's folder and ingest its recording "
-    "again."
+    f"Put {RECORD_FILE} back from a backup, or ingest its recording again with --force; copy its "
+    "masks/ first if labels were imported into it."
 )
 _WITHOUT_IT = "To go on without it, move its folder out of studies/."
 

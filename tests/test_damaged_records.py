@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from pydicom.uid import generate_uid
 from conftest import Cli
 from ingest_jobs import identities, ingested, stored, write_mask
 from intake_films import write_dicom, write_film
+from label_world import coco, forget_labels, make_world, put
 from tiny_studies import small_world, write_splits
 from vfss_distill.errors import DataError
 from vfss_distill.intake.splits import load_splits
@@ -204,3 +206,65 @@ class TestIngest:
         (tmp_path / "identities.csv").unlink()
         newcomer(tmp_path)
         assert "identities.key is missing" in cli("ingest", "new").stderr
+
+
+class TestLabelsImport:
+    @pytest.fixture
+    def world(self, tmp_path: Path) -> Workspace:
+        """Two studies without labels, and a file with a label of each."""
+        world = make_world(tmp_path)
+        forget_labels(world)
+        images = [
+            {"id": number, "file_name": f"{study.id}/000002.png", "height": 48, "width": 64}
+            for number, study in enumerate(list_studies(world))
+        ]
+        square = [10.0, 10.0, 20.0, 10.0, 20.0, 22.0, 10.0, 22.0]
+        shapes = [
+            {"id": number, "image_id": number, "category_id": 1, "segmentation": [square]}
+            for number in (0, 1)
+        ]
+        changes = {"images": images, "annotations": shapes}
+        bolus = [{"id": 1, "name": "bolus"}]
+        put(world.root / "both.json", coco("", categories=bolus, **changes))
+        return world
+
+    def test_whole_studies_are_labelled(self, world: Workspace, cli: Cli) -> None:
+        first, second = list_studies(world)
+        damage(first)
+        outcome = cli("labels", "import", "both.json", "--json", cwd=world.root)
+        assert outcome.exit_code == 3
+        body = json.loads(outcome.stdout)
+        assert [one["study"] for one in body["studies"]] == [second.id]
+        assert [one["input"] for one in body["failed"]] == [f"studies/{first.id}"]
+        assert f"studies/{first.id}: not readable as JSON. Put" in outcome.stderr
+        assert not (first.folder / "masks").exists()
+        assert Study.open(second.folder).record.labelled == {"bolus": (2,)}
+
+    def test_labels_of_a_damaged_study_are_not_taken_for_another_s(
+        self, world: Workspace, cli: Cli
+    ) -> None:
+        first, second = list_studies(world)
+        damage(first)
+        words = ("labels", "import", "both.json")
+        outcome = cli(*words, "--study", second.id, cwd=world.root)
+        assert outcome.exit_code == 0 and "1 frames are of other studies" in outcome.stderr
+        asked = cli(*words, "--study", first.id, cwd=world.root)
+        assert asked.exit_code == 4
+        assert asked.stderr.startswith(f"error: studies/{first.id}: not readable as JSON. Put")
+
+    def test_nothing_but_damaged_studies(self, world: Workspace, cli: Cli) -> None:
+        for study in list_studies(world):
+            damage(study)
+        outcome = cli("labels", "import", "both.json", cwd=world.root)
+        assert outcome.exit_code == 4 and outcome.stderr.count("error: studies/") == 2
+
+    def test_one_that_the_file_does_not_label_is_no_matter(
+        self, world: Workspace, cli: Cli
+    ) -> None:
+        first, second = list_studies(world)
+        put(world.root / "one.json", coco(second.id, categories=[
+            {"id": 3, "name": "hyoid"}, {"id": 1, "name": "bolus"},
+        ]))  # fmt: skip
+        damage(first)
+        outcome = cli("labels", "import", "one.json", cwd=world.root)
+        assert outcome.exit_code == 0 and first.id not in outcome.stderr

@@ -268,3 +268,18 @@ class TestLabelsImport:
         damage(first)
         outcome = cli("labels", "import", "one.json", cwd=world.root)
         assert outcome.exit_code == 0 and first.id not in outcome.stderr
+
+
+def test_labels_check_reads_each_record_once(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(tmp_path)
+    damage(list_studies(world)[0])
+    read: list[str] = []
+    one = Study.open
+    monkeypatch.setattr(
+        Study, "open", classmethod(lambda cls, folder: read.append(folder.name) or one(folder))
+    )
+    outcome = cli("labels", "check", cwd=world.root)
+    assert outcome.exit_code == 4 and outcome.stderr.count("error: studies/") == 1
+    assert len(read) == 2

@@ -268,6 +268,10 @@ class StudySource:
         return self.study.frames()
 
 
+# Studies that can be read, and of those whose record is damaged `{"input", "error"}`.
+Stored = tuple[list[Study], list[dict[str, str]]]
+
+
 def list_studies(workspace: Workspace) -> list[Study]:
     """All complete studies, by id. Raises DataError, naming every damaged record at once."""
     studies, failed = _opened(workspace)
@@ -278,9 +282,8 @@ def list_studies(workspace: Workspace) -> list[Study]:
     return studies
 
 
-def list_studies_readable(workspace: Workspace) -> tuple[list[Study], list[dict[str, str]]]:
-    """All studies by id, and those whose record is damaged, `[{"input", "error"}]`: one must not
-    stop a command that has others."""
+def list_studies_readable(workspace: Workspace) -> Stored:
+    """All studies by id: a damaged one must not stop a command that has others."""
     studies, failed = _opened(workspace)
     return studies, [
         {"input": str(error.file).removesuffix(f"/{RECORD_FILE}"), "error": error.without_file}

@@ -177,6 +177,16 @@ class TestIngest:
         ingested(cli, "v/carl", "--force")
         assert study.patient in splits.read_text()
 
+    def test_a_link_to_a_disk_that_is_not_there_is_kept(self, lab: Path, cli: Cli) -> None:
+        study = of(lab, "bert")
+        study.folder.rename(lab / "away")
+        study.folder.symlink_to(lab / "nowhere")
+        for words in (("v",), ("v", "--force")):
+            (failed,) = ingested(cli, *words, code=3)["failed"]
+            assert failed["input"] == "v/bert/a.mp4"
+            assert "a link that leads nowhere. Bring its disk back" in failed["error"]
+        assert study.folder.is_symlink() and len(identities(lab)) == 3
+
     def test_a_folder_that_does_not_tell_its_recording(self, lab: Path, cli: Cli) -> None:
         """Its film would be taken for a new one, and its patient perhaps for another."""
         study = of(lab, "bert")

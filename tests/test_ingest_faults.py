@@ -180,7 +180,7 @@ class TestBadInput:
         (study.folder / "study.json").write_text("{}")
         outcome = cli("ingest", "v")
         assert outcome.exit_code == 4
-        assert f"{study.id}, whose record is damaged: is no study record. Put" in outcome.stderr
+        assert f"{study.id}, whose record cannot be used: is no study record. Put" in outcome.stderr
 
 
 class TestReal:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
 
 from ..errors import DataError, InputError
 from ..workspace import Workspace
@@ -36,11 +35,12 @@ class DamagedStudies:
             first, *others = strange
             more = f" (so is that of {', '.join(others)})" if others else ""
             raise DataError(
-                f"its record is damaged, and its name does not tell its recording{more}: "
-                f"{self._why[first]}",
+                "its record is damaged or of another study, and its name does not tell its "
+                f"recording{more}",
                 file=f"studies/{first}",
-                remedy="If the folder was renamed, give it its name again. Until then nothing can "
-                "be ingested, for it might be what is here already.",
+                remedy="If it was renamed, give it its name again; if it is a copy, or nothing can "
+                "mend it, move it out of studies/. Until then nothing can be ingested, for it "
+                "might be what is here already.",
             )
 
     def __bool__(self) -> bool:
@@ -72,10 +72,17 @@ class DamagedStudies:
                 )
         return None
 
-    def refuse(self, study: str) -> NoReturn:
-        """Raises InputError for the recording of a damaged study."""
+    def refuse(self, study: str, *, force: bool) -> None:
+        """Raises InputError for the recording of a damaged study, unless `force` may replace it."""
+        folder = self._workspace.studies / study
+        if folder.is_symlink() and not folder.exists():  # no damage, a disk that is not there
+            why = "which is a link that leads nowhere. Bring its disk back, or delete the link."
+        elif force:
+            return
+        else:
+            why = f"whose record cannot be used: {self._why[study]}"
         self._refused.add(study)
-        raise InputError(f"is ingested as {study}, whose record is damaged: {self._why[study]}")
+        raise InputError(f"is ingested as {study}, {why}")
 
     def mended(self, study: str) -> None:
         """A study is whole again: its recording was ingested anew."""

@@ -248,8 +248,8 @@ class _Ingest:
         known = self._known(digest)
         given = self._boxes.draft(found, source.info, known)
         if known is not None:
-            if known.study in self._damaged and not options.force:
-                self._damaged.refuse(known.study)
+            if known.study in self._damaged:
+                self._damaged.refuse(known.study, force=options.force)
             self._refuse_second_patient(known, patient, owner)
             patient, study = known.patient, known.study
             if not options.force or study in self._shown:

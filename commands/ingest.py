@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..counting import counted
-from ..errors import EXIT_DATA, EXIT_SOME_FAILED, UsageError
+from ..errors import EXIT_DATA, EXIT_SOME_FAILED, DataError, UsageError
 from .console import (
     ForceOption,
     JsonOption,
@@ -135,15 +135,22 @@ def ingest(
         report = IngestReport(splits=load_splits(place))
     if no_blank and report.studies:
         warn(KEPT)
+    unlocked: DataError | None = None
     if lock_test and not report.stopped:
-        report.splits = lock(place)
+        try:
+            report.splits = lock(place)
+        except DataError as error:
+            unlocked = error  # raised when all that was done has been shown
     page = None
     something = report.studies or report.skipped or not inputs
     if review and something and not report.stopped:
         with progress("review", quiet=quiet) as tick:
             written, damaged = write_review(place, tick=tick)
         page = place.relative(written)
-        report.failed += [Failure(one["input"], one["error"]) for one in damaged]
+        named = {failure.input for failure in report.failed}
+        report.failed += [
+            Failure(one["input"], one["error"]) for one in damaged if one["input"] not in named
+        ]
     _name_failures(report)
     if json:
         print_json(_as_json(report) | ({} if page is None else {"review": page}))
@@ -153,6 +160,8 @@ def ingest(
         note(f"note: {BURNED_IN}")
     if report.stopped:
         raise report.stopped
+    if unlocked:
+        raise unlocked
     if report.failed:
         nothing = not report.studies and not report.skipped and page is None
         raise typer.Exit(EXIT_DATA if nothing else EXIT_SOME_FAILED)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..intake.formats.annotations import LabelSource
     from ..intake.formats.importing import ImportReport
     from ..intake.label_checks import CheckReport
-    from ..intake.study import Study
+    from ..intake.study import Stored
     from ..workspace import Workspace
 
 _EPILOG = "Example:  vfss labels import annotations.xml --study p3k7q2xa-1f0c9b"
@@ -189,11 +189,12 @@ def check(
     from ..workspace import Workspace
 
     place = Workspace(workspace)
-    _, damaged = _stored(place, study or [])
-    for failure in damaged:
+    asked = study or []
+    everything = _everything(place, asked)
+    for failure in _only(asked, everything)[1]:
         fail_line(f"{failure['input']}: {failure['error']}")
     with progress("checking", quiet=quiet or json) as tick:
-        report = check_labels(place, lab_tasks(place), study or [], tick=tick)
+        report = check_labels(place, lab_tasks(place), everything, asked, tick=tick)
     page = write_page(place, report, name, force)
     if json:
         print_json(
@@ -239,8 +240,8 @@ def _pairs(words: list[str]) -> dict[str, str]:
     return pairs
 
 
-def _stored(place: Workspace, asked: list[str]) -> tuple[list[Study], list[dict[str, str]]]:
-    """The studies asked for, all without names, and those of them whose record is damaged."""
+def _everything(place: Workspace, asked: list[str]) -> Stored:
+    """All studies, and those whose record is damaged; `asked` must be among them."""
     from ..errors import WorkspaceError
     from ..intake.study import folder_of, list_studies_readable
 
@@ -251,6 +252,14 @@ def _stored(place: Workspace, asked: list[str]) -> tuple[list[Study], list[dict[
     for study in asked:
         if study not in known:
             raise UsageError(f"no study {study!r}", remedy="See the studies/ folder.")
+    return studies, damaged
+
+
+def _only(asked: list[str], everything: Stored) -> Stored:
+    """Those asked for, all without names."""
+    from ..intake.study import folder_of
+
+    studies, damaged = everything
     return (
         [study for study in studies if not asked or study.id in asked],
         [one for one in damaged if not asked or folder_of(one) in asked],
@@ -264,7 +273,7 @@ def _sources(
     from ..intake.formats.exporting import StudyLabels
 
     if model is None:
-        studies, damaged = _stored(place, asked)
+        studies, damaged = _only(asked, _everything(place, asked))
         return [StudyLabels(study) for study in studies], damaged
     from ..evaluate.results import list_results
     from ..intake.formats.exporting import ResultMasks

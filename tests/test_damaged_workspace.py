@@ -197,7 +197,7 @@ class TestStudies:
             record.symlink_to("study.json")
         (folder / "masks").mkdir()
         outcome = cli("ingest", "v")
-        assert outcome.exit_code == 4 and f"studies/{folder.name}/study.json: " in outcome.stderr
+        assert outcome.exit_code == 3 and f"as {folder.name}, whose record cannot" in outcome.stderr
         assert "back from a backup" in outcome.stderr and (folder / "masks").is_dir()
         named = cli("segment", folder.name)
         assert named.exit_code == 4 and "back from a backup" in named.stderr

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from conftest import Cli
 from test_segment import make_film, make_study, picture
-from vfss_distill.errors import ModelError
+from vfss_distill.errors import DataError, ModelError
 from vfss_distill.inference.export import (
     compare_student,
     export_student,
@@ -206,6 +206,17 @@ def test_parity_frames_are_real_ones(tmp_path: Path) -> None:
     frames = parity_frames(Workspace(tmp_path), SIZE, 1)
     assert frames.shape == (3, 3, SIZE, SIZE) and frames.dtype == np.uint8
     assert np.array_equal(frames[1, 1], Letterbox.fit(96, 128, SIZE).frame(picture(2)))
+
+
+def test_parity_frames_are_of_studies_that_can_be_read(tmp_path: Path) -> None:
+    for digit in "12":
+        make_study(tmp_path, f"paaaaaaaa-{digit * 6}", "paaaaaaaa", digit * 64, frames=2)
+    studies = tmp_path / "studies"
+    (studies / "paaaaaaaa-111111" / "study.json").write_text("{")
+    assert len(parity_frames(Workspace(tmp_path), SIZE, 0)) == 2
+    (studies / "paaaaaaaa-222222" / "study.json").write_text("{")
+    with pytest.raises(DataError, match="studies/paaaaaaaa-111111: not readable as JSON"):
+        parity_frames(Workspace(tmp_path), SIZE, 0)
 
 
 def test_compare_finds_other_weights(exported: Path, student: Student) -> None:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from ..config import DistillConfig, parse, read_yaml
 from ..errors import DataError, ModelError, WeightsMissing, WorkspaceError
-from ..intake.study import Study, list_studies
+from ..intake.study import Study, list_studies_readable
 from ..letterbox import RULE
 from ..models.students import Student, load_student
 from ..provenance import RESEARCH_USE_ONLY, SCHEMA_VERSION, provenance
@@ -167,13 +167,16 @@ def find_run(workspace: Workspace, name: str | None = None) -> Path:
 def parity_frames(workspace: Workspace, size: int, context: int) -> NDArray[np.uint8]:
     """Letterboxed frames of a few studies, from their middle: uint8 (n, C, size, size).
 
-    Raises WorkspaceError when nothing has been ingested.
+    Raises WorkspaceError when nothing has been ingested, DataError when no record can be read.
     """
+    studies, damaged = list_studies_readable(workspace)
     stacks = [
         _letterboxed(study, index, size, context)
-        for study in list_studies(workspace)[:_PARITY_STUDIES]
+        for study in studies[:_PARITY_STUDIES]
         for index in _spread(study.record.frames)
     ]
+    if not stacks and damaged:
+        raise DataError(damaged[0]["error"], file=damaged[0]["input"])
     if not stacks:
         raise WorkspaceError(
             "no ingested studies: ONNX and torch are compared on real frames",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from ..errors import InputError
+from .damaged import DamagedStudies
 from .identities import Identities
 from .patients import Owner
 from .study import StudyRecord
@@ -12,8 +14,11 @@ from .study import StudyRecord
 class Exams:
     """The patient of each DICOM study, from the stored records and from what comes in."""
 
-    def __init__(self, identities: Identities, records: Iterable[StudyRecord]) -> None:
+    def __init__(
+        self, identities: Identities, records: Iterable[StudyRecord], damaged: DamagedStudies
+    ) -> None:
         self._identities = identities
+        self._damaged = damaged
         self._owners: dict[str, Owner] = {}  # by the exam's pseudonym: records have no other
         self._told: set[str] = set()
         for record in records:
@@ -32,10 +37,19 @@ class Exams:
         """The owner of a recording of this exam: who is `named`, else the exam's, else `owner`.
 
         `known`: the recording's own record, if it is stored already. `say` hears once of an exam
-        whose recordings are of two patients.
+        whose recordings are of two patients. Raises InputError where the exam may be that of a
+        damaged study, whose patient would get a second pseudonym.
         """
         exam = self._identities.exam_pseudonym(exam_hint)
-        before = self._owners.setdefault(exam, owner) if known is None else self._stored(known)
+        if known is None and not named and self._damaged and exam not in self._owners:
+            raise InputError(
+                "names no patient, and may be of one DICOM study with a recording whose record is "
+                f"damaged ({', '.join(self._damaged.ids)})",
+                remedy="Mend that record first, or name the patient in --patients.",
+            )
+        own = None if known is None else self._stored(known)
+        before = self._owners.setdefault(exam, own or owner)
+        before = own or before
         patients = [self._pseudonym(before), self._pseudonym(owner)]
         if patients[0] == patients[1]:
             return owner

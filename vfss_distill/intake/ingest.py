@@ -7,7 +7,7 @@ blanked before the study appears; that makes names fewer, and a person has to lo
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,8 +18,10 @@ from ..config import load_lab
 from ..engines import Done, Engine, WorkerDied
 from ..errors import InputError, StorageError, VfssError
 from ..workspace import Workspace
-from .box_table import BoxTable, given_boxes
+from .again import why_skipped
+from .box_table import BoxTable
 from .boxes import Box
+from .damaged import DamagedStudies
 from .discovery import (
     check_option_folder,
     digests,
@@ -33,15 +35,14 @@ from .exams import Exams
 from .fill import Job, Words, engine_for, sweep, unforeseen
 from .identities import Identities, Identity
 from .ingest_report import Failure, IngestOptions, IngestReport, Skipped
-from .interlace import HANDLING
 from .lab import decide_tasks, prepare_workspace
 from .labels import Labels, LabelSearch
 from .patients import Owner, PatientTable, display, guessed_name, owner_of
-from .source import Found, SourceInfo, made_up_times, open_source
+from .source import Found, SourceInfo, open_source
 from .splits import Splits, facts_of, load_splits, lock_test, undealt, update_splits
-from .study import StudyRecord, has_imported_labels, list_studies
+from .study import StudyRecord, has_imported_labels, list_studies, list_studies_readable
 from .surroundings import told as furniture_told
-from .view import ViewTable, means, notice
+from .view import ViewTable, notice
 
 Tick = Callable[[int, int, str], None]
 Say = Callable[[str], None]
@@ -55,11 +56,11 @@ def ingest(
     tick: Tick,
     say: Say,
 ) -> IngestReport:
-    """Ingest every recording under `inputs`. One that fails is listed and the others go on.
+    """Ingest every recording under `inputs`. What fails is listed and the others go on.
 
     `tick(done, total, words)` for each recording and now and then within one; `say(line)` for
     each notice. Raises ConfigError for a task set or patient table that cannot be used, InputError
-    when `inputs` hold nothing at all to ingest, and WorkspaceError while another one is at work.
+    when `inputs` hold nothing at all to ingest, WorkspaceError while another one is at work.
     """
     report = IngestReport()
     found = discover(inputs, options, report)
@@ -81,7 +82,13 @@ def ingest(
 
 def lock(workspace: Workspace) -> Splits:
     """Lock the test set of `workspace` as it is. Raises DataError, ConfigError, StorageError."""
-    return lock_test(workspace, [study.record for study in list_studies(workspace)])
+    return lock_test(workspace, _records(workspace))
+
+
+def _records(workspace: Workspace) -> Iterator[StudyRecord]:
+    """Read only when asked for: a set that is locked already needs none."""
+    for study in list_studies(workspace):
+        yield study.record
 
 
 class _Ingest:
@@ -112,16 +119,18 @@ class _Ingest:
         self._identities = Identities(workspace)
         check_option_folder(options.labels)
         self._labels = LabelSearch(options.labels, self._tasks, found)
-        self._records = {study.id: study.record for study in list_studies(workspace)}
+        studies, damaged = list_studies_readable(workspace)
+        self._damaged = DamagedStudies(workspace, damaged, self._identities)
+        self._records = {study.id: study.record for study in studies}
         self._by_digest = {record.source_sha256: record for record in self._records.values()}
         self._shown: dict[str, str] = {}
-        self._exams = Exams(self._identities, self._records.values())
+        self._exams = Exams(self._identities, self._records.values(), self._damaged)
         self._doubts = Doubts(self._patients, say)
         self._under_way: dict[int, _UnderWay] = {}
         self._ended: dict[int, StudyRecord | Failure | Skipped] = {}
         self._inputs: dict[int, str] = {}
         self._words: Words = lambda _: None
-        lost = self._identities.lost(self._records)
+        lost = self._identities.lost([*self._records, *self._damaged.ids])
         for line in (*lost, *undealt(workspace, self._splits, self._records.values())):
             self._say(line)
         for option, unused in (
@@ -169,10 +178,11 @@ class _Ingest:
                     self._report.failed.append(failure)
                 case Skipped() as skipped:
                     self._report.skipped.append(skipped)
+        for study, why in self._damaged.unsaid().items():
+            self._report.failed.append(Failure(f"studies/{study}", why))
+        facts = self._damaged.settled(facts_of(self._records.values()), self._splits)
         try:
-            self._report.splits = update_splits(
-                self._workspace, facts_of(self._records.values()), self._splits_config
-            )
+            self._report.splits = update_splits(self._workspace, facts, self._splits_config)
         except StorageError as error:
             self._report.stopped = self._report.stopped or error
         for line, inputs in warned.items():
@@ -208,6 +218,7 @@ class _Ingest:
         value = done.value
         if isinstance(value, StudyRecord):
             self._records[value.study] = self._by_digest[value.source_sha256] = value
+            self._damaged.mended(value.study)
             self._shown[value.study] = self._inputs[done.number]
             self._ended[done.number] = value
             return
@@ -234,9 +245,11 @@ class _Ingest:
         study = f"{patient}-{digest[:6]}"
         while any(digest == job.digest or study == job.study for job in self._under_way.values()):
             self._take(engine.wait())  # a copy is being made: see first what comes of it
-        known = self._by_digest.get(digest)
+        known = self._known(digest)
         given = self._boxes.draft(found, source.info, known)
         if known is not None:
+            if known.study in self._damaged:
+                self._damaged.refuse(known.study, force=options.force)
             self._refuse_second_patient(known, patient, owner)
             patient, study = known.patient, known.study
             if not options.force or study in self._shown:
@@ -250,7 +263,12 @@ class _Ingest:
             self._leave_out(number, study, why)
             return None
         self._doubts.add(found, owner, is_new=known is None)
-        if known is not None and has_imported_labels(self._workspace.studies / study):
+        if study in self._damaged:
+            self._say(
+                f"{display(found)}: its record was damaged, so boxes of --blank-boxes, the view of "
+                "--views and labels that were imported are not kept: give them again"
+            )
+        elif known is not None and has_imported_labels(self._workspace.studies / study):
             self._say(
                 f"{display(found)}: made anew without the labels that were imported into it; "
                 "import them again"
@@ -284,9 +302,13 @@ class _Ingest:
             interlaced=options.interlaced,
         )
 
+    def _known(self, digest: str) -> StudyRecord | None:
+        """The record of a recording's study, or what is known of it where that is damaged."""
+        return self._by_digest.get(digest) or self._damaged.find(digest)
+
     def _owner(self, found: Found, info: SourceInfo, digest: str) -> Owner:
         owner = owner_of(found, self._patients, info.patient_hint, digest, info.exam_hint)
-        known = self._by_digest.get(digest)
+        known = self._known(digest)
         if info.exam_hint:
             named = bool(info.patient_hint) or self._patients.find(found) is not None
             owner = self._exams.owner(
@@ -353,32 +375,13 @@ class _Ingest:
         view: str,
         given: Sequence[Box],
     ) -> None:
-        why = "already ingested"
         if known.study in self._shown:
             why = f"same recording as {self._shown[known.study]}"
-        elif labels.sha256 and labels.sha256 != known.labels_sha256:
-            why = "already ingested, but its labels have changed since: use --force to take them"
-        elif self._options.blank and known.burned_in != "blanked":
-            why = "already ingested, with the text burned into it: use --force to blank that"
-        elif set(given) != set(given_boxes(known)):
-            why = "already ingested, but --blank-boxes names other boxes: use --force to blank them"
-        elif known.interlaced not in ("", HANDLING[self._options.interlaced]):
-            why = f"already ingested, interlaced ({known.interlaced}): use --force to change that"
-        elif (rate := self._other_rate(known)) is not None:
-            why = f"already ingested at {rate:.4g} frames/s: use --force to take --fps"
-        elif not means(view, known.view, known.facing):
-            why = "already ingested, but --views names another view: use --force to take it"
+        else:
+            why = why_skipped(known, self._options, labels, view, given)
         if "--force" in why and has_imported_labels(self._workspace.studies / known.study):
             why += "; export its imported labels first, they are not kept"
         self._leave_out(number, known.study, why, aloud="--force" in why)
-
-    def _other_rate(self, known: StudyRecord) -> float | None:
-        """The rate that images were given before, where --fps now says another."""
-        asked, rate = self._options.fps, known.fps
-        timeless = known.kind == "images" or made_up_times(known.warnings)
-        if asked is None or rate is None or not timeless:
-            return None
-        return None if abs(rate / asked - 1) < 0.01 else rate
 
     def _leave_out(self, number: int, study: str, why: str, *, aloud: bool = True) -> None:
         shown = self._inputs[number]

@@ -27,7 +27,7 @@ from ..tasks import Task, TaskSet
 from ..workspace import Workspace
 from .leaks import find_leaks
 from .splits import load_splits
-from .study import Study, folder_of, frame_name, list_studies_readable
+from .study import Stored, Study, folder_of, frame_name
 
 Tick = Callable[[int, int, str], None]
 
@@ -96,16 +96,17 @@ class _Shape:
 def check_labels(
     workspace: Workspace,
     tasks: TaskSet,
+    stored: Stored,
     only: Sequence[str] = (),
     *,
     tick: Tick = lambda done, total, words: None,
 ) -> CheckReport:
     """Look at every mask of the workspace, or of the studies in `only`, and across the splits.
 
-    Masks are read once, one at a time. A study whose record is damaged is a finding. Raises
-    ConfigError for splits that cannot be used.
+    `stored`: all studies, from `list_studies_readable`. Masks are read once, one at a time. A study
+    whose record is damaged is a finding. Raises ConfigError for splits that cannot be used.
     """
-    studies, damaged = list_studies_readable(workspace)
+    studies, damaged = stored
     chosen = [study for study in studies if not only or study.id in only]
     names = [(folder_of(one), one["error"]) for one in damaged]
     findings = [Finding("file", name, why) for name, why in names if not only or name in only]

@@ -35,9 +35,10 @@ _STUDY_ID = re.compile("[A-Za-z0-9][A-Za-z0-9._-]*")  # one name below studies/ 
 _TASK = re.compile("[A-Za-z0-9_][A-Za-z0-9_-]*")
 _AGAIN = "Ingest the recording again."
 _MEND_RECORD = (
-    f"Put {RECORD_FILE} back from a backup, or delete the study's folder and ingest its recording "
-    "again."
+    f"Put {RECORD_FILE} back from a backup, or ingest its recording again with --force; copy its "
+    "masks/ first if labels were imported into it."
 )
+_WITHOUT_IT = "To go on without it, move its folder out of studies/."
 
 # Radiographs are noise to a matching compressor: Huffman coding of averaged differences is faster
 # (2.2 ms for 640x480) and no larger than any other setting. Masks are runs: the default suits them.
@@ -267,20 +268,36 @@ class StudySource:
         return self.study.frames()
 
 
+# Studies that can be read, and of those whose record is damaged `{"input", "error"}`.
+Stored = tuple[list[Study], list[dict[str, str]]]
+
+
 def list_studies(workspace: Workspace) -> list[Study]:
-    """All complete studies, by id. Raises DataError when a record is damaged."""
-    return [Study.open(folder) for folder in _folders(workspace)]
+    """All complete studies, by id. Raises DataError, naming every damaged record at once."""
+    studies, failed = _opened(workspace)
+    if failed:
+        first, *others = failed
+        what = "; ".join((first.what, *(f"{error.file}: {error.what}" for error in others)))
+        raise DataError(what, file=first.file, remedy=f"{_MEND_RECORD} {_WITHOUT_IT}")
+    return studies
 
 
-def list_studies_readable(workspace: Workspace) -> tuple[list[Study], list[dict[str, str]]]:
-    """All studies by id, and those whose record is damaged, `[{"input", "error"}]`: one must not
-    stop a command that has others."""
+def list_studies_readable(workspace: Workspace) -> Stored:
+    """All studies by id: a damaged one must not stop a command that has others."""
+    studies, failed = _opened(workspace)
+    return studies, [
+        {"input": str(error.file).removesuffix(f"/{RECORD_FILE}"), "error": error.without_file}
+        for error in failed
+    ]
+
+
+def _opened(workspace: Workspace) -> tuple[list[Study], list[DataError]]:
     studies, failed = [], []
     for folder in _folders(workspace):
         try:
             studies.append(Study.open(folder))
         except DataError as error:
-            failed.append({"input": f"studies/{folder.name}", "error": error.without_file})
+            failed.append(error)
     return studies, failed
 
 
@@ -307,14 +324,6 @@ def _folders(workspace: Workspace) -> list[Path]:
     """Of all studies, damaged ones too, by id."""
     folders = workspace.studies.iterdir() if workspace.studies.is_dir() else ()
     return sorted(filter(is_study_folder, folders), key=lambda folder: folder.name)
-
-
-def find_study(workspace: Workspace, source_sha256: str) -> Study | None:
-    """The study ingested from a recording of this digest, or None."""
-    for study in list_studies(workspace):
-        if study.record.source_sha256 == source_sha256:
-            return study
-    return None
 
 
 def has_imported_labels(folder: Path) -> bool:

@@ -17,12 +17,12 @@ import numpy as np
 
 from ...claims import alone_in
 from ...config import lab_tasks
-from ...errors import LabelError, StorageError, UsageError, VfssError, WorkspaceError
+from ...errors import DataError, LabelError, StorageError, UsageError, VfssError, WorkspaceError
 from ...provenance import sha256_file
 from ...tasks import TaskSet
 from ...workspace import Workspace
 from ..source import IMAGE_SUFFIXES, square_size
-from ..study import Study, list_studies
+from ..study import Study, folder_of, list_studies_readable
 from .annotations import Annotations, Mask, Piece, Place, Size, mask_png
 from .into_study import write_masks
 from .registry import Format, read_labels
@@ -96,8 +96,9 @@ def import_labels(
 
     Raises LabelError, naming every unknown label at once, and for frames, sizes or studies that
     do not fit, before anything is written. A study whose masks cannot be drawn or would be
-    replaced without `force` is listed in `failed`, and the others go on. Raises WorkspaceError
-    without studies, and while another import or ingest is at work, and StorageError.
+    replaced without `force`, or whose record is damaged, is listed in `failed`, and the others go
+    on. Raises WorkspaceError without studies, and while another import or ingest is at work,
+    DataError when the study asked for is damaged, and StorageError.
     """
     if options.dry_run or not workspace.studies.is_dir():  # nothing to write, or to write to
         return _import(workspace, path, options, tick)
@@ -106,9 +107,13 @@ def import_labels(
 
 
 def _import(workspace: Workspace, path: Path, options: ImportOptions, tick: Tick) -> ImportReport:
-    studies = {study.id: study for study in list_studies(workspace)}
-    if not studies:
+    readable, failures = list_studies_readable(workspace)
+    studies = {study.id: study for study in readable}
+    damaged = {folder_of(failure): failure for failure in failures}
+    if not studies and not damaged:
         raise WorkspaceError("no studies yet", remedy="Run `vfss ingest` on the films first.")
+    if options.study in damaged:
+        raise DataError(damaged[options.study]["error"], file=damaged[options.study]["input"])
     if options.study is not None and options.study not in studies:
         raise UsageError(f"no study {options.study!r}", remedy="See the studies/ folder.")
     kind, files = read_labels(path, options.format)
@@ -117,7 +122,7 @@ def _import(workspace: Workspace, path: Path, options: ImportOptions, tick: Tick
         report.notes += [note for note in found.notes if note not in report.notes]
     names = _names(files, lab_tasks(workspace), options.renames)
     report.left_out = sorted(label for label, task in names.items() if task == LEAVE_OUT)
-    plans = _Planner(studies, names, options, report).plan(files)
+    plans = _Planner(studies, damaged, names, options, report).plan(files)
     digest = _digest(path)
     for number, (study_id, plan) in enumerate(sorted(plans.items())):
         tick(number, len(plans), study_id)
@@ -171,11 +176,13 @@ class _Planner:
     def __init__(
         self,
         studies: Mapping[str, Study],
+        damaged: Mapping[str, dict[str, str]],
         names: Mapping[str, str],
         options: ImportOptions,
         report: ImportReport,
     ) -> None:
         self._studies = studies
+        self._damaged = damaged
         self._names = names
         self._options = options
         self._report = report
@@ -202,7 +209,7 @@ class _Planner:
                 f"{', '.join(turned[:3])}{' …' if len(turned) > 3 else ''} was mirrored at ingest: "
                 "labels must be drawn on the study's frames, not on the film"
             )
-        if not any(plans.values()):
+        if not any(plans.values()) and not self._report.failed:
             raise LabelError("labels no frame", file=files[0].file, remedy="Check the export.")
         return {study: plan for study, plan in plans.items() if plan}
 
@@ -225,15 +232,16 @@ class _Planner:
                     plan.setdefault((self._names[label], frame), _Wanted(found.file, size))
 
     def _resolve(self, found: Annotations, place: Place) -> tuple[Study, int] | None:
-        """The study and frame a place means; None when another study was asked for."""
-        words = re.split(r"[/\\_.\s]+", place.name)
-        named = next((word for word in words if word in self._studies), None)
-        named = named or next(
-            (w for w in re.split(r"[/\\_.\s]+", found.file.name) if w in self._studies), None
-        )
+        """The study and frame a place means; None when another study was asked for, or its record
+        is damaged."""
+        named = self._named(place.name) or self._named(found.file.name)
         asked = self._options.study
         if asked is not None and named is not None and named != asked:
             self._others += 1
+            return None
+        if named is not None and named in self._damaged:
+            if self._damaged[named] not in self._report.failed:
+                self._report.failed.append(self._damaged[named])
             return None
         study_id = asked or named
         if study_id is None:
@@ -252,6 +260,11 @@ class _Planner:
             )
         self._refuse_second(found, place, study, frame)
         return study, frame
+
+    def _named(self, name: str) -> str | None:
+        """The study a name speaks of; a damaged one too, or its labels would be another's."""
+        words = re.split(r"[/\\_.\s]+", name)
+        return next((w for w in words if w in self._studies or w in self._damaged), None)
 
     def _refuse_second(self, found: Annotations, place: Place, study: Study, frame: int) -> None:
         """Two pictures' names may hold one number; folders per task name a frame once each."""

@@ -1,0 +1,295 @@
+"""A `study.json` that cannot be read: what goes on without that study, and what must not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from pydicom.uid import generate_uid
+
+from conftest import Cli
+from ingest_jobs import identities, ingested, stored, write_mask
+from intake_films import write_dicom, write_film
+from label_world import coco, forget_labels, make_world, put
+from tiny_studies import small_world, write_splits
+from vfss_distill.errors import DataError
+from vfss_distill.intake.splits import load_splits
+from vfss_distill.intake.study import Study, list_studies
+from vfss_distill.workspace import Workspace
+
+
+@pytest.mark.parametrize(
+    "words", [("distill", "--teachers", "none", "--device", "cpu"), ("ingest", "--lock-test")]
+)
+def test_what_a_missing_study_would_change_stops_and_names_all(
+    words: tuple[str, ...], tmp_path: Path, cli: Cli
+) -> None:
+    workspace = small_world(tmp_path)
+    first, second, *_ = list_studies(workspace)
+    (first.folder / "study.json").write_text("{")
+    (second.folder / "study.json").unlink()
+    before = workspace.splits_file.read_bytes()
+    outcome = cli(*words)
+    assert outcome.exit_code == 4
+    (line,) = outcome.stderr.splitlines()
+    assert f"studies/{first.id}/study.json: not readable as JSON; " in line
+    assert f"studies/{second.id}/study.json: file is missing. Put study.json back" in line
+    assert "move its folder out of studies/" in line
+    assert workspace.splits_file.read_bytes() == before and not list(tmp_path.glob("runs/*"))
+    (second.folder / "study.json").write_text("[]")
+    with pytest.raises(DataError, match="holds no JSON object"):
+        list_studies(workspace)
+
+
+@pytest.fixture
+def lab(cli: Cli, tmp_path: Path) -> Path:
+    """A study of each of three patients, of whom two have masks."""
+    for number, name in enumerate(("anna", "bert", "carl")):
+        write_film(tmp_path / "v" / name / "a.mp4", frames=4 + number)
+    for name in ("anna", "bert"):
+        write_mask(tmp_path / "v" / name / "a_masks" / "bolus" / "000000.png")
+    ingested(cli, "v")
+    return tmp_path
+
+
+def of(lab: Path, name: str) -> Study:
+    """The study of a patient who has one."""
+    (row,) = [row for row in identities(lab) if row["source_patient"] == name]
+    return next(study for study in stored(lab) if study.id == row["study"])
+
+
+def damage(study: Study, text: str | None = "{") -> None:
+    record = study.folder / "study.json"
+    record.unlink()
+    if text is not None:
+        record.write_text(text)
+
+
+def newcomer(lab: Path) -> Path:
+    return write_film(lab / "new" / "dora" / "a.mp4", frames=9).path
+
+
+class TestIngest:
+    @pytest.mark.parametrize("text", [None, "", '{"study": "p', "[]", "{}", "folder"])
+    def test_other_films_are_ingested(self, text: str | None, lab: Path, cli: Cli) -> None:
+        study = of(lab, "bert")
+        damage(study, None if text == "folder" else text)
+        if text == "folder":
+            (study.folder / "study.json").mkdir()
+        newcomer(lab)
+        other = ingested(cli, "new", code=3)
+        assert [one["frames"] for one in other["studies"]] == [9]
+        assert [one["input"] for one in other["failed"]] == [f"studies/{study.id}"]
+        assert "with --force" in other["failed"][0]["error"]
+
+        again = ingested(cli, "v", code=3)
+        assert len(again["skipped"]) == 2 and again["studies"] == []
+        (failed,) = again["failed"]  # named once, as the film that it is
+        assert failed["input"] == "v/bert/a.mp4" and study.id in failed["error"]
+        assert (study.folder / "masks").is_dir() and len(identities(lab)) == 4
+
+    def test_force_mends_it_under_the_same_key_and_split(self, lab: Path, cli: Cli) -> None:
+        study, splits = of(lab, "bert"), (lab / "splits.yaml").read_bytes()
+        before, rows = (study.folder / "study.json").read_bytes(), identities(lab)
+        damage(study)
+        (lab / "copy" / "bert").mkdir(parents=True)
+        shutil.copy(lab / "v" / "bert" / "a.mp4", lab / "copy" / "bert")
+        outcome = cli("ingest", "v/bert", "copy", "--force")  # the first input names no patient
+        assert outcome.exit_code == 0, outcome.stderr
+        assert "its record was damaged, so boxes of --blank-boxes" in outcome.stderr
+        assert "same recording as" in outcome.stdout
+        assert (study.folder / "study.json").read_bytes() == before
+        assert (lab / "splits.yaml").read_bytes() == splits and len(stored(lab)) == 3
+        assert [row["study"] for row in identities(lab)] == [row["study"] for row in rows]
+        assert ingested(cli, "v")["failed"] == []
+
+    def test_a_film_that_cannot_be_read_mends_nothing(self, lab: Path, cli: Cli) -> None:
+        study = of(lab, "bert")
+        film = lab / "v" / "bert" / "a.mp4"
+        damage(study)
+        film.write_bytes(film.read_bytes()[:100])
+        failed = ingested(cli, "v", "--force", code=3)["failed"]
+        assert {one["input"] for one in failed} == {"v/bert/a.mp4", f"studies/{study.id}"}
+        assert (study.folder / "masks").is_dir()
+
+    def test_its_patient_gets_no_second_key(self, cli: Cli, tmp_path: Path) -> None:
+        """The table that named him is not given now; a copy lies with another patient's films."""
+        write_film(tmp_path / "v" / "anna" / "a.mp4", frames=4)
+        (tmp_path / "who.csv").write_text("file,patient,site\na.mp4,007,north\n")
+        (first,) = ingested(cli, "v", "--patients", "who.csv")["studies"]
+        (study,) = stored(tmp_path)
+        site, rows = study.record.site, identities(tmp_path)
+        damage(study)
+        (tmp_path / "w" / "bert").mkdir(parents=True)
+        shutil.copy(tmp_path / "v" / "anna" / "a.mp4", tmp_path / "w" / "bert")
+        for words in (("w",), ("w", "--force")):
+            refused = ingested(cli, *words, code=4)
+            assert refused["studies"] == [] and identities(tmp_path) == rows
+        assert "given for patient" in refused["failed"][0]["error"]
+        (mended,) = ingested(cli, "v", "--force")["studies"]
+        assert (mended["study"], mended["split"]) == (first["study"], first["split"])
+        assert identities(tmp_path) == rows and stored(tmp_path)[0].record.site == site != ""
+
+    def test_its_exam_is_given_to_no_other_patient(self, cli: Cli, tmp_path: Path) -> None:
+        """What names no patient may be of the exam whose patient stood in the damaged record."""
+        exam = generate_uid()
+        write_dicom(tmp_path / "1" / "a" / "IM1", 4, PatientID="A", StudyInstanceUID=exam)
+        write_dicom(tmp_path / "2" / "b" / "IM1", 5, PatientID="", StudyInstanceUID=exam)
+        write_dicom(tmp_path / "2" / "c" / "IM1", 6, PatientID="C", StudyInstanceUID=exam)
+        (first,) = ingested(cli, "1")["studies"]
+        damage(stored(tmp_path)[0])
+        told = ingested(cli, "2/b", "2/c", code=3)
+        assert [one["frames"] for one in told["studies"]] == [6]
+        assert "may be of one DICOM study" in told["failed"][0]["error"]
+        shutil.rmtree(tmp_path / "studies" / told["studies"][0]["study"])
+        later = ingested(cli, "1", "2/b", "--force")["studies"]
+        assert {one["patient"] for one in later} == {first["patient"]} and len(later) == 2
+
+    @pytest.mark.parametrize("name", ["anna", "bert", "carl"])
+    def test_newcomers_are_dealt_as_if_it_were_whole(self, name: str, lab: Path, cli: Cli) -> None:
+        for number in range(4):
+            film = write_film(lab / "new" / f"d{number}" / "a.mp4", frames=9 + number).path
+            if number % 2:
+                write_mask(film.parent / "a_masks" / "bolus" / "000000.png")
+        twin = lab / "twin"
+        for part in ("studies", "new"):
+            shutil.copytree(lab / part, twin / part)
+        for file in ("splits.yaml", "vfss.yaml", "identities.csv", "identities.key"):
+            shutil.copy(lab / file, twin)
+        ingested(cli, "new", "--workspace", "twin")
+        damage(of(lab, name))
+        assert len(ingested(cli, "new", code=3)["studies"]) == 4
+        assert (lab / "splits.yaml").read_bytes() == (twin / "splits.yaml").read_bytes()
+
+    def test_who_has_no_part_yet_waits_for_his_record(self, lab: Path, cli: Cli) -> None:
+        study = of(lab, "carl")
+        damage(study)
+        before = load_splits(Workspace(lab))
+        parts = {part: getattr(before, part) for part in ("train", "val", "test")}
+        write_splits(Workspace(lab), **{
+            part: [one for one in some if one != study.patient] for part, some in parts.items()
+        })  # fmt: skip
+        splits = lab / "splits.yaml"
+        ingested(cli, "v", code=3)
+        assert study.patient not in splits.read_text()
+        ingested(cli, "v/carl", "--force")
+        assert study.patient in splits.read_text()
+
+    def test_a_link_to_a_disk_that_is_not_there_is_kept(self, lab: Path, cli: Cli) -> None:
+        study = of(lab, "bert")
+        study.folder.rename(lab / "away")
+        study.folder.symlink_to(lab / "nowhere")
+        for words in (("v",), ("v", "--force")):
+            (failed,) = ingested(cli, *words, code=3)["failed"]
+            assert failed["input"] == "v/bert/a.mp4"
+            assert "a link that leads nowhere. Bring its disk back" in failed["error"]
+        assert study.folder.is_symlink() and len(identities(lab)) == 3
+
+    def test_a_folder_that_does_not_tell_its_recording(self, lab: Path, cli: Cli) -> None:
+        """Its film would be taken for a new one, and its patient perhaps for another."""
+        study = of(lab, "bert")
+        study.folder.rename(study.folder.with_name("bert again"))
+        outcome = cli("ingest", newcomer(lab).parent.parent)
+        assert outcome.exit_code == 4
+        assert outcome.stderr.startswith("error: studies/bert again: its record is damaged")
+        assert "give it its name again" in outcome.stderr and len(identities(lab)) == 3
+
+    def test_a_lock_that_cannot_be_made_hides_nothing(self, lab: Path, cli: Cli) -> None:
+        study = of(lab, "bert")
+        text = (study.folder / "study.json").read_text()
+        damage(study)
+        newcomer(lab)
+        told = ingested(cli, "new", "--lock-test", code=4)
+        assert len(told["studies"]) == 1 and not told["test_locked"]
+        damage(study, text)
+        assert ingested(cli, "new", "--lock-test")["test_locked"]
+        damage(study)
+        assert ingested(cli, "new", "--lock-test", code=3)["test_locked"]
+
+    def test_a_lost_key_is_said(self, cli: Cli, tmp_path: Path) -> None:
+        write_film(tmp_path / "v" / "anna" / "a.mp4", frames=4)
+        ingested(cli, "v")
+        damage(list_studies(Workspace(tmp_path))[0])
+        (tmp_path / "identities.key").unlink()
+        (tmp_path / "identities.csv").unlink()
+        newcomer(tmp_path)
+        assert "identities.key is missing" in cli("ingest", "new").stderr
+
+
+class TestLabelsImport:
+    @pytest.fixture
+    def world(self, tmp_path: Path) -> Workspace:
+        """Two studies without labels, and a file with a label of each."""
+        world = make_world(tmp_path)
+        forget_labels(world)
+        images = [
+            {"id": number, "file_name": f"{study.id}/000002.png", "height": 48, "width": 64}
+            for number, study in enumerate(list_studies(world))
+        ]
+        square = [10.0, 10.0, 20.0, 10.0, 20.0, 22.0, 10.0, 22.0]
+        shapes = [
+            {"id": number, "image_id": number, "category_id": 1, "segmentation": [square]}
+            for number in (0, 1)
+        ]
+        changes = {"images": images, "annotations": shapes}
+        bolus = [{"id": 1, "name": "bolus"}]
+        put(world.root / "both.json", coco("", categories=bolus, **changes))
+        return world
+
+    def test_whole_studies_are_labelled(self, world: Workspace, cli: Cli) -> None:
+        first, second = list_studies(world)
+        damage(first)
+        outcome = cli("labels", "import", "both.json", "--json", cwd=world.root)
+        assert outcome.exit_code == 3
+        body = json.loads(outcome.stdout)
+        assert [one["study"] for one in body["studies"]] == [second.id]
+        assert [one["input"] for one in body["failed"]] == [f"studies/{first.id}"]
+        assert f"studies/{first.id}: not readable as JSON. Put" in outcome.stderr
+        assert not (first.folder / "masks").exists()
+        assert Study.open(second.folder).record.labelled == {"bolus": (2,)}
+
+    def test_labels_of_a_damaged_study_are_not_taken_for_another_s(
+        self, world: Workspace, cli: Cli
+    ) -> None:
+        first, second = list_studies(world)
+        damage(first)
+        words = ("labels", "import", "both.json")
+        outcome = cli(*words, "--study", second.id, cwd=world.root)
+        assert outcome.exit_code == 0 and "1 frames are of other studies" in outcome.stderr
+        asked = cli(*words, "--study", first.id, cwd=world.root)
+        assert asked.exit_code == 4
+        assert asked.stderr.startswith(f"error: studies/{first.id}: not readable as JSON. Put")
+
+    def test_nothing_but_damaged_studies(self, world: Workspace, cli: Cli) -> None:
+        for study in list_studies(world):
+            damage(study)
+        outcome = cli("labels", "import", "both.json", cwd=world.root)
+        assert outcome.exit_code == 4 and outcome.stderr.count("error: studies/") == 2
+
+    def test_one_that_the_file_does_not_label_is_no_matter(
+        self, world: Workspace, cli: Cli
+    ) -> None:
+        first, second = list_studies(world)
+        put(world.root / "one.json", coco(second.id, categories=[
+            {"id": 3, "name": "hyoid"}, {"id": 1, "name": "bolus"},
+        ]))  # fmt: skip
+        damage(first)
+        outcome = cli("labels", "import", "one.json", cwd=world.root)
+        assert outcome.exit_code == 0 and first.id not in outcome.stderr
+
+
+def test_labels_check_reads_each_record_once(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(tmp_path)
+    damage(list_studies(world)[0])
+    read: list[str] = []
+    one = Study.open
+    monkeypatch.setattr(
+        Study, "open", classmethod(lambda cls, folder: read.append(folder.name) or one(folder))
+    )
+    outcome = cli("labels", "check", cwd=world.root)
+    assert outcome.exit_code == 4 and outcome.stderr.count("error: studies/") == 1
+    assert len(read) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import pickle
 import sys
 from pathlib import Path
@@ -90,6 +91,15 @@ def test_configuration_lists_all_faults_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         parse(DistillConfig, {"gridd": 1, "batch_size": "3", "learning_rate": -1.0}, file="c.yaml")
     assert all(word in str(caught.value) for word in ("gridd", "batch_size", "learning_rate"))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"learning_rate": math.inf}, {"align_weight": math.nan}, {"seed": -1}, {"seed": 10**30}],
+)
+def test_numbers_that_no_training_can_use_are_refused(setting: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="|".join(setting)):
+        parse(DistillConfig, setting)
 
 
 @pytest.mark.parametrize("config", [LabConfig(), DistillConfig(teachers=("medsam", "raddino"))])

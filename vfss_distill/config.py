@@ -36,12 +36,16 @@ def _printable(name: str) -> str:
     return name
 
 
+# What torch and NumPy take as one; steps of years, which still divide as floats.
+_Seed = Annotated[int, Field(ge=0, lt=2**63)]
+_Steps = Annotated[int, Field(ge=0, le=10**9)]
+
 # The name of a file perhaps: neither a NUL nor half a character, which systems refuse, nor a line.
 _Name = Annotated[str, AfterValidator(_printable)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class SplitConfig(_Strict):
@@ -49,7 +53,7 @@ class SplitConfig(_Strict):
 
     val: float = Field(default=0.15, ge=0, lt=1)
     test: float = Field(default=0.2, ge=0, lt=1)
-    seed: int = 0
+    seed: _Seed = 0
 
     @model_validator(mode="after")
     def _leaves_some_for_training(self) -> SplitConfig:
@@ -106,8 +110,8 @@ class DistillConfig(_Strict):
     drop_probability: float = Field(default=0.5, ge=0, lt=1)
     grid: int = Field(default=32, ge=4, le=128)
     unlabelled_every: int = Field(default=1, ge=1)
-    align_steps: int = Field(default=2000, ge=0)
-    task_steps: int = Field(default=4000, ge=0)
+    align_steps: _Steps = 2000
+    task_steps: _Steps = 4000
     align_weight: float = Field(default=0.3, ge=0)
     align_fades: bool = False
     align_share: float = Field(default=0.25, gt=0, le=4)
@@ -124,12 +128,12 @@ class DistillConfig(_Strict):
     batch_size: int = Field(default=16, ge=1)
     learning_rate: float = Field(default=5e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
-    warmup_steps: int = Field(default=100, ge=0)
+    warmup_steps: _Steps = 100
     clip_norm: float = Field(default=1.0, gt=0)
     ema: float = Field(default=0.995, ge=0, lt=1)
     validate_every: int = Field(default=250, ge=1)
     checkpoint_every: int = Field(default=250, ge=1)
-    seed: int = 0
+    seed: _Seed = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=0, ge=0, description="0: as many as this process may use")
     tensorboard: bool = False

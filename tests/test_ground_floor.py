@@ -93,6 +93,12 @@ def test_configuration_lists_all_faults_at_once() -> None:
     assert all(word in str(caught.value) for word in ("gridd", "batch_size", "learning_rate"))
 
 
+def test_of_many_faults_the_first_are_told_and_how_many_more() -> None:
+    with pytest.raises(ConfigError, match=r"setting0: .*; and 30 more\.") as caught:
+        parse(DistillConfig, {f"setting{number}": 1 for number in range(40)})
+    assert "setting10" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "setting",
     [{"learning_rate": math.inf}, {"align_weight": math.nan}, {"seed": -1}, {"seed": 10**30}],

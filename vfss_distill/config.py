@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from .counting import listed
 from .errors import ConfigError
 from .tasks import TaskSet
 from .workspace import Workspace, write_text
@@ -169,7 +170,7 @@ class LabConfig(_Strict):
 
 
 def parse(model: type[Model], data: Any, *, file: str | Path | None = None) -> Model:
-    """Check `data` against `model`. Raises ConfigError that lists every fault."""
+    """Check `data` against `model`. Raises ConfigError that lists the faults."""
     if not isinstance(data, dict):
         raise ConfigError("holds no settings (expected `key: value` lines)", file=file)
     try:
@@ -180,7 +181,7 @@ def parse(model: type[Model], data: Any, *, file: str | Path | None = None) -> M
             f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg']}"
             for fault in error.errors()
         ]
-        raise ConfigError("; ".join(faults), file=file, remedy="Mend these settings.") from error
+        raise ConfigError(listed(faults), file=file, remedy="Mend these settings.") from error
 
 
 def _jsonable(data: dict[str, Any]) -> dict[str, Any]:

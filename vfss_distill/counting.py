@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def counted(number: int, one: str, many: str = "") -> str:
     """`counted(1, "patient")` → "1 patient", `counted(2, "study", "studies")` → "2 studies"."""
@@ -11,3 +13,9 @@ def counted(number: int, one: str, many: str = "") -> str:
 def over_tasks(measured: int, of: int) -> str:
     """What a reader must know of a mean over fewer tasks than there are; "" when it is over all."""
     return "" if measured == of else f"over {measured} of {of} tasks"
+
+
+def listed(faults: Sequence[str], most: int = 10) -> str:
+    """One line of faults that a person reads to the end: the first ones, and how many more."""
+    more = len(faults) - most
+    return "; ".join([*faults[:most], *([f"and {more} more"] if more > 0 else [])])

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .counting import listed
 from .errors import ConfigError, LabelError
 from .yaml_file import load_yaml
 
@@ -96,7 +97,7 @@ class TaskSet:
         if not _is_text(name):
             faults.append("its name must be a text")
         if faults:
-            raise ConfigError("; ".join(faults), file=file, remedy="See docs/tasks.md.")
+            raise ConfigError(listed(faults), file=file, remedy="See docs/tasks.md.")
         return cls(name, tuple(tasks))
 
     @classmethod

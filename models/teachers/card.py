@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from ...config import read_yaml
+from ...counting import listed
 from ...errors import ConfigError, UsageError, VfssError, WeightsMissing
 from .. import PACKAGED_WEIGHTS
 
@@ -156,7 +157,7 @@ def read_card(path: Path) -> TeacherCard:
         ]
     if faults:
         remedy = "Mend the card; those packaged with vfss are examples."
-        raise ConfigError("; ".join(faults), file=path.name, remedy=remedy)
+        raise ConfigError(listed(faults), file=path.name, remedy=remedy)
     return dataclasses.replace(card, folder=path.parent)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..counting import listed
 from ..errors import ConfigError, InputError
 from .boxes import GIVEN, Box
 from .patients import keys_of, read_table, unused_keys
@@ -84,7 +85,7 @@ class BoxTable:
             else:
                 self._by_file.setdefault(key, []).append((x, y, width, height))
         if faults:
-            raise ConfigError("; ".join(faults), file=path, remedy=_REMEDY)
+            raise ConfigError(listed(faults), file=path, remedy=_REMEDY)
 
 
 def given_boxes(record: StudyRecord) -> tuple[Box, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..counting import listed
 from ..errors import ConfigError
 from .source import GENERIC_FOLDERS, Found, recording_name
 
@@ -59,7 +60,7 @@ class PatientTable:
             elif self._by_file.setdefault(key, (patient, site)) != (patient, site):
                 faults.append(f"line {line}: this file has another patient above")
         if faults:
-            raise ConfigError("; ".join(faults), file=path, remedy="Mend these lines.")
+            raise ConfigError(listed(faults), file=path, remedy="Mend these lines.")
 
 
 def read_table(

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..counting import listed
 from ..errors import DataError, StorageError
 from ..fields import Check, count, flag, mapping, maybe, number, several, taken, text, times, whole
 from ..letterbox import Letterbox
@@ -273,11 +274,11 @@ Stored = tuple[list[Study], list[dict[str, str]]]
 
 
 def list_studies(workspace: Workspace) -> list[Study]:
-    """All complete studies, by id. Raises DataError, naming every damaged record at once."""
+    """All complete studies, by id. Raises DataError, naming the damaged records at once."""
     studies, failed = _opened(workspace)
     if failed:
         first, *others = failed
-        what = "; ".join((first.what, *(f"{error.file}: {error.what}" for error in others)))
+        what = listed([first.what, *(f"{error.file}: {error.what}" for error in others)])
         raise DataError(what, file=first.file, remedy=f"{_MEND_RECORD} {_WITHOUT_IT}")
     return studies
 

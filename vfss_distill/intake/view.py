@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..counting import listed
 from ..errors import UsageError
 from .film_sample import FrameSample
 from .patients import keys_of, read_table, unused_keys
@@ -144,7 +145,7 @@ class ViewTable:
                 faults.append(f"line {line}: this file has another view above")
         if faults:
             raise UsageError(
-                "; ".join(faults), file=path, remedy="View is lateral or frontal, facing left or "
+                listed(faults), file=path, remedy="View is lateral or frontal, facing left or "
                 "right; either may be left empty to let the program look.",
             )  # fmt: skip
 

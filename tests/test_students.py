@@ -16,6 +16,7 @@ from vfss_distill.errors import StorageError, UsageError, WeightsMismatch, Weigh
 from vfss_distill.models.decoder import enlarge, parameters_of
 from vfss_distill.models.students import (
     PRESETS,
+    Student,
     StudentConfig,
     build_student,
     load_student,
@@ -138,6 +139,25 @@ def test_weights_that_are_no_numbers(tmp_path: Path, value: float) -> None:
     save_student(student, tmp_path / "s.safetensors", {})
     with pytest.raises(WeightsMismatch, match=r"decoder\.head\.bias holds values that are not"):
         load_student(tmp_path / "s.safetensors")
+
+
+def test_a_network_of_any_size_takes_no_memory_before_its_weights_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "student.safetensors"
+    header = {"trunk": "convnext_xxlarge", "image_size": 64, "context": 0, "tasks": ["a"]}
+    save_file({"a": torch.zeros(1)}, path, {"vfss.student": json.dumps(header | {"grid": 8})})
+    built = []
+
+    def build(config: StudentConfig) -> Student:
+        student = build_student(config)
+        built.append({tensor.device.type for tensor in student.state_dict().values()})
+        return student
+
+    monkeypatch.setattr("vfss_distill.models.students.build_student", build)
+    with pytest.raises(WeightsMismatch, match="do not fit"):
+        load_student(path)
+    assert built == [{"meta"}]
 
 
 def test_one_tensor_missing_is_refused(tmp_path: Path) -> None:

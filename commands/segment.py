@@ -16,6 +16,7 @@ from ..errors import (
     DataError,
     DeviceError,
     InputError,
+    ModelError,
     UsageError,
     VfssError,
 )
@@ -141,7 +142,7 @@ class _Job:
     def run(self, todo: Sequence[Input], failed: list[Failure]) -> list[SegmentOutcome]:
         """Every input in turn; those that fail are added to `failed`.
 
-        A device that gives up or a full disk concerns them all, and is raised.
+        A device or a model that gives up, or a full disk, concerns them all, and is raised.
         """
         from ..inference.inputs import Failure
 
@@ -150,7 +151,7 @@ class _Job:
             title = f"segment {number + 1}/{len(todo)}"
             try:
                 outcome = self._one(item, title)
-            except DeviceError:
+            except (DeviceError, ModelError):
                 raise
             except VfssError as error:
                 failed.append(Failure(item.shown, error))

@@ -272,6 +272,20 @@ def test_segment_imports_no_torch(tmp_path: Path, model: Path) -> None:
     assert "onnxruntime" not in done.stderr, "its noise reaches the user"
 
 
+def test_a_model_that_puts_out_no_numbers(cli: Cli, tmp_path: Path) -> None:
+    model = onnx.load(make_model(tmp_path / "m.onnx"))
+    steep = next(one for one in model.graph.initializer if one.name == "steep")
+    steep.CopyFrom(onnx.numpy_helper.from_array(np.float32(np.nan), "steep"))
+    onnx.save(model, tmp_path / "m.onnx")
+    for name in ("a.mp4", "b.mp4"):
+        make_film(tmp_path / name, [0.0, 0.1, 0.2])
+    outcome = cli("segment", "a.mp4", "b.mp4", "--model", "m.onnx", "--quiet")
+    assert outcome.exit_code == 5, outcome.stderr
+    (line,) = outcome.stderr.splitlines()
+    assert "m.onnx" in line and "no maps" in line and "vfss export" in line
+    assert not list(tmp_path.glob("results/**/run.json"))
+
+
 @pytest.mark.parametrize("damage", ["words", "no shape"])
 def test_a_model_whose_description_is_damaged(damage: str, cli: Cli, tmp_path: Path) -> None:
     path = make_model(tmp_path / "m.onnx")

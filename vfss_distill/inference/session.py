@@ -130,6 +130,13 @@ class Segmenter:
                 raise DeviceError("the GPU failed", remedy="Try --device cpu.") from error
             raise ModelError("the model cannot run", file=self.path.name) from error
         result: NDArray[np.float32] = maps
+        size = self.image_size
+        if result.shape != (len(batch), len(self.tasks), size, size) or np.isnan(result.sum()):
+            raise ModelError(  # comparisons with NaN are false: nothing would be found, in silence
+                "what it puts out are no maps of its tasks",
+                file=self.path.name,
+                remedy="Make it anew with `vfss export`.",
+            )
         return result
 
     def _check_shapes(self) -> None:
@@ -141,6 +148,7 @@ class Segmenter:
             and inputs["frames"].type == "tensor(uint8)"
             and list(inputs["frames"].shape[1:]) == wanted
             and "probabilities" in outputs
+            and outputs["probabilities"].type == "tensor(float)"
             and outputs["probabilities"].shape[1:2] in ([len(self.tasks)], [None])
         )
         if not fits:

@@ -15,7 +15,7 @@ def over_tasks(measured: int, of: int) -> str:
     return "" if measured == of else f"over {measured} of {of} tasks"
 
 
-def listed(faults: Sequence[str], most: int = 10) -> str:
+def listed(faults: Sequence[str], most: int = 20) -> str:
     """One line of faults that a person reads to the end: the first ones, and how many more."""
     more = len(faults) - most
     return "; ".join([*faults[:most], *([f"and {more} more"] if more > 0 else [])])

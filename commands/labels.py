@@ -294,7 +294,7 @@ def _sources(
     broken = {folder_of(one) for one in damaged}
     sound = [result for result in chosen if result.study not in broken]  # else: of which frames?
     sources = [ResultMasks(result, by_source.get(result.source_sha256)) for result in sound]
-    return list(sources), [one for one in damaged if not asked or folder_of(one) in asked]
+    return list(sources), _only(asked, (studies, damaged))[1]
 
 
 def _import_json(report: ImportReport, dry_run: bool) -> dict[str, Any]:

@@ -16,7 +16,7 @@ class _Refused(yaml.MarkedYAMLError):
     """Sound YAML that is not read here; `problem` says why."""
 
 
-class _Loader(yaml.SafeLoader):
+class _SafeLoader(yaml.SafeLoader):
     """Without `*aliases`: lists of them in lists of them are few lines and more than any memory."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
@@ -51,7 +51,7 @@ def load_yaml(path: Path, *, shown: str | Path) -> Any:
         what = f"not readable as YAML: larger than {_MAX_BYTES // 2**20} MB"
         raise ConfigError(what, file=shown, remedy=remedy)
     try:
-        return yaml.load(data.decode("utf-8"), _Loader)
+        return yaml.load(data.decode("utf-8"), _SafeLoader)  # plain values alone, as safe_load
     except (yaml.YAMLError, ArithmeticError, *MALFORMED) as error:  # of dates, numbers, depths
         mark = getattr(error, "problem_mark", None)
         line = "" if mark is None else f" (line {mark.line + 1})"

@@ -59,12 +59,11 @@ class DamagedStudies:
         for study in self._why:
             patient, digits = _parts(study)
             if source_sha256.startswith(digits):
-                row = self._identities.find(study)
                 return StudyRecord(
                     study=study,
                     patient=patient,
                     source_sha256=source_sha256,
-                    site="" if row is None else row.site,
+                    site=self._site(study),
                     frames=0,
                     frame_times_s=(),
                     width=0,
@@ -103,14 +102,17 @@ class DamagedStudies:
             patient, digits = _parts(study)
             if splits.of(patient) is None:
                 continue
-            row = self._identities.find(study)
             before = known.get(patient, PatientFacts(digits, False))
             tasks = before.tasks | self._tasks(study)
-            site = before.site or ("" if row is None else row.site)
+            site = before.site or self._site(study)
             known[patient] = PatientFacts(
                 before.digest, before.labelled or bool(tasks), tasks, site
             )
         return known
+
+    def _site(self, study: str) -> str:
+        row = self._identities.find(study)
+        return "" if row is None else row.site
 
     def _tasks(self, study: str) -> frozenset[str]:
         """Tasks that have masks."""

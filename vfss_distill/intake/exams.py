@@ -47,9 +47,9 @@ class Exams:
                 f"damaged ({', '.join(self._damaged.ids)})",
                 remedy="Mend that record first, or name the patient in --patients.",
             )
-        own = None if known is None else self._stored(known)
-        before = self._owners.setdefault(exam, own or owner)
-        before = own or before
+        stored = owner if known is None else self._stored(known)
+        first = self._owners.setdefault(exam, stored)
+        before = first if known is None else stored
         patients = [self._pseudonym(before), self._pseudonym(owner)]
         if patients[0] == patients[1]:
             return owner

@@ -7,7 +7,17 @@ from numpy.typing import NDArray
 
 from .bones import JAW_PIVOT, NOD_PIVOT, posed
 from .channel import PER_KNOT, Channel, Walls, draw_knots
-from .curves import Points, below, ellipse, ribbon, rotation_about, smooth, smoothstep, turned
+from .curves import (
+    Points,
+    below,
+    ellipse,
+    moved,
+    ribbon,
+    rotation_about,
+    smooth,
+    smoothstep,
+    turned,
+)
 from .placement import Placement
 from .throat import (
     AIRWAY,
@@ -69,15 +79,17 @@ class SoftTissue:
         )
         return Motion(body, head, jaw)
 
-    def _px(self, points: Points, motion: Motion, head: object = 0.0, jaw: object = 0.0) -> Points:
+    def _px(
+        self, points: Points, motion: Motion, head: Floats | None = None, jaw: Floats | None = None
+    ) -> Points:
         """Patient's millimetres to this frame's pixels; `head`, `jaw`: shares of their motion."""
         base = self.place.px(points)
-        still = base @ motion.body[:, :2].T + motion.body[:, 2]
-        nodded = base @ motion.head[:, :2].T + motion.head[:, 2]
-        opened = base @ motion.jaw[:, :2].T + motion.jaw[:, 2]
-        h = np.asarray(head, float).reshape(-1, 1)
-        j = np.asarray(jaw, float).reshape(-1, 1)
-        result: Points = still + h * (nodded - still) + j * (opened - nodded)
+        result = moved(base, motion.body)
+        if head is not None:
+            nodded = moved(base, motion.head)
+            result = result + head[:, None] * (nodded - result)
+            if jaw is not None:
+                result = result + jaw[:, None] * (moved(base, motion.jaw) - nodded)
         return result
 
     # ── one frame ────────────────────────────────────────────────────────────────────────────

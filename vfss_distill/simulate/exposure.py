@@ -55,6 +55,7 @@ class Pose:
     throat: Throat
     outlines: Outlines
     patches: dict[str, Patch]
+    shadows: Shadows
 
 
 class Scene:
@@ -91,32 +92,31 @@ class Scene:
             throat, (*_DRAWN, *_ONLY_MEASURED, *(_ONLY_LABELLED if self._extras else ()))
         )
         patches = {name: rasterise(lines, self._shape) for name, lines in outlines.items()}
-        return Pose(i, motion, throat, outlines, patches)
+        return Pose(i, motion, throat, outlines, patches, self._shadows(patches))
 
     def exposed(self, pose: Pose, still: Image) -> list[Image]:
         """Attenuation over `still`, which is changed: one image, or one for each field."""
-        middle = self._shadows(pose.patches)
         if not self._moving[pose.index]:
-            _add(still, middle, 1.0)
+            _add(still, pose.shadows, 1.0)
             return [still]
-        before, after = (self._beside(line, pose, middle) for line in self._sides)
+        before, after = (self._beside(line, pose) for line in self._sides)
         if self._fields:
             second = still.copy()
             _add(still, before, 1.0)
             _add(second, after, 1.0)
             return [still, second]
-        for shadows in (before, middle, after):
+        for shadows in (before, pose.shadows, after):
             _add(still, shadows, 1 / 3)
         return [still]
 
     def barium(self, pose: Pose) -> Image:
         """Attenuation by barium alone, but for films."""
         image = np.zeros(self._shape, np.float32)
-        _add(image, self._shadows(pose.patches, only={"bolus", "thin_bolus"}), 1.0)
+        _add(image, {name: pose.shadows[name] for name in ("bolus", "thin_bolus")}, 1.0)
         return image
 
-    def _beside(self, line: Timeline, pose: Pose, middle: Shadows) -> Shadows:
-        """Shadows at another moment; those of `middle` for whatever moved less than is seen."""
+    def _beside(self, line: Timeline, pose: Pose) -> Shadows:
+        """Shadows at another moment; those of `pose` for whatever moved less than is seen."""
         motion = self._soft.motion(line, pose.index)
         throat = self._soft.throat(line, pose.index, motion)
         patches = dict(pose.patches)
@@ -127,7 +127,7 @@ class Scene:
                 fresh.add(name)
         if fresh & {"bolus", "bubbles"}:  # the one displaces air, the others displace the one
             fresh |= {"bolus", *_AIR}
-        return {**middle, **self._shadows(patches, only=fresh)}
+        return {**pose.shadows, **self._shadows(patches, only=fresh)}
 
     def _shadows(self, patches: dict[str, Patch], only: set[str] | None = None) -> Shadows:
         """Thickness profile and attenuation of each structure, or of `only` some."""

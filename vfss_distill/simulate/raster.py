@@ -73,8 +73,9 @@ def rasterise(outlines: Sequence[Points], shape: tuple[int, int], *, margin: int
     outlines = [outline for outline in outlines if len(outline) > 2]
     if not outlines:
         return _NOTHING
-    low = np.floor(np.min([outline.min(axis=0) for outline in outlines], axis=0)) - margin
-    high = np.ceil(np.max([outline.max(axis=0) for outline in outlines], axis=0)) + margin + 1
+    every = outlines[0] if len(outlines) == 1 else np.concatenate(outlines)
+    low = np.floor(every.min(axis=0)) - margin
+    high = np.ceil(every.max(axis=0)) + margin + 1
     column, row = (int(v) for v in np.maximum(low, 0))
     right, bottom = int(min(high[0], shape[1])), int(min(high[1], shape[0]))
     if right <= column or bottom <= row:
@@ -88,4 +89,4 @@ def rasterise(outlines: Sequence[Points], shape: tuple[int, int], *, margin: int
     # Halved twice: six times as fast as a quarter at once, and the same to one level of grey.
     half = cv2.resize(fine, (fine.shape[1] // 2, fine.shape[0] // 2), interpolation=cv2.INTER_AREA)
     coarse = cv2.resize(half, (right - column, bottom - row), interpolation=cv2.INTER_AREA)
-    return Patch(row, column, coarse.astype(np.float32) * np.float32(1 / 255))
+    return Patch(row, column, np.multiply(coarse, np.float32(1 / 255), dtype=np.float32))

@@ -7,14 +7,18 @@ record was lost.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 from ..errors import DataError, InputError
 from ..workspace import Workspace
 from .identities import Identities
 from .splits import PatientFacts, Splits
-from .study import StudyRecord, folder_of
+from .study import RECORD_FILE, StudyRecord, folder_of, readable_fields
 
 _NAME = re.compile("(p[a-z2-7]{8})-([0-9a-f]{6}|[0-9a-f]{12})")
 
@@ -30,7 +34,7 @@ class DamagedStudies:
         self._workspace = workspace
         self._identities = identities
         self._why = {folder_of(one): one["error"] for one in failures}
-        self._refused: set[str] = set()
+        self._named: set[str] = set()
         if strange := [name for name in self._why if not _NAME.fullmatch(name)]:
             first, *others = strange
             more = f" (so is that of {', '.join(others)})" if others else ""
@@ -55,7 +59,8 @@ class DamagedStudies:
 
     def find(self, source_sha256: str) -> StudyRecord | None:
         """What is known of the study that was made from a recording of this digest: whose it is,
-        and the clinic. None: it is of no damaged one."""
+        the clinic, and what of a person's word its record still tells. None: it is of no damaged
+        one."""
         for study in self._why:
             patient, digits = _parts(study)
             if source_sha256.startswith(digits):
@@ -66,8 +71,8 @@ class DamagedStudies:
                     site=self._site(study),
                     frames=0,
                     frame_times_s=(),
-                    width=0,
                     height=0,
+                    **self._still_told(study),
                 )
         return None
 
@@ -80,8 +85,12 @@ class DamagedStudies:
             return
         else:
             why = f"whose record cannot be used: {self._why[study]}"
-        self._refused.add(study)
+        self.named(study)
         raise InputError(f"is ingested as {study}, {why}")
+
+    def named(self, study: str) -> None:
+        """What is wrong with a study was said with its recording."""
+        self._named.add(study)
 
     def mended(self, study: str) -> None:
         """A study is whole again: its recording was ingested anew."""
@@ -89,7 +98,7 @@ class DamagedStudies:
 
     def unsaid(self) -> dict[str, str]:
         """Why, by study, of those still damaged that were not named with their recording."""
-        return {name: why for name, why in self._why.items() if name not in self._refused}
+        return {name: why for name, why in self._why.items() if name not in self._named}
 
     def settled(self, facts: Mapping[str, PatientFacts], splits: Splits) -> dict[str, PatientFacts]:
         """`facts` and those of damaged studies' patients who have a part: they take up its room.
@@ -110,6 +119,18 @@ class DamagedStudies:
             )
         return known
 
+    def _still_told(self, study: str) -> dict[str, Any]:
+        """View and boxes, as far as they can be read in what is left of its record; `width` too,
+        for boxes of a mirrored study."""
+        told = _remnant(self._workspace.studies / study / RECORD_FILE)
+        known: dict[str, Any] = {"width": 0}
+        if told.get("study") != study:
+            return known
+        for group in (("view", "facing", "view_by"), ("blanked", "mirrored", "width")):
+            if all(name in told for name in group):
+                known |= {name: told[name] for name in group}
+        return known
+
     def _site(self, study: str) -> str:
         row = self._identities.find(study)
         return "" if row is None else row.site
@@ -118,6 +139,21 @@ class DamagedStudies:
         """Tasks that have masks."""
         masks = (self._workspace.studies / study / "masks").glob("*/*.png")
         return frozenset(path.parent.name for path in masks)
+
+
+def _remnant(record: Path) -> dict[str, Any]:
+    """Fields of a damaged record that are as they were written: each has a line of its own."""
+    try:
+        text = record.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    told: dict[str, Any] = {}
+    for piece in (text, *("{" + line.strip().rstrip(",") + "}" for line in text.splitlines())):
+        with suppress(ValueError, RecursionError):
+            value = json.loads(piece)
+            if isinstance(value, dict):
+                told |= readable_fields(value)
+    return told
 
 
 def _parts(study: str) -> tuple[str, str]:

@@ -297,14 +297,35 @@ class TestIngest:
             assert "a link that leads nowhere. Bring its disk back" in failed["error"]
         assert study.folder.is_symlink() and len(identities(lab)) == 3
 
-    def test_a_folder_that_does_not_tell_its_recording(self, lab: Path, cli: Cli) -> None:
-        """Its film would be taken for a new one, and its patient perhaps for another."""
+    @pytest.mark.parametrize("text", ["whole", "", None])
+    def test_a_folder_that_does_not_tell_its_recording(
+        self, text: str | None, lab: Path, cli: Cli
+    ) -> None:
+        """Renamed, its film would be taken for a new one; other films are."""
         study = of(lab, "bert")
-        study.folder.rename(study.folder.with_name("bert again"))
-        outcome = cli("ingest", newcomer(lab).parent.parent)
-        assert outcome.exit_code == 4
-        assert outcome.stderr.startswith("error: studies/bert again: its record is damaged")
-        assert "give it its name again" in outcome.stderr and len(identities(lab)) == 3
+        if text != "whole":
+            damage(study, text)
+        renamed = study.folder.rename(study.folder.with_name("bert again"))
+        newcomer(lab)
+        told = ingested(cli, "new", "v", "--force", "--quiet", code=3)
+        assert sorted(one["frames"] for one in told["studies"]) == [4, 6, 9]
+        film, folder = told["failed"]
+        assert film["input"] == "v/bert/a.mp4" and study.id in film["error"]
+        assert "studies/bert again" in film["error"]
+        assert folder["input"] == "studies/bert again"
+        assert "give it its name again" in folder["error"]
+        assert (f"({study.id})" in folder["error"]) is (text == "whole")
+        assert len(identities(lab)) == 4 and len(list((lab / "studies").iterdir())) == 4
+        renamed.rename(study.folder)
+        assert ingested(cli, "v/bert", "--force")["studies"][0]["study"] == study.id
+
+    def test_a_copy_of_a_study_is_named_and_stops_nothing(self, lab: Path, cli: Cli) -> None:
+        study = of(lab, "bert")
+        shutil.copytree(study.folder, study.folder.with_name("copy"))
+        newcomer(lab)
+        told = ingested(cli, "v", "new", code=3)
+        assert len(told["studies"]) == 1 and len(told["skipped"]) == 3
+        assert [one["input"] for one in told["failed"]] == ["studies/copy"]
 
     def test_a_lock_that_cannot_be_made_hides_nothing(self, lab: Path, cli: Cli) -> None:
         study = of(lab, "bert")

@@ -2,7 +2,8 @@
 
 A study's folder is called `<patient>-<first digits of its recording's digest>`. So no recording is
 taken for a new one, no patient for another, and no place in the splits for a free one, because a
-record was lost.
+record was lost. Of a folder called otherwise its record may still tell what it is; else a recording
+that was ingested, and whose own folder is gone, may be its.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, InputError
+from ..errors import InputError
 from ..workspace import Workspace
 from .identities import Identities
 from .splits import PatientFacts, Splits
@@ -29,33 +30,33 @@ class DamagedStudies:
     def __init__(
         self, workspace: Workspace, failures: Sequence[Mapping[str, str]], identities: Identities
     ) -> None:
-        """`failures` as `list_studies_readable` tells them. Raises DataError for a folder that is
-        not called as ingest calls it: of which recording and patient it is, nobody could say."""
+        """`failures` as `list_studies_readable` tells them."""
         self._workspace = workspace
         self._identities = identities
-        self._why = {folder_of(one): one["error"] for one in failures}
+        errors = {folder_of(one): one["error"] for one in failures}
+        self._why = {name: why for name, why in errors.items() if _NAME.fullmatch(name)}
+        # By folders that are not called as ingest calls them: what is left of their records.
+        self._strange = {
+            name: _remnant(workspace.studies / name / RECORD_FILE)
+            for name in errors
+            if name not in self._why
+        }
         self._named: set[str] = set()
-        if strange := [name for name in self._why if not _NAME.fullmatch(name)]:
-            first, *others = strange
-            more = f" (so is that of {', '.join(others)})" if others else ""
-            raise DataError(
-                "its record is damaged or of another study, and its name does not tell its "
-                f"recording{more}",
-                file=f"studies/{first}",
-                remedy="If it was renamed, give it its name again; if it is a copy, or nothing can "
-                "mend it, move it out of studies/. Until then nothing can be ingested, for it "
-                "might be what is here already.",
-            )
 
     def __bool__(self) -> bool:
-        return bool(self._why)
+        return bool(self._why or self._strange)
 
     def __contains__(self, study: str) -> bool:
         return study in self._why
 
     @property
     def ids(self) -> list[str]:
+        """Of those whose folder tells it."""
         return list(self._why)
+
+    @property
+    def folders(self) -> list[str]:
+        return [*self._why, *self._strange]
 
     def find(self, source_sha256: str) -> StudyRecord | None:
         """What is known of the study that was made from a recording of this digest: whose it is,
@@ -88,6 +89,24 @@ class DamagedStudies:
         self.named(study)
         raise InputError(f"is ingested as {study}, {why}")
 
+    def refuse_strange(self, source_sha256: str) -> None:
+        """Raises InputError for a recording that is in no other folder, where one that is not
+        called as ingest calls it holds, or may hold, its study."""
+        for name, told in self._strange.items():
+            if told.get("source_sha256") == source_sha256:
+                raise InputError(
+                    f"is ingested as {told.get('study')}, whose folder is studies/{name} now",
+                    remedy=_rename(told),
+                )
+        unknown = [name for name, told in self._strange.items() if "source_sha256" not in told]
+        for digits in (source_sha256[:6], source_sha256[:12]) if unknown else ():
+            if before := self._identities.study_of(digits):
+                raise InputError(
+                    f"was ingested as {before}, which may be studies/{unknown[0]}: that has a "
+                    "damaged record",
+                    remedy=f"If so, rename that folder to {before}; else move it out of studies/.",
+                )
+
     def named(self, study: str) -> None:
         """What is wrong with a study was said with its recording."""
         self._named.add(study)
@@ -97,8 +116,13 @@ class DamagedStudies:
         self._why.pop(study, None)
 
     def unsaid(self) -> dict[str, str]:
-        """Why, by study, of those still damaged that were not named with their recording."""
-        return {name: why for name, why in self._why.items() if name not in self._named}
+        """Why, by folder, of those still damaged that were not named with their recording."""
+        strange = {
+            name: "its record is damaged or of another study, and its name does not tell its "
+            f"recording. {_rename(told)}"
+            for name, told in self._strange.items()
+        }
+        return strange | {name: why for name, why in self._why.items() if name not in self._named}
 
     def settled(self, facts: Mapping[str, PatientFacts], splits: Splits) -> dict[str, PatientFacts]:
         """`facts` and those of damaged studies' patients who have a part: they take up its room.
@@ -139,6 +163,15 @@ class DamagedStudies:
         """Tasks that have masks."""
         masks = (self._workspace.studies / study / "masks").glob("*/*.png")
         return frozenset(path.parent.name for path in masks)
+
+
+def _rename(told: Mapping[str, Any]) -> str:
+    study = told.get("study", "")
+    name = f" ({study})" if _NAME.fullmatch(study) else ""
+    return (
+        f"If it was renamed, give it its name again{name}; if it is a copy, or nothing can mend "
+        "it, move it out of studies/."
+    )
 
 
 def _remnant(record: Path) -> dict[str, Any]:

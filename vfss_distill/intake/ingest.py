@@ -265,6 +265,7 @@ class _Ingest:
                 self._skip(number, known, labels, self._views.find(found), given)
                 return None
         else:
+            self._damaged.refuse_strange(digest)
             study = study if study not in self._records else f"{patient}-{digest[:12]}"
             self._refuse_strange_folder(study)
         if self._splits.closed_to(patient, digest):

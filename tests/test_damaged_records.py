@@ -424,3 +424,24 @@ def test_labels_check_reads_each_record_once(
     outcome = cli("labels", "check", cwd=world.root)
     assert outcome.exit_code == 4 and outcome.stderr.count("error: studies/") == 1
     assert len(read) == 2
+
+
+@pytest.mark.parametrize("place", ["masks/bolus", "frames"])
+def test_a_file_that_cannot_be_read_keeps_one_study_out_of_an_export(
+    place: str, tmp_path: Path, cli: Cli
+) -> None:
+    world = make_world(tmp_path)
+    first, second = list_studies(world)
+    (first.folder / place / "000002.png").write_bytes(b"")
+    words = ("labels", "export", "out", "--format", "labelme", "--pictures", "--json")
+    outcome = cli(*words, cwd=world.root)
+    assert outcome.exit_code == 3, outcome.stderr
+    assert f"error: {first.id}: " in outcome.stderr and "000002.png: is missing" in outcome.stderr
+    body = json.loads(outcome.stdout)
+    assert body["studies"] == [second.id]
+    assert [one["input"] for one in body["failed"]] == [first.id]
+    assert not list((world.root / "out").rglob(f"*{first.id}*"))
+    (second.folder / place / "000002.png").unlink()
+    outcome = cli(*words, "--force", cwd=world.root)
+    assert outcome.exit_code == 4 and (world.root / "out").is_dir()
+    assert all(f"{one.id}: " in outcome.stderr for one in (first, second))

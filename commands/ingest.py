@@ -151,7 +151,7 @@ def ingest(
         report.failed += [
             Failure(one["input"], one["error"]) for one in damaged if one["input"] not in named
         ]
-    _name_failures(report)
+    _name_losses(report)
     if json:
         print_json(_as_json(report) | ({} if page is None else {"review": page}))
     else:
@@ -174,7 +174,10 @@ def register(app: typer.Typer) -> None:
     )(guarded(ingest))
 
 
-def _name_failures(report: IngestReport) -> None:
+def _name_losses(report: IngestReport) -> None:
+    """What could not be kept, and what failed: also with --quiet."""
+    for line in report.lost:
+        warn(line)
     for failure in report.failed:
         fail_line(f"{failure.input}: {failure.error}")
 

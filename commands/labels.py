@@ -149,6 +149,9 @@ def give_out(
     )
     with progress("exporting", quiet=quiet or json) as tick:
         made = export_labels(sources, lab_tasks(place), target, options, tick=tick)
+    for failure in made.failed:
+        fail_line(f"{failure['input']}: {failure['error']}")
+    damaged += list(made.failed)
     for line in made.notes:
         warn(line)
     if json:

@@ -6,12 +6,14 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from pydicom.uid import generate_uid
 
 from conftest import Cli
 from ingest_jobs import identities, ingested, stored, write_mask
-from intake_films import write_dicom, write_film
+from intake_films import write_dicom, write_film, write_image
 from label_world import coco, forget_labels, make_world, put
 from tiny_studies import small_world, write_splits
 from vfss_distill.errors import DataError
@@ -67,6 +69,32 @@ def damage(study: Study, text: str | None = "{") -> None:
         record.write_text(text)
 
 
+def asked_for(cli: Cli, tmp_path: Path) -> tuple[Study, str]:
+    """A study with boxes (two that overlap, one that is dark in places), a side and an imported
+    mask, beside that of its film; and its record. The tables are given no more."""
+    pixels = np.random.default_rng(0).integers(1, 256, (30, 40, 60), np.uint8)
+    pixels[:, 34:36, 22:30] = 0
+    write_dicom(tmp_path / "v" / "p" / "case.dcm", pixels=pixels)
+    write_mask(tmp_path / "v" / "p" / "case_masks" / "bolus" / "000003.png", shape=(40, 60))
+    boxes = ("50,0,99,8", "55,0,5,20", "20,30,12,8", "0,0,3,3")
+    table = "".join(f"case.dcm,{box}\n" for box in boxes)
+    (tmp_path / "boxes.csv").write_text(f"file,x,y,width,height\n{table}")
+    (tmp_path / "views.csv").write_text("file,view,facing\ncase.dcm,lateral,right\n")
+    ingested(cli, "v", "--blank-boxes", "boxes.csv", "--views", "views.csv")
+    (study,) = stored(tmp_path)
+    write_mask(tmp_path / "mine" / "hyoid" / "000002.png", shape=(40, 60))
+    assert cli("labels", "import", "mine", "--study", study.id).exit_code == 0
+    return stored(tmp_path)[0], (study.folder / "study.json").read_text()
+
+
+def pixels_of(study: Study) -> dict[str, bytes]:
+    """Frames and masks of a study by their place, decoded."""
+    return {
+        path.relative_to(study.folder).as_posix(): cv2.imread(str(path), 0).tobytes()
+        for path in sorted(study.folder.rglob("*.png"))
+    }
+
+
 def newcomer(lab: Path) -> Path:
     return write_film(lab / "new" / "dora" / "a.mp4", frames=9).path
 
@@ -98,12 +126,94 @@ class TestIngest:
         shutil.copy(lab / "v" / "bert" / "a.mp4", lab / "copy" / "bert")
         outcome = cli("ingest", "v/bert", "copy", "--force")  # the first input names no patient
         assert outcome.exit_code == 0, outcome.stderr
-        assert "its record was damaged, so boxes of --blank-boxes" in outcome.stderr
+        assert "lost with its damaged record: what --views said of" in outcome.stderr
         assert "same recording as" in outcome.stdout
         assert (study.folder / "study.json").read_bytes() == before
         assert (lab / "splits.yaml").read_bytes() == splits and len(stored(lab)) == 3
         assert [row["study"] for row in identities(lab)] == [row["study"] for row in rows]
         assert ingested(cli, "v")["failed"] == []
+
+    @pytest.mark.parametrize("told", [True, False])
+    def test_what_a_person_did_to_it_is_kept(self, told: bool, cli: Cli, tmp_path: Path) -> None:
+        """Boxes, side and imported masks: from what is left of the record, and from the files."""
+        study, record = asked_for(cli, tmp_path)
+        before = pixels_of(study)
+        damage(study, record.replace('"width": ', '"width": -') if told else "")
+        outcome = cli("ingest", "v", "--force", "--quiet")
+        assert outcome.exit_code == 0, outcome.stderr
+        lost = "p/case.dcm: lost with its damaged record: what --views said of lateral or frontal"
+        assert (lost in outcome.stderr) is not told
+        (mended,) = stored(tmp_path)
+        assert pixels_of(mended) == before
+        assert mended.record.view_by == "table" and mended.record.mirrored
+        assert mended.record.labelled == {"bolus": (3,), "hyoid": (2,)}
+        again = cli("ingest", "v", "--force")  # whole again, it keeps what tables had said
+        assert "made anew without the labels that were imported" in again.stderr
+        after = {name: data for name, data in before.items() if "hyoid" not in name}
+        assert pixels_of(stored(tmp_path)[0]) == after
+
+    def test_masks_are_turned_with_a_side_that_is_given_now(self, cli: Cli, tmp_path: Path) -> None:
+        study, _ = asked_for(cli, tmp_path)
+        mask = study.read_mask("hyoid", 2)
+        assert mask is not None
+        damage(study)
+        (tmp_path / "views.csv").write_text("file,view,facing\ncase.dcm,lateral,left\n")
+        outcome = cli("ingest", "v", "--force", "--views", "views.csv")
+        assert outcome.exit_code == 0 and "lost with" not in outcome.stderr
+        turned = stored(tmp_path)[0].read_mask("hyoid", 2)
+        assert turned is not None and np.array_equal(turned, mask[:, ::-1])
+
+    def test_of_two_masks_for_a_frame_the_study_s_is_kept(self, lab: Path, cli: Cli) -> None:
+        study = of(lab, "bert")
+        before = pixels_of(study)
+        damage(study)
+        film_s = lab / "v" / "bert" / "a_masks" / "bolus" / "000000.png"
+        write_mask(film_s, blank=True)
+        outcome = cli("ingest", "v/bert", "--force")
+        assert outcome.exit_code == 0 and "1 mask of this study differ" in outcome.stderr
+        assert pixels_of(of(lab, "bert")) == before
+        ingested(cli, "v/bert", "--force")
+        mask = of(lab, "bert").read_mask("bolus", 0)
+        assert mask is not None and not mask.any()
+
+    @pytest.mark.parametrize("how", ["other", "damaged", "gone", "size", "beyond"])
+    def test_masks_that_fit_no_more_are_not_written_over(
+        self, how: str, lab: Path, cli: Cli
+    ) -> None:
+        study = of(lab, "bert")
+        damage(study)
+        frames = sorted((study.folder / "frames").iterdir())
+        masks = study.folder / "masks" / "bolus"
+        if how in ("other", "damaged"):
+            other = np.random.default_rng(0).integers(1, 256, (96, 128), np.uint8)
+            for path in frames:
+                write_image(path, other) if how == "other" else path.write_bytes(b"")
+        elif how == "gone":
+            shutil.rmtree(study.folder / "frames")
+        elif how == "size":
+            write_mask(masks / "000001.png", shape=(48, 64))
+        else:
+            write_mask(masks / "000009.png")
+        newcomer(lab)
+        told = ingested(cli, "v/bert", "new", "--force", "--quiet", code=3)
+        assert [one["frames"] for one in told["studies"]] == [9]
+        (failed,) = told["failed"]
+        assert failed["input"] == "v/bert/a.mp4" and study.id in failed["error"]
+        assert ("move" in failed["error"].lower()) and masks.is_dir()
+        shutil.rmtree(study.folder / "masks")
+        shutil.rmtree(study.folder / "frames", ignore_errors=True)
+        outcome = cli("ingest", "v/bert", "--force", "--quiet")
+        assert outcome.exit_code == 0
+        assert "lateral or frontal and boxes of --blank-boxes. If there was any" in outcome.stderr
+
+    def test_a_mask_that_cannot_be_read_is_told_of(self, lab: Path, cli: Cli) -> None:
+        study = of(lab, "carl")
+        damage(study)
+        (study.folder / "masks" / "bolus").mkdir(parents=True)
+        (study.folder / "masks" / "bolus" / "000002.png").write_bytes(b"\x89PNG")
+        outcome = cli("ingest", "v/carl", "--force", "--quiet")
+        assert outcome.exit_code == 0
+        assert "1 mask that cannot be read (bolus/000002.png)" in outcome.stderr
 
     def test_a_film_that_cannot_be_read_mends_nothing(self, lab: Path, cli: Cli) -> None:
         study = of(lab, "bert")
@@ -187,14 +297,35 @@ class TestIngest:
             assert "a link that leads nowhere. Bring its disk back" in failed["error"]
         assert study.folder.is_symlink() and len(identities(lab)) == 3
 
-    def test_a_folder_that_does_not_tell_its_recording(self, lab: Path, cli: Cli) -> None:
-        """Its film would be taken for a new one, and its patient perhaps for another."""
+    @pytest.mark.parametrize("text", ["whole", "", None])
+    def test_a_folder_that_does_not_tell_its_recording(
+        self, text: str | None, lab: Path, cli: Cli
+    ) -> None:
+        """Renamed, its film would be taken for a new one; other films are."""
         study = of(lab, "bert")
-        study.folder.rename(study.folder.with_name("bert again"))
-        outcome = cli("ingest", newcomer(lab).parent.parent)
-        assert outcome.exit_code == 4
-        assert outcome.stderr.startswith("error: studies/bert again: its record is damaged")
-        assert "give it its name again" in outcome.stderr and len(identities(lab)) == 3
+        if text != "whole":
+            damage(study, text)
+        renamed = study.folder.rename(study.folder.with_name("bert again"))
+        newcomer(lab)
+        told = ingested(cli, "new", "v", "--force", "--quiet", code=3)
+        assert sorted(one["frames"] for one in told["studies"]) == [4, 6, 9]
+        film, folder = told["failed"]
+        assert film["input"] == "v/bert/a.mp4" and study.id in film["error"]
+        assert "studies/bert again" in film["error"]
+        assert folder["input"] == "studies/bert again"
+        assert "give it its name again" in folder["error"]
+        assert (f"({study.id})" in folder["error"]) is (text == "whole")
+        assert len(identities(lab)) == 4 and len(list((lab / "studies").iterdir())) == 4
+        renamed.rename(study.folder)
+        assert ingested(cli, "v/bert", "--force")["studies"][0]["study"] == study.id
+
+    def test_a_copy_of_a_study_is_named_and_stops_nothing(self, lab: Path, cli: Cli) -> None:
+        study = of(lab, "bert")
+        shutil.copytree(study.folder, study.folder.with_name("copy"))
+        newcomer(lab)
+        told = ingested(cli, "v", "new", code=3)
+        assert len(told["studies"]) == 1 and len(told["skipped"]) == 3
+        assert [one["input"] for one in told["failed"]] == ["studies/copy"]
 
     def test_a_lock_that_cannot_be_made_hides_nothing(self, lab: Path, cli: Cli) -> None:
         study = of(lab, "bert")
@@ -293,3 +424,24 @@ def test_labels_check_reads_each_record_once(
     outcome = cli("labels", "check", cwd=world.root)
     assert outcome.exit_code == 4 and outcome.stderr.count("error: studies/") == 1
     assert len(read) == 2
+
+
+@pytest.mark.parametrize("place", ["masks/bolus", "frames"])
+def test_a_file_that_cannot_be_read_keeps_one_study_out_of_an_export(
+    place: str, tmp_path: Path, cli: Cli
+) -> None:
+    world = make_world(tmp_path)
+    first, second = list_studies(world)
+    (first.folder / place / "000002.png").write_bytes(b"")
+    words = ("labels", "export", "out", "--format", "labelme", "--pictures", "--json")
+    outcome = cli(*words, cwd=world.root)
+    assert outcome.exit_code == 3, outcome.stderr
+    assert f"error: {first.id}: " in outcome.stderr and "000002.png: is missing" in outcome.stderr
+    body = json.loads(outcome.stdout)
+    assert body["studies"] == [second.id]
+    assert [one["input"] for one in body["failed"]] == [first.id]
+    assert not list((world.root / "out").rglob(f"*{first.id}*"))
+    (second.folder / place / "000002.png").unlink()
+    outcome = cli(*words, "--force", cwd=world.root)
+    assert outcome.exit_code == 4 and (world.root / "out").is_dir()
+    assert all(f"{one.id}: " in outcome.stderr for one in (first, second))

@@ -13,6 +13,7 @@ from conftest import Cli
 from tiny_studies import write_study
 from vfss_distill import demo
 from vfss_distill.demo import steps
+from vfss_distill.intake.identities import Identities, Identity
 from vfss_distill.workspace import Workspace
 
 
@@ -61,6 +62,38 @@ def test_what_a_demo_made_is_cleared(tmp_path: Path) -> None:
     (tmp_path / "vfss.yaml").write_text(demo._LAB)
     demo._clear(tmp_path)
     assert not tmp_path.exists()
+
+
+@pytest.mark.parametrize("known", ["simulated", "of a lab", "nothing", "no table"])
+def test_a_damaged_record_of_its_own_does_not_stop_a_demo(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: str
+) -> None:
+    workspace = Workspace(tmp_path / "tried")
+    whole, broken = (write_study(workspace, patient, simulated=True) for patient in ("pa", "pb"))
+    (workspace.root / "vfss.yaml").write_text(demo._LAB)
+    film = workspace.root / "films" / "sim0000" / "a.mp4"
+    film.parent.mkdir(parents=True)
+    truth = '{"simulated": true}' if known == "simulated" else '{"simulated": false}'
+    film.with_name("a_truth.json").write_text(truth)
+    if known != "nothing":
+        row = Identity(broken.id, "pb", "sim0000", "films/sim0000/a.mp4")
+        Identities(workspace).record(row)
+    if known == "no table":
+        workspace.identities_file.write_text("x")
+    (broken.folder / "study.json").write_text("")
+
+    def run(words: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(words, 4)
+
+    monkeypatch.setattr(demo.subprocess, "run", run)
+    done = cli("demo", "tried", "--force")
+    if known == "simulated":
+        assert done.exit_code == 4 and "`vfss simulate` ended" in " ".join(done.stderr.split())
+        assert not whole.folder.exists()
+    else:
+        assert done.exit_code == 2 and whole.folder.exists()
+        line = f"studies/{broken.id} (its record is damaged; delete it if a demo made it)"
+        assert line in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize(("ended", "exit_code"), [(4, 4), (5, 5), (6, 6), (1, 4)])

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -26,8 +27,11 @@ from .errors import (
     DeviceError,
     ModelError,
     UsageError,
+    WorkspaceError,
 )
-from .intake.study import list_studies
+from .intake.discovery import is_simulated
+from .intake.identities import Identities
+from .intake.study import folder_of, list_studies_readable
 from .workspace import Workspace, is_temporary, write_text
 
 PATIENTS = 40
@@ -156,7 +160,7 @@ def _clear(folder: Path) -> None:
     inside = [path for path in (*folder.iterdir(), *folder.glob("*/*")) if not is_temporary(path)]
     names = sorted(path.relative_to(folder).as_posix() for path in inside)
     others = [name for name in names if not any(fnmatchcase(name, made) for made in _MADE)]
-    others += [f"studies/{s.id}" for s in list_studies(Workspace(folder)) if not s.record.simulated]
+    others += _others_studies(Workspace(folder))
     if others:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         raise UsageError(
@@ -165,3 +169,21 @@ def _clear(folder: Path) -> None:
             remedy="Name another folder for the demo.",
         )
     shutil.rmtree(folder)
+
+
+def _others_studies(workspace: Workspace) -> list[str]:
+    """Studies of films that no demo made. Where a record is damaged, its film still tells."""
+    studies, damaged = list_studies_readable(workspace)
+    others = [f"studies/{study.id}" for study in studies if not study.record.simulated]
+    for failure in damaged:
+        if not _is_of_simulated_film(workspace, folder_of(failure)):
+            why = "its record is damaged; delete it if a demo made it"
+            others.append(f"{failure['input']} ({why})")
+    return others
+
+
+def _is_of_simulated_film(workspace: Workspace, study: str) -> bool:
+    with suppress(WorkspaceError):
+        row = Identities(workspace).find(study)
+        return row is not None and is_simulated(workspace.root / row.source_path)
+    return False

@@ -44,7 +44,7 @@ class Exams:
         if known is None and not named and self._damaged and exam not in self._owners:
             raise InputError(
                 "names no patient, and may be of one DICOM study with a recording whose record is "
-                f"damaged ({', '.join(self._damaged.ids)})",
+                f"damaged ({', '.join(self._damaged.folders)})",
                 remedy="Mend that record first, or name the patient in --patients.",
             )
         stored = owner if known is None else self._stored(known)

@@ -29,11 +29,12 @@ from .frame_store import WAITING_FILE, FrameStore
 from .ingest_report import IngestOptions
 from .labels import Labels, check_frames, read_mask
 from .picture import find_picture
+from .remains import Kept, Remains
 from .repeats import RepeatCounter, frame_digest
 from .source import FrameSource, Interlaced, open_source
 from .study import StudyRecord, write_mask, write_record
 from .surroundings import find_to_blank
-from .view import decide, word_of
+from .view import Decision, decide, word_of
 
 Words = Callable[[str], None]
 
@@ -43,7 +44,8 @@ STALE_S = 3600.0  # a study being made gets a frame every few milliseconds
 @dataclass(frozen=True)
 class Job:
     """`path` is absolute, and so is `target`, the study's folder. `draft`: what is known before;
-    its `blanked` boxes are those that a person gave."""
+    its `blanked` boxes are those that a person gave. `mends`: `target` is a study whose record is
+    damaged; what a person did to it is kept. `boxes_given`: all boxes are named now."""
 
     path: Path
     target: Path
@@ -51,6 +53,8 @@ class Job:
     draft: StudyRecord
     images_fps: float | None = None
     interlaced: Interlaced = "deinterlace"
+    mends: bool = False
+    boxes_given: bool = False
 
 
 def engine_for(options: IngestOptions, words: Words) -> Engine:
@@ -96,7 +100,7 @@ def make_study(job: Job, words: Words) -> StudyRecord:
     """Decode the recording once into its study folder, then its masks, then the record."""
     source = open_source(job.path, images_fps=job.images_fps, interlaced=job.interlaced)
     with atomic_folder(job.target) as folder:
-        return _fill(folder, source, job.labels, job.draft, words)
+        return _fill(folder, source, job, words)
 
 
 def sweep(studies: Path, study: str | None = None) -> None:
@@ -121,9 +125,9 @@ def _last_written(folder: Path) -> float:
     return max(times)
 
 
-def _fill(
-    folder: Path, source: FrameSource, labels: Labels, draft: StudyRecord, words: Words
-) -> StudyRecord:
+def _fill(folder: Path, source: FrameSource, job: Job, words: Words) -> StudyRecord:
+    labels, draft = job.labels, job.draft
+    before = Remains(job.target) if job.mends else None
     times, digests = array("d"), bytearray()  # small for each frame: an hour has 108000
     repeats, sample = RepeatCounter(), FrameSample()
     height = width = 0
@@ -142,15 +146,20 @@ def _fill(
             repeats.add(frame.grey)
             digests += frame_digest(frame.grey).encode()
             sample.add(frame.grey)
+            if before:
+                before.add(frame.grey)
             height, width = frame.grey.shape
             if frame.index % 50 == 0:
                 words(f"frame {frame.index}")
     check_frames(labels, len(times))
     found = find_to_blank(sample.frames)
+    given = draft.blanked
+    if before and before.fits() and not job.boxes_given:
+        given += before.hidden((*given, *found.blank))
     if draft.burned_in != "blanked":
         found = BurnedIn(suspect=(*found.blank, *found.suspect))
-    found = found.with_given(draft.blanked)
-    view = decide(sample.frames, listed=listed, hint=source.info.view_hint)
+    found = found.with_given(given)
+    view = _view(sample, listed, source.info.view_hint, before)
     if found.blank:
         # A running clock makes every frame a new one, until it is blanked.
         repeats = RepeatCounter()
@@ -162,6 +171,7 @@ def _fill(
     for task, index, path in labels:
         mask = read_mask(path, (height, width))
         write_mask(folder, task, index, mask[:, ::-1] if view.mirrored else mask)
+    kept = before.keep_masks(folder, labels, mirrored=view.mirrored) if before else Kept()
     info = source.info  # read after the frames: only then are its warnings complete
     record = replace(
         draft,
@@ -192,11 +202,22 @@ def _fill(
     said = [*info.warnings, repeats.warning(record.duration_s), view.warning]
     if labels.files and any(line.startswith("decoded") for line in info.warnings):
         said.append("frames are missing: labels behind the gap may lie on the wrong frames")
+    said += kept.said
     record = replace(
         record,
         unique_fps=None if rate is None else round(rate, 3),
+        labelled=kept.with_those_of(record.labelled),
         warnings=tuple(line for line in said if line),
     )
     # Without the time of day: the same recordings give the same bytes, whoever ingests them when.
-    write_record(folder, record, created=False)
+    write_record(folder, record, created=False, labels_imported=kept.imports)
     return record
+
+
+def _view(sample: FrameSample, listed: str, hint: str, before: Remains | None) -> Decision:
+    """View and side. Where the study had another side, a table had said so: the program decides as
+    it did then."""
+    view = decide(sample.frames, listed=listed, hint=hint)
+    if before and not listed and before.mirrored not in (None, view.mirrored):
+        return decide(sample.frames, listed="right" if before.mirrored else "left")
+    return view

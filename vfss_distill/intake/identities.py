@@ -98,6 +98,10 @@ class Identities:
         row = self._rows.get(study)
         return None if row is None else Identity(*row)
 
+    def study_of(self, digits: str) -> str:
+        """The study that was made of a recording whose digest begins so; "" for none."""
+        return next((study for study in self._rows if study.endswith(f"-{digits}")), "")
+
     def lay_at(self, study: str, source_path: str) -> bool:
         """Is this where the recording of a study lay when it was ingested?"""
         row = self._rows.get(study)

@@ -38,6 +38,7 @@ from .ingest_report import Failure, IngestOptions, IngestReport, Skipped
 from .lab import decide_tasks, prepare_workspace
 from .labels import Labels, LabelSearch
 from .patients import Owner, PatientTable, display, guessed_name, owner_of
+from .remains import LOST, nowhere_told
 from .source import Found, SourceInfo, open_source
 from .splits import Splits, facts_of, load_splits, lock_test, undealt, update_splits
 from .study import StudyRecord, has_imported_labels, list_studies, list_studies_readable
@@ -129,6 +130,7 @@ class _Ingest:
         self._under_way: dict[int, _UnderWay] = {}
         self._ended: dict[int, StudyRecord | Failure | Skipped] = {}
         self._inputs: dict[int, str] = {}
+        self._lost: dict[int, str] = {}
         self._words: Words = lambda _: None
         lost = self._identities.lost([*self._records, *self._damaged.ids])
         for line in (*lost, *undealt(workspace, self._splits, self._records.values())):
@@ -172,8 +174,9 @@ class _Ingest:
                     self._report.studies.append(record)
                     told = notice(record.view, record.mirrored, record.view_by)
                     around = furniture_told(record.blanked)
-                    for line in (*record.warnings, *(line for line in (told, around) if line)):
-                        warned.setdefault(line, []).append(self._inputs[number])
+                    for line in (*record.warnings, told, around, self._lost.get(number, "")):
+                        if line:
+                            warned.setdefault(line, []).append(self._inputs[number])
                 case Failure() as failure:
                     self._report.failed.append(failure)
                 case Skipped() as skipped:
@@ -187,7 +190,10 @@ class _Ingest:
             self._report.stopped = self._report.stopped or error
         for line, inputs in warned.items():
             who = inputs[0] if len(inputs) == 1 else f"{len(inputs)} recordings"
-            self._say(f"{who}: {line}")
+            if line.startswith(LOST):
+                self._report.lost.append(f"{who}: {line}")
+            else:
+                self._say(f"{who}: {line}")
         self._doubts.tell()
 
     def _begin(self, number: int, found: Found, digest: Future[str], engine: Engine) -> None:
@@ -227,7 +233,10 @@ class _Ingest:
         if isinstance(value, StorageError):
             self._report.stopped = self._report.stopped or value
         else:
-            self._fail(done.number, error_line(value, job.found))
+            line = error_line(value, job.found)
+            self._fail(done.number, line)
+            if job.study in line:
+                self._damaged.named(job.study)
 
     def _decide(
         self, number: int, found: Found, digest_to_come: Future[str], engine: Engine
@@ -256,6 +265,7 @@ class _Ingest:
                 self._skip(number, known, labels, self._views.find(found), given)
                 return None
         else:
+            self._damaged.refuse_strange(digest)
             study = study if study not in self._records else f"{patient}-{digest[:12]}"
             self._refuse_strange_folder(study)
         if self._splits.closed_to(patient, digest):
@@ -263,10 +273,14 @@ class _Ingest:
             self._leave_out(number, study, why)
             return None
         self._doubts.add(found, owner, is_new=known is None)
-        if study in self._damaged:
-            self._say(
-                f"{display(found)}: its record was damaged, so boxes of --blank-boxes, the view of "
-                "--views and labels that were imported are not kept: give them again"
+        mends = study in self._damaged
+        boxes_given = self._boxes.names(found)
+        if mends and known is not None:
+            self._lost[number] = nowhere_told(
+                self._workspace.studies / study,
+                known,
+                view_given=bool(self._views.find(found)),
+                boxes_given=boxes_given,
             )
         elif known is not None and has_imported_labels(self._workspace.studies / study):
             self._say(
@@ -300,6 +314,8 @@ class _Ingest:
             draft=draft,
             images_fps=options.fps,
             interlaced=options.interlaced,
+            mends=mends,
+            boxes_given=boxes_given,
         )
 
     def _known(self, digest: str) -> StudyRecord | None:

@@ -66,7 +66,7 @@ class Skipped:
 class IngestReport:
     """What one ingest did. `stopped`: the disk gave out; what is listed is complete all the same.
 
-    `splits` are the whole workspace's.
+    `splits` are the whole workspace's. `lost`: lines on what could not be kept of mended studies.
     """
 
     studies: list[StudyRecord] = field(default_factory=list)
@@ -74,3 +74,4 @@ class IngestReport:
     skipped: list[Skipped] = field(default_factory=list)
     splits: Splits = field(default_factory=Splits)
     stopped: StorageError | None = None
+    lost: list[str] = field(default_factory=list)

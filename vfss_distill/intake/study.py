@@ -13,6 +13,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,11 @@ from .source import Frame, SourceInfo
 
 RECORD_FILE = "study.json"
 _STUDY_ID = re.compile("[A-Za-z0-9][A-Za-z0-9._-]*")  # one name below studies/ and results/
-_TASK = re.compile("[A-Za-z0-9_][A-Za-z0-9_-]*")
+TASK_NAME = re.compile("[A-Za-z0-9_][A-Za-z0-9_-]*")
 _AGAIN = "Ingest the recording again."
 _MEND_RECORD = (
-    f"Put {RECORD_FILE} back from a backup, or ingest its recording again with --force; copy its "
-    "masks/ first if labels were imported into it."
+    f"Put {RECORD_FILE} back from a backup, or ingest its recording again with --force: its masks "
+    "are kept."
 )
 _WITHOUT_IT = "To go on without it, move its folder out of studies/."
 
@@ -151,7 +152,7 @@ class StudyRecord:
 def _labelled(value: Any) -> dict[str, tuple[int, ...]]:
     """Frames by task; a task's masks lie in a folder of its name."""
     frames = {task: several(whole)(some) for task, some in mapping(value).items()}
-    if not all(_TASK.fullmatch(task) for task in frames):
+    if not all(TASK_NAME.fullmatch(task) for task in frames):
         raise ValueError("names what cannot be a task")
     return frames
 
@@ -176,6 +177,15 @@ _KINDS: Mapping[str, Check] = {
     "picture": maybe(Box.from_dict),
     "warnings": several(text),
 }
+
+
+def readable_fields(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Those fields of a damaged record that are of the kind they were written in."""
+    fields: dict[str, Any] = {}
+    for name in data:
+        with suppress(ValueError):
+            fields |= taken({name: data[name]}, _KINDS)
+    return fields
 
 
 @dataclass(frozen=True)
@@ -235,9 +245,7 @@ class Study:
         """
         if index not in self.labelled_frames(task):
             return None
-        mask = _read_png(self.folder / "masks" / task / frame_name(index))
-        result: NDArray[np.bool_] = mask > 127
-        return result
+        return read_mask_file(self.folder, task, index)
 
 
 @dataclass(frozen=True)
@@ -353,6 +361,12 @@ def write_mask(folder: Path, task: str, index: int, mask: NDArray[np.bool_]) -> 
     target = folder / "masks" / task
     target.mkdir(parents=True, exist_ok=True)
     write_png(target / frame_name(index), mask.astype(np.uint8) * 255)
+
+
+def read_mask_file(folder: Path, task: str, index: int) -> NDArray[np.bool_]:
+    """A mask of a study folder, complete or being made, bool (H, W). Raises DataError."""
+    result: NDArray[np.bool_] = _read_png(folder / "masks" / task / frame_name(index)) > 127
+    return result
 
 
 def write_record(folder: Path, record: StudyRecord, **facts: Any) -> None:

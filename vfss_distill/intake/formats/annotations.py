@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import LabelError
+from ...errors import DataError, LabelError
 from ...tasks import Task
 
 # A parsed JSON or XML text takes up to ten times its size in memory; volumes are read by frame.
@@ -100,6 +100,15 @@ class LabelSource(Protocol):
         ...
 
 
+class UnreadableSource(Exception):
+    """A mask or frame of one source cannot be read: the others can be exported without it."""
+
+    def __init__(self, source: LabelSource, error: DataError) -> None:
+        super().__init__(str(error))
+        self.source = source
+        self.error = error
+
+
 @dataclass
 class Export:
     """One export under way. `polygons`: outlines instead of exact masks, where there is a choice.
@@ -126,7 +135,16 @@ class Export:
 
     def mask(self, source: LabelSource, task: str, frame: int) -> Mask:
         self.masks += 1
-        return source.mask(task, frame)
+        try:
+            return source.mask(task, frame)
+        except DataError as error:
+            raise UnreadableSource(source, error) from error
+
+    def picture(self, source: LabelSource, frame: int) -> NDArray[np.uint8]:
+        try:
+            return source.picture(frame)
+        except DataError as error:
+            raise UnreadableSource(source, error) from error
 
 
 def check_bytes(path: Path, limit: int) -> None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...counting import listed
 from ...errors import DataError, LabelError, UsageError, WorkspaceError
 from ...provenance import document
 from ...tasks import Task, TaskSet
 from ...workspace import atomic_folder, write_json
 from ..study import Study, StudyRecord
-from .annotations import Export, LabelSource, Mask, Size, encode_png
+from .annotations import Export, LabelSource, Mask, Size, UnreadableSource, encode_png
 from .registry import FORMATS, MANIFEST
 
 Tick = Callable[[int, int, str], None]
@@ -132,7 +133,8 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written. `lost`: pixels given up where structures overlap, by task."""
+    """What was written. `lost`: pixels given up where structures overlap, by task. `failed`:
+    studies that were left out, `[{"input", "error"}]`."""
 
     format: str
     studies: tuple[str, ...]
@@ -141,6 +143,7 @@ class Exported:
     tasks: tuple[str, ...]
     lost: dict[str, int]
     notes: tuple[str, ...]
+    failed: tuple[dict[str, str], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -162,11 +165,35 @@ def export_labels(
     *,
     tick: Tick = lambda done, total, words: None,
 ) -> Exported:
-    """Write `target`, a folder, whole or not at all.
+    """Write `target`, a folder, whole or not at all; studies of which a mask or frame cannot be
+    read are left out.
 
     Raises UsageError for a folder that is there and not ours to replace, LabelError without any
-    label.
+    label, DataError when no study can be read.
     """
+    failed: list[dict[str, str]] = []
+    while True:
+        try:
+            made = _export(sources, tasks, target, options, tick)
+        except UnreadableSource as unreadable:
+            gone, error = unreadable.source, unreadable.error
+            line = str(error).removeprefix(f"{gone.id}: ")
+            failed.append({"input": gone.id, "error": line})
+            sources = [one for one in sources if one is not gone]
+            if not any(one.labelled(task.id) for one in sources for task in tasks):
+                lines = (f"{one['input']}: {one['error']}" for one in failed)
+                raise DataError(listed([*lines])) from unreadable
+        else:
+            return replace(made, failed=tuple(failed))
+
+
+def _export(
+    sources: Sequence[LabelSource],
+    tasks: TaskSet,
+    target: Path,
+    options: ExportOptions,
+    tick: Tick,
+) -> Exported:
     kind = FORMATS.get(options.format)
     if kind is None or kind.write is None:
         writable = ", ".join(name for name, one in FORMATS.items() if one.write)
@@ -233,4 +260,4 @@ def _pictures(job: Export) -> None:
         for frame in job.table(source):
             target = job.target / "images" / source.id / f"{frame:06d}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(encode_png(source.picture(frame)))
+            target.write_bytes(encode_png(job.picture(source, frame)))

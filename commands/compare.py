@@ -105,7 +105,7 @@ def _show(made: Compared, entrant: Entrant, found: Comparison) -> None:
     from ..evaluate.cases import BASES
     from ..evaluate.compare import verdict
 
-    many = len(made.patients)
+    many = found.mean.dice.n_patients if found.mean.dice else 0
     table = Table(
         title=escape(
             f"{entrant.name} against {made.baseline.name}: Dice of {many} patient"

@@ -12,11 +12,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from conftest import Cli
-from fake_results import FakeWorkspace, Swallow, digest
+from fake_results import SIZE, FakeWorkspace, Swallow, digest
 from vfss_distill.evaluate.paired import wilcoxon_p
 from vfss_distill.tasks import VFSS12, TaskSet
 
@@ -234,6 +235,27 @@ def test_few_patients_are_warned_of(six: FakeWorkspace, cli: Cli) -> None:
     mean = body["comparisons"][0]["mean"]
     assert mean["dice_difference_ci95"] is None and mean["includes_zero"] is True
     assert "nothing can be said" in body["comparisons"][0]["verdict"]
+
+
+def test_two_patients_who_agree_are_no_evidence(six: FakeWorkspace, cli: Cli) -> None:
+    """Under no difference at all, two patients agree in sign, and exclude 0, one time in two."""
+    add_results(six, "bad", PATIENTS[:2], 3)
+    add_results(six, "good", PATIENTS[:2], 1)
+    (found,) = compared(cli, "bad", "good")["comparisons"]
+    assert found["mean"]["includes_zero"] is False
+    assert "on these 2 patients" in found["verdict"] and "no evidence" in found["verdict"]
+
+
+def test_patients_of_whom_nothing_counts_are_not_counted(six: FakeWorkspace, cli: Cli) -> None:
+    for model, shift in (("bad", 3), ("good", 1)):
+        add_results(six, model, PATIENTS, shift)
+    for patient in PATIENTS[1:]:
+        for masks in six.root.glob(f"*/{study_of(patient)}/**/masks/*/*.png"):
+            cv2.imwrite(str(masks), np.zeros((SIZE, SIZE), np.uint8))
+    outcome = cli("compare", "bad", "good")
+    assert outcome.exit_code == 0, outcome.stderr
+    assert "Dice of 1 patient " in outcome.stdout
+    assert "One patient only" in outcome.stderr
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ def write_comparison(
         ground=ground,
         n_frames=len({(row.study, row.frame) for row in rows[0]}),
         comparisons=comparisons,
-        warnings=(*notes, *task_notes, *_warnings(entrants, ground)),
+        warnings=(*notes, *task_notes, *_warnings(ground, comparisons)),
         failed=tuple(failed),
         options=options,
     )
@@ -218,6 +218,12 @@ def verdict(baseline: Entrant, model: Entrant, found: Comparison) -> str:
             f"{GAIN_RULE}."
         )
     word = "higher" if mean.difference > 0 else "lower"
+    if mean.n_patients < FEWEST_FOR_A_TEST:
+        # Two patients who agree by chance, one time in two, have an interval that excludes 0.
+        return (
+            f"{model.name} scores {word} than {baseline.name} on these {mean.n_patients} patients; "
+            "so few are no evidence of a difference, though the interval excludes 0."
+        )
     return f"{model.name} scores {word} than {baseline.name}; the interval excludes 0."
 
 
@@ -280,8 +286,9 @@ def _write(workspace: Workspace, compared: Compared) -> None:
         write_text(folder / "compare.csv", compare_csv(compared))
 
 
-def _warnings(entrants: Sequence[Entrant], ground: Ground) -> Iterator[str]:
-    patients = {entrants[0].cases[study].patient for study in ground.studies}
+def _warnings(ground: Ground, comparisons: Sequence[Comparison]) -> Iterator[str]:
+    # A patient of whom no frame counts adds nothing to an interval.
+    patients = min(found.mean.dice.n_patients for found in comparisons if found.mean.dice)
     if ground.seen and ground.seen_kept:
         yield f"{counted(len(ground.seen), 'patient')} {NOT_AN_ESTIMATE}."
     elif ground.seen:
@@ -295,9 +302,9 @@ def _warnings(entrants: Sequence[Entrant], ground: Ground) -> Iterator[str]:
         some = " ".join(f"studies/{study}" for study in studies[:3])
         more = " …" if len(studies) > 3 else ""
         yield f"{name} has no result of {len(studies)} labelled studies: {some}{more}; left out."
-    if note := interval_note(len(patients)):
+    if note := interval_note(patients):
         yield note
-    if 1 < len(patients) < FEWEST_FOR_A_TEST:
+    if 1 < patients < FEWEST_FOR_A_TEST:
         yield (
             f"With fewer than {FEWEST_FOR_A_TEST} patients no signed-rank test can fall below "
             "0.05, whatever the difference."

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..counting import counted
 from ..errors import EXIT_DATA, EXIT_SOME_FAILED, UsageError
 from .console import (
     ForceOption,
@@ -158,8 +159,9 @@ def give_out(
         print_json({"schema_version": 1, **made.to_dict(), "failed": damaged})
     else:
         out.print(
-            f"{made.masks} masks of {len(made.tasks)} tasks on {made.frames} frames of "
-            f"{len(made.studies)} studies: {target.as_posix()} ({made.format})",
+            f"{counted(made.masks, 'mask')} of {counted(len(made.tasks), 'task')} on "
+            f"{counted(made.frames, 'frame')} of {counted(len(made.studies), 'study', 'studies')}: "
+            f"{target.as_posix()} ({made.format})",
             markup=False,
         )
     if damaged:
@@ -355,6 +357,6 @@ def _show_check(report: CheckReport) -> None:
             note(f"and {len(report.findings) - _SHOWN} more on the page")
     looks = len(report.findings) - report.wrong
     out.print(
-        f"{report.masks} masks in {report.studies} studies: {report.wrong} wrong, "
-        f"{looks} to look at."
+        f"{counted(report.masks, 'mask')} in {counted(report.studies, 'study', 'studies')}: "
+        f"{report.wrong} wrong, {looks} to look at."
     )

@@ -69,13 +69,14 @@ def measure(
         print_json({"schema_version": SCHEMA_VERSION, "results": results, "failed": failed})
     else:
         for one in measured:
-            _show(one)
+            _show(one, named=len(measured) > 1)
     if failed:
         raise typer.Exit(EXIT_SOME_FAILED if measured else DataError.exit_code)
 
 
-def _show(one: Measured) -> None:
-    """One table per result on stdout; what could not be measured on stderr."""
+def _show(one: Measured, *, named: bool) -> None:
+    """One table per result on stdout; what could not be measured on stderr, reason by reason,
+    `named` with its study: there it may stand apart from the table."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table
@@ -94,6 +95,10 @@ def _show(one: Measured) -> None:
         table.add_row(found.name, *cells, found.unit, record["frames"], escape(flags))
     if one.simulated:
         out.print("[bold]SIMULATED PATIENT[/]")
-    out.print(table)
+    out.print(table if one.measures.measured else f"{title}: nothing could be measured")
+    reasons: dict[str, list[str]] = {}
     for name, why in one.measures.missing.items():
-        note(f"not measured: {name}: {why}")
+        reasons.setdefault(why, []).append(name)
+    for why, names in reasons.items():
+        which = "all measures" if len(names) == len(DEFINITIONS) else ", ".join(names)
+        note(f"{one.study}: " * named + f"not measured: {which}: {why}")

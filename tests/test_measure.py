@@ -141,7 +141,23 @@ def test_a_frontal_view_has_no_measures(fake: FakeWorkspace, cli: Cli) -> None:
     fake.result("p1-aaaaaa")
     outcome = cli("measure")
     assert outcome.exit_code == 0
-    assert "not lateral" in outcome.stderr
+    assert outcome.stderr == "not measured: all measures: the view is frontal, not lateral\n"
+    assert outcome.stdout == "p1-aaaaaa · run-001: nothing could be measured\n"
+
+
+def test_what_is_not_measured_is_said_once_a_reason_and_of_which_study(
+    fake: FakeWorkspace, cli: Cli
+) -> None:
+    for name in ("p1-aaaaaa", "p2-bbbbbb"):
+        fake.study(name, name[:2])
+        masks = {
+            n: Swallow().masks(n) | {"bolus": np.zeros((SIZE, SIZE), bool)} for n in range(FRAMES)
+        }
+        fake.result(name, masks=masks)
+    bolus = "bolus_pharynx_first, bolus_pharynx_last, bolus_pharynx_duration"
+    said = cli("measure", "-q").stderr.splitlines()
+    why = f"not measured: {bolus}: no bolus is seen in the pharynx"
+    assert said == [f"p1-aaaaaa: {why}", f"p2-bbbbbb: {why}"]
 
 
 def test_a_mirrored_patient_is_not_measured_as_if_facing_left(
@@ -189,6 +205,7 @@ def test_naming_results(fake: FakeWorkspace, cli: Cli) -> None:
         folder = fake.result(name)
     for words in (
         ["p2-bbbbbb"],
+        ["p2-bbbbbb/"],
         [f"p2-bbbbbb/{folder.name}"],
         [f"results/p2-bbbbbb/{folder.name}"],
     ):

@@ -178,7 +178,8 @@ def parse(model: type[Model], data: Any, *, file: str | Path | None = None) -> M
         return model.model_validate(_jsonable(data), strict=None)
     except ValidationError as error:
         faults = [
-            f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg']}"
+            f"{'.'.join(map(str, fault['loc'])) or 'settings'}: "
+            + fault["msg"].removeprefix("Value error, ")
             for fault in error.errors()
         ]
         raise ConfigError(listed(faults), file=file, remedy="Mend these settings.") from error

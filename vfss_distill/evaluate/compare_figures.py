@@ -15,8 +15,8 @@ from ..tasks import TaskSet
 from .figures import INK, STYLE, as_svg, margins, uncluttered
 from .paired import MEAN, Comparison, Difference, TaskDifference
 
-# Apart for the common kinds of colour blindness, and in lightness.
-COLOURS = ("#0b6e8f", "#d55e00", "#7b4f9d", "#4a8c2a", "#b3366b", "#7a6a2f")
+# Okabe and Ito (2008): apart for the common kinds of colour blindness.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 UP, DOWN, SAME = "#0b6e8f", "#c0561a", "#9aa5b1"
 _COLUMNS = 7
 

@@ -112,7 +112,7 @@ def _measure(workspace: Workspace, result: Result, study: Study | None, *, force
 
 def _means(workspace: Workspace, word: str, result: Result) -> bool:
     """Does `word` name this result: study id, STUDY/MODEL, or a folder?"""
-    if word in (result.study, result.key, result.folder.parent.name):
+    if word.rstrip("/") in (result.study, result.key, result.folder.parent.name):
         return True
     folder = result.folder.resolve()
     return any(

@@ -189,11 +189,10 @@ class _Ingest:
         except StorageError as error:
             self._report.stopped = self._report.stopped or error
         for line, inputs in warned.items():
-            who = inputs[0] if len(inputs) == 1 else f"{len(inputs)} recordings"
             if line.startswith(LOST):
-                self._report.lost.append(f"{who}: {line}")
+                self._report.lost.append(f"{_who(inputs)}: {line}")
             else:
-                self._say(f"{who}: {line}")
+                self._say(f"{_who(inputs)}: {line}")
         self._doubts.tell()
 
     def _begin(self, number: int, found: Found, digest: Future[str], engine: Engine) -> None:
@@ -414,3 +413,11 @@ class _UnderWay:
     found: Found
     study: str
     digest: str
+
+
+def _who(inputs: Sequence[str]) -> str:
+    """Whom a warning is about: all of few recordings, else the first three and how many more."""
+    if len(inputs) == 1:
+        return inputs[0]
+    more = f" and {len(inputs) - 3} more" if len(inputs) > 3 else ""
+    return f"{len(inputs)} recordings ({', '.join(inputs[:3])}{more})"

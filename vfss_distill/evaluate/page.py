@@ -17,6 +17,7 @@ from ..provenance import RESEARCH_USE_ONLY, provenance
 from .cases import Case
 from .definitions import DEFINITIONS
 from .figures import areas_over_time, patient_dice
+from .measures import shown
 from .metrics import HD95_DEFINITION
 from .pictures import Picture, worst_and_best
 from .scoring import NOT_AN_ESTIMATE, ModelReport, Report
@@ -127,12 +128,11 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def _short(text: str) -> str:
-    """A stored measure with no more digits than it deserves; what is no number stays."""
+    """A stored measure as the terminal shows it; what is no number stays."""
     try:
-        value = float(text)
+        return shown(float(text))
     except ValueError:
         return text
-    return f"{value:.1f}" if abs(value) >= 1 or value == 0 else f"{value:.2f}"
 
 
 def _methods(report: Report) -> list[tuple[str, str]]:

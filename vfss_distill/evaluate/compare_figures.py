@@ -104,8 +104,10 @@ def _pairs_panel(axes: Axes, task: TaskDifference, name: str) -> None:
             [0, 1], [before, after], color=shade, linewidth=1, alpha=faint, marker="o",
             markersize=3, markeredgewidth=0, zorder=2,
         )  # fmt: skip
+    assert task.dice is not None  # it has patients
+    means = [task.dice.baseline, task.dice.model]  # as in the table: some patients may lack tasks
     axes.plot(
-        [0, 1], both.mean(axis=0), color=INK, linewidth=1.8, marker="D", markersize=4.5,
+        [0, 1], means, color=INK, linewidth=1.8, marker="D", markersize=4.5,
         markerfacecolor="white", zorder=3,
     )  # fmt: skip
     bold = "bold" if task.task == MEAN else "normal"

@@ -21,6 +21,7 @@ from .measures import shown
 from .metrics import HD95_DEFINITION
 from .pictures import Picture, worst_and_best
 from .scoring import NOT_AN_ESTIMATE, ModelReport, Report
+from .statistics import FEW_HAVE_A_TASK
 
 MOST_STUDIES = 12
 
@@ -161,7 +162,8 @@ def _methods(report: Report) -> list[tuple[str, str]]:
             "95 % intervals",
             f"Percentile bootstrap over patients, {options.resamples} resamples, seed "
             f"{options.seed}, the same draws for every task. No interval with fewer than two "
-            "patients. They cover the choice of patients, not the choice of training run.",
+            f"patients. {FEW_HAVE_A_TASK} They cover the choice of patients, not the choice of "
+            "training run.",
         ),
         (
             "False-positive rate",

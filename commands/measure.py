@@ -82,6 +82,7 @@ def _show(one: Measured, *, named: bool) -> None:
     from rich.table import Table
 
     from ..evaluate.definitions import DEFINITIONS
+    from ..evaluate.measures import shown
 
     title = escape(f"{one.study} · {one.model}")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
@@ -90,9 +91,8 @@ def _show(one: Measured, *, named: bool) -> None:
         table.add_column(column, justify="right" if column == "value" else "left")
     for found in one.measures.measured:
         record: dict[str, Any] = found.to_dict()
-        cells = (f"{found.value:.1f}" if abs(found.value) >= 1 else f"{found.value:.3f}",)
         flags = "; ".join(found.flags)
-        table.add_row(found.name, *cells, found.unit, record["frames"], escape(flags))
+        table.add_row(found.name, shown(found.value), found.unit, record["frames"], escape(flags))
     if one.simulated:
         out.print("[bold]SIMULATED PATIENT[/]")
     out.print(table if one.measures.measured else f"{title}: nothing could be measured")

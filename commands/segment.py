@@ -195,7 +195,7 @@ class _Job:
         for warning in outcome.warnings if not outcome.existed else ():
             console.warn(f"{item.shown}: {warning}")
         if outcome.seen_in_training:
-            console.warn(f"{outcome.study} was among the recordings this model was trained on")
+            console.warn(f"{outcome.study}: the model was trained on recordings of this patient")
         if not self.json:
             typer.echo(said)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,18 @@ def test_measures_csv_lies_in_the_result_and_reads_back(fake: FakeWorkspace, cli
     assert list(lines[0]) == ["measure", "value", "unit", "frames", "flags"]
     assert {line["measure"] for line in lines} == set(DEFINITIONS)
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_terminal_and_page_show_the_same_digits(fake: FakeWorkspace, cli: Cli) -> None:
+    fake.study("p1-aaaaaa", "p1")
+    fake.result("p1-aaaaaa")
+    lines = [line.split() for line in cli("measure").stdout.splitlines()]
+    said = {words[0]: words[1] for words in lines if words and words[0] in DEFINITIONS}
+    assert cli("report").exit_code == 0
+    page = (fake.root / "reports" / "report-001" / "index.html").read_text(encoding="utf-8")
+    row = r"<tr><td>(\w+)</td><td class=\"n\">([^<]+)</td>"
+    assert said == {name: value for name, value in re.findall(row, page) if name in said}
+    assert set(said) == set(DEFINITIONS)
 
 
 def test_a_file_with_other_values_is_kept_without_force(fake: FakeWorkspace, cli: Cli) -> None:

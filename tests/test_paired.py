@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import rankdata, wilcoxon
 
+from vfss_distill.evaluate import compare_figures
 from vfss_distill.evaluate.metrics import Score
 from vfss_distill.evaluate.paired import Comparison, bootstrap, compare_rows, holm, wilcoxon_p
 from vfss_distill.evaluate.statistics import Row
+from vfss_distill.tasks import VFSS12, TaskSet
 
 values = st.floats(0, 0.5, allow_nan=False).map(lambda x: round(x, 4))
 tables = st.lists(
@@ -173,3 +175,19 @@ def test_holm(some: list[float | None]) -> None:
 
 def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, None, 0.03]) == pytest.approx([0.03, 0.06, None, 0.06])
+
+
+def test_the_mean_that_is_drawn_is_the_mean_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One patient of three has the second task: the mean over patients is another one."""
+    tasks = TaskSet("two", (VFSS12["c2"], VFSS12["c3"]))
+    table = [[(0.9, 0.8), (0.1, 0.7)], [(0.9, 0.8)], [(0.9, 0.8)]]
+    before, after = (
+        [replace(row, task=tasks.ids[int(row.task[1])]) for row in rows(table, side)]
+        for side in (0, 1)
+    )
+    found = compare_rows(before, after, tasks.ids, resamples=50)
+    assert found.mean.dice is not None and found.mean.dice.difference == pytest.approx(0.25)
+    monkeypatch.setattr(compare_figures, "as_svg", lambda figure, label: figure)
+    figure: Any = compare_figures.patients_in_pairs(found, tasks)
+    drawn = figure.axes[0].lines[-1].get_ydata()
+    assert list(drawn) == pytest.approx([found.mean.dice.baseline, found.mean.dice.model])

@@ -177,3 +177,15 @@ def test_a_study_ingested_anew_since_its_result_was_measured(
     assert cli("report").exit_code == 0
     page = page_of(tmp_path)
     assert "said by hand" not in page and "was ingested anew since it was segmented" in page
+
+
+def test_pages_say_that_a_task_few_patients_have_makes_the_mean_s_interval_lopsided(
+    fake: FakeWorkspace, cli: Cli, tmp_path: Path
+) -> None:
+    fake.study("p1-aaaaaa", "p1", split="test", labels=(0, 10))
+    for model in ("one", "other"):
+        fake.result("p1-aaaaaa", model=model)
+    for command in (("report",), ("compare", "one", "other")):
+        assert cli(*command, "--name", command[0]).exit_code == 0
+        page = (tmp_path / "reports" / command[0] / "index.html").read_text(encoding="utf-8")
+        assert "can be lopsided" in page

@@ -219,6 +219,17 @@ def test_a_film_that_was_ingested_keeps_its_study(cli: Cli, tmp_path: Path) -> N
     assert run["seen_in_training"] is True
 
 
+def test_another_study_of_a_patient_seen_in_training_is_seen(cli: Cli, tmp_path: Path) -> None:
+    make_study(tmp_path, "paaaaaaaa-111111", "paaaaaaaa", "1" * 64)
+    make_study(tmp_path, "paaaaaaaa-222222", "paaaaaaaa", "2" * 64)  # came after the training
+    make_study(tmp_path, "pbbbbbbbb-333333", "pbbbbbbbb", "3" * 64)
+    make_model(tmp_path / "runs" / "run-001" / "student.onnx", sources=["1" * 16])
+    result = cli("segment", "paaaaaaaa-222222", "pbbbbbbbb-333333", "--no-overlay", "--json")
+    assert result.exit_code == 0, result.stderr
+    seen = {one["study"]: one["seen_in_training"] for one in json.loads(result.stdout)["studies"]}
+    assert seen == {"paaaaaaaa-222222": True, "pbbbbbbbb-333333": False}
+
+
 def test_studies_by_id_and_by_split(cli: Cli, tmp_path: Path, model: Path) -> None:
     make_study(tmp_path, "paaaaaaaa-111111", "paaaaaaaa", "1" * 64)
     make_study(tmp_path, "pbbbbbbbb-222222", "pbbbbbbbb", "2" * 64)

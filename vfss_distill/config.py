@@ -18,6 +18,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from .counting import listed
 from .errors import ConfigError
@@ -178,11 +179,17 @@ def parse(model: type[Model], data: Any, *, file: str | Path | None = None) -> M
         return model.model_validate(_jsonable(data), strict=None)
     except ValidationError as error:
         faults = [
-            f"{'.'.join(map(str, fault['loc'])) or 'settings'}: "
-            + fault["msg"].removeprefix("Value error, ")
+            f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {_plain(fault)}"
             for fault in error.errors()
         ]
         raise ConfigError(listed(faults), file=file, remedy="Mend these settings.") from error
+
+
+def _plain(fault: ErrorDetails) -> str:
+    """What is wrong with one setting, without the words of the library that checks it."""
+    if fault["type"] == "extra_forbidden":
+        return "there is no such setting"
+    return fault["msg"].removeprefix("Value error, ")
 
 
 def _jsonable(data: dict[str, Any]) -> dict[str, Any]:

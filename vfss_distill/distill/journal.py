@@ -6,12 +6,10 @@ import json
 from pathlib import Path
 from typing import Any, TextIO
 
+from ..colours import LINES
 from ..tasks import TaskSet
 from ..workspace import atomic_path, storage_errors, write_text
 from .events import Events
-
-# One a teacher. Okabe and Ito (2008): apart for the common kinds of colour blindness.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
 class Metrics:
@@ -108,7 +106,7 @@ def draw_curves(metrics: Path, target: Path, tasks: TaskSet) -> None:
         for axis, (title, series) in zip(axes.flat, panels.items(), strict=False):
             axis.set_title(title)
             axis.set_xlabel("step")
-            axis.set_prop_cycle(color=COLOURS)
+            axis.set_prop_cycle(color=LINES)
             for name, (steps, values) in series.items():
                 width, marker = (0.6, "") if len(steps) > 200 else (1.2, "." * (len(steps) < 40))
                 axis.plot(

@@ -11,18 +11,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ..colours import LINES
 from ..tasks import TaskSet
 from .figures import INK, STYLE, as_svg, margins, uncluttered
 from .paired import MEAN, Comparison, Difference, TaskDifference
 
-# Okabe and Ito (2008): apart for the common kinds of colour blindness.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 UP, DOWN, SAME = "#0b6e8f", "#c0561a", "#9aa5b1"
 _COLUMNS = 7
 
 
 def colour(place: int) -> str:
-    return COLOURS[place % len(COLOURS)]
+    return LINES[place % len(LINES)]
 
 
 def forest(models: Sequence[tuple[str, Comparison]], tasks: TaskSet, baseline: str) -> str:
@@ -104,8 +103,10 @@ def _pairs_panel(axes: Axes, task: TaskDifference, name: str) -> None:
             [0, 1], [before, after], color=shade, linewidth=1, alpha=faint, marker="o",
             markersize=3, markeredgewidth=0, zorder=2,
         )  # fmt: skip
+    assert task.dice is not None  # it has patients
+    means = [task.dice.baseline, task.dice.model]  # as in the table: some patients may lack tasks
     axes.plot(
-        [0, 1], both.mean(axis=0), color=INK, linewidth=1.8, marker="D", markersize=4.5,
+        [0, 1], means, color=INK, linewidth=1.8, marker="D", markersize=4.5,
         markerfacecolor="white", zorder=3,
     )  # fmt: skip
     bold = "bold" if task.task == MEAN else "normal"

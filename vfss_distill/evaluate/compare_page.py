@@ -15,6 +15,7 @@ from .compare_figures import colour, forest, patients_in_pairs
 from .metrics import HD95_DEFINITION
 from .paired import FEWEST_FOR_A_TEST, Comparison
 from .scoring import NOT_AN_ESTIMATE
+from .statistics import FEW_HAVE_A_TASK
 
 if TYPE_CHECKING:
     from .compare import Compared
@@ -110,14 +111,17 @@ def _methods(compared: Compared) -> list[tuple[str, str]]:
         (
             "95 % interval",
             f"Paired percentile bootstrap over patients: {options.resamples} resamples, seed "
-            f"{options.seed}; a patient is drawn with the values of both models. It covers the "
+            f"{options.seed}; a patient is drawn with the values of both models. {FEW_HAVE_A_TASK} "
+            "It covers the "
             "choice of patients, not the choice of training run: models trained again with "
             f"another seed may differ by more. Where it includes 0, {GAIN_RULE}.",
         ),
         (
             "p",
-            "Two-sided Wilcoxon signed-rank test on the patients' differences, exploratory. By "
-            "task it is corrected by Holm's method over the tasks of one comparison, not over "
+            "Two-sided Wilcoxon signed-rank test on the patients' differences, exploratory. That "
+            "of the mean takes each patient's mean over the tasks that he has: where some lack "
+            "tasks, it weighs patients otherwise than the difference and its interval do. By task "
+            "it is corrected by Holm's method over the tasks of one comparison, not over "
             f"several models. With fewer than {FEWEST_FOR_A_TEST} patients it cannot fall below "
             "0.05.",
         ),

@@ -277,6 +277,12 @@ def _measure_bolus(
         found.measured.append(Measure(name, value, "ms", frames, caveats))
 
 
+def shown(value: float) -> str:
+    """A measure with no more digits than it deserves, the same in the terminal and on a page."""
+    value = round(value, 4) + 0.0  # as it is stored; no -0.0
+    return f"{value:.1f}" if abs(value) >= 1 or value == 0 else f"{value:.2f}"
+
+
 def spans(frames: Sequence[int]) -> str:
     """`(0, 1, 2, 7)` as "0-2 7"."""
     parts: list[list[int]] = []

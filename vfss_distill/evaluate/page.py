@@ -17,9 +17,11 @@ from ..provenance import RESEARCH_USE_ONLY, provenance
 from .cases import Case
 from .definitions import DEFINITIONS
 from .figures import areas_over_time, patient_dice
+from .measures import shown
 from .metrics import HD95_DEFINITION
 from .pictures import Picture, worst_and_best
 from .scoring import NOT_AN_ESTIMATE, ModelReport, Report
+from .statistics import FEW_HAVE_A_TASK
 
 MOST_STUDIES = 12
 
@@ -127,12 +129,11 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def _short(text: str) -> str:
-    """A stored measure with no more digits than it deserves; what is no number stays."""
+    """A stored measure as the terminal shows it; what is no number stays."""
     try:
-        value = float(text)
+        return shown(float(text))
     except ValueError:
         return text
-    return f"{value:.1f}" if abs(value) >= 1 or value == 0 else f"{value:.2f}"
 
 
 def _methods(report: Report) -> list[tuple[str, str]]:
@@ -161,7 +162,8 @@ def _methods(report: Report) -> list[tuple[str, str]]:
             "95 % intervals",
             f"Percentile bootstrap over patients, {options.resamples} resamples, seed "
             f"{options.seed}, the same draws for every task. No interval with fewer than two "
-            "patients. They cover the choice of patients, not the choice of training run.",
+            f"patients. {FEW_HAVE_A_TASK} They cover the choice of patients, not the choice of "
+            "training run.",
         ),
         (
             "False-positive rate",

@@ -31,7 +31,8 @@ class Result:
     """One model applied to one study; masks are read when asked for.
 
     `frame_times_s` are seconds from the first frame, one per frame. `seen` is what the model's
-    own list says: True when the study was used to train or to choose it; None when not known.
+    own list says: True when the study, or another one of its patient, was used to train or to
+    choose it; None when not known.
     `frames_of`: how the frames were read; None in results of a version that did not note it.
     `untrained`: tasks that the model was not trained on; their masks are blank.
     """

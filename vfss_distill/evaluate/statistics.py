@@ -18,6 +18,10 @@ from .metrics import Score
 RESAMPLES = 2000
 SEED = 0
 FEW_PATIENTS = 10
+FEW_HAVE_A_TASK = (
+    "A resample without a patient who has some task takes the mean over the other tasks: the "
+    "interval of a mean over tasks that few patients have can be lopsided."
+)
 
 Interval = tuple[float, float]
 

@@ -104,11 +104,14 @@ class Identifier:
         self._blank = blank
         studies, self.damaged = list_studies_readable(workspace)
         self._by_digest = {study.record.source_sha256: study for study in studies}
+        self._of_patient: dict[str, list[str]] = {}
+        for digest, study in self._by_digest.items():
+            self._of_patient.setdefault(study.patient, []).append(digest)
 
     def subject(self, item: Input) -> Subject:
         """Reads the whole file for its digest. Raises InputError."""
         if item.study is not None:
-            return _subject(item.study, blanked=item.study.record.burned_in == "blanked")
+            return self._known(item.study, blanked=item.study.record.burned_in == "blanked")
         digest = _digest(item.path)
         study = self._by_digest.get(digest)
         if study is None:
@@ -116,7 +119,11 @@ class Identifier:
             return Subject(f"s-{digest[:10]}", None, digest, frames_of=reading)
         of_film = is_plain(study.record)  # else `open` takes the store's frames
         blanked = self._blank if of_film else study.record.burned_in == "blanked"
-        return _subject(study, blanked=blanked)
+        return self._known(study, blanked=blanked)
+
+    def _known(self, study: Study, *, blanked: bool) -> Subject:
+        digests = self._of_patient.get(study.patient, ())
+        return replace(_subject(study, blanked=blanked), also_of_patient=tuple(digests))
 
     def viewed(self, subject: Subject, source: FrameSource) -> Subject:
         """`subject` with view and side. Ingest has decided them for every study; of a stranger's

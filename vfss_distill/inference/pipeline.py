@@ -74,7 +74,8 @@ def segment_source(
         writer = _stream(source, segmenter, folder, options)
         seconds = time.perf_counter() - started
         frames = len(writer.frame_times_s)
-        seen = segmenter.seen_in_training(options.subject.source_sha256)
+        who = options.subject  # a patient is seen with any of his recordings
+        seen = segmenter.seen_in_training(who.source_sha256, *who.also_of_patient)
         # A study's own warnings name its repeats already.
         repeats = None if source.info.kind == "study" else writer.repeats_warning
         notice = options.subject.notice

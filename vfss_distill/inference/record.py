@@ -63,7 +63,8 @@ class Subject:
     `facing`: where the patient looks in the frames that are read. Networks know patients who face
     left: others are mirrored for the network, and its masks mirrored back. `notice`: a line on
     how view and side were decided. `frames_of`: how the frames were read. `frame_times_s`: of an
-    ingested study; empty for a stranger.
+    ingested study; empty for a stranger. `also_of_patient`: digests of the patient's other
+    recordings in the workspace; these are not written.
     """
 
     study: str
@@ -75,6 +76,7 @@ class Subject:
     notice: str = ""
     frames_of: Reading = field(default_factory=Reading)
     frame_times_s: tuple[float, ...] = ()
+    also_of_patient: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -102,9 +102,9 @@ class Segmenter:
         safe = re.sub(r"[^A-Za-z0-9._-]+", "-", self.name).strip(".-")[:64] or "model"
         return f"{safe}-{self.sha256[:8]}"
 
-    def seen_in_training(self, source_sha256: str) -> bool:
-        """True when this recording was among those the model was trained or tuned on."""
-        return source_sha256[:16] in self.trained_sources
+    def seen_in_training(self, *sources_sha256: str) -> bool:
+        """True when one of these recordings was among those it was trained or tuned on."""
+        return any(digest[:16] in self.trained_sources for digest in sources_sha256)
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ demo: install
 	$(BIN)/vfss demo build/demo --force
 
 test: lint types
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow

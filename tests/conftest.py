@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Two processes of pytest share two cores; by itself one may have both.
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+# Rich would take a terminal's width from here for good; a test that needs one sets its own.
+os.environ.pop("COLUMNS", None)
+os.environ.pop("LINES", None)
 
 ROOT = Path(__file__).resolve().parents[1]
 

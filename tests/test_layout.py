@@ -27,6 +27,7 @@ GROUND = (
     "cores",
     "memory",
     "claims",
+    "colours",
     "counting",
     "engines",
     "fields",

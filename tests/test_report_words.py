@@ -164,19 +164,39 @@ def test_a_study_ingested_anew_since_its_result_was_measured(
     as_then = {"mirrored": False, "interlaced": "", "blanked": True, "places": ""}
     fake.study("pa-aaaaaa", "pa", split="test")
     folder = fake.result("pa-aaaaaa", frames_of=as_then)
-    table = "measure,value,unit,frames,flags\nhyoid_peak_time,433.3,ms,13,said by hand\n"
+    table = "measure,value,unit,frames,flags\nhyoid_peak_time,867,ms,13,said by hand\n"
     (folder / "measures.csv").write_text(table)
-    assert cli("report").exit_code == 0
+    outcome = cli("report")
+    assert outcome.exit_code == 0 and "Ingested anew" not in outcome.stderr
     assert "said by hand" in page_of(tmp_path)
     slower = [0.5 * frame for frame in range(FRAMES)]
     fake.study("pa-aaaaaa", "pa", frame_times_s=slower)
     (group,), _ = gather(Workspace(tmp_path))
     assert group.cases[0].times_s == tuple(slower)
+    shutil.rmtree(tmp_path / "reports")
+    _says_that_it_was_measured_before(cli, tmp_path)
+    shutil.rmtree(tmp_path / "reports")
+    assert cli("measure", "--force").exit_code == 0
+    outcome = cli("report")
+    assert "Ingested anew" not in outcome.stderr and "hyoid_peak_time" in page_of(tmp_path)
+    (folder / "measures.csv").write_text(table)
+    fake.study("pa-aaaaaa", "pa", view="frontal")
+    shutil.rmtree(tmp_path / "reports")
+    _says_that_it_was_measured_before(cli, tmp_path)
     fake.study("pa-aaaaaa", "pa", mirrored=True)
     shutil.rmtree(tmp_path / "reports")
     assert cli("report").exit_code == 0
     page = page_of(tmp_path)
     assert "said by hand" not in page and "was ingested anew since it was segmented" in page
+
+
+def _says_that_it_was_measured_before(cli: Cli, root: Path) -> None:
+    outcome = cli("report")
+    assert outcome.exit_code == 0
+    said = "Ingested anew with other times or another view since measured: pa-aaaaaa."
+    assert said in " ".join(outcome.stderr.split())
+    page = page_of(root)
+    assert said in page and "said by hand" not in page
 
 
 def test_pages_say_that_a_task_few_patients_have_makes_the_mean_s_interval_lopsided(

@@ -15,6 +15,7 @@ from ..intake.splits import Part, Splits, load_splits
 from ..intake.study import Study, list_studies_readable
 from ..tasks import TaskSet
 from ..workspace import Workspace
+from .measures_file import has_times_of, read_measures
 from .results import Result, list_results, model_names
 
 Split = Literal["test", "val", "train", "all"]
@@ -73,6 +74,23 @@ class Case:
         if self.study is None or self.outdated:
             return self.result.frame_times_s
         return self.study.record.frame_times_s
+
+    @property
+    def measures(self) -> list[dict[str, str]]:
+        """Lines of measures.csv; none where it is not of the study as it is now."""
+        return [] if self.outdated or self.measured_otherwise else self._measures_file
+
+    @property
+    def measured_otherwise(self) -> bool:
+        """Has the study been given other frame times, or another view, since it was measured?"""
+        lines = self._measures_file
+        if self.study is None or self.outdated or not lines:
+            return False
+        return self.study.record.view != "lateral" or not has_times_of(lines, self.times_s)
+
+    @property
+    def _measures_file(self) -> list[dict[str, str]]:
+        return read_measures(self.result.folder / "measures.csv")
 
     @property
     def labelled(self) -> bool:

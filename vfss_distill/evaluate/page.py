@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
@@ -98,11 +96,8 @@ def _study(case: Case, model: ModelReport) -> StudySection:
         if row.study == case.id:
             truth[row.task][row.frame] = row.score.truth_px
     areas = _areas(case)
-    result = case.result
-    plot = areas_over_time(case.times_s, areas, truth, result.tasks) if areas else ""
-    # Of other frames than the study's, measures are what `vfss measure` would refuse to take.
-    measures = [] if case.outdated else _measures(result.folder / "measures.csv")
-    return StudySection(case, Markup(plot), measures)
+    plot = areas_over_time(case.times_s, areas, truth, case.result.tasks) if areas else ""
+    return StudySection(case, Markup(plot), case.measures)
 
 
 def _areas(case: Case) -> dict[str, NDArray[np.float64]]:
@@ -111,17 +106,6 @@ def _areas(case: Case) -> dict[str, NDArray[np.float64]]:
         return case.result.areas_px()
     except DataError:
         return {}
-
-
-def _measures(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            return [
-                {key: line[key] or "" for key in ("measure", "value", "unit", "frames", "flags")}
-                for line in csv.DictReader(stream)
-            ]
-    except (OSError, KeyError, csv.Error, UnicodeDecodeError):
-        return []
 
 
 def _number(value: float | None, digits: int = 3) -> str:

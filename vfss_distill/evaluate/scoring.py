@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -193,9 +193,18 @@ def _warnings(group: Group, figures: Figures) -> Iterator[str]:
     unlabelled = [task for task in silent if task not in group.untrained]
     if unlabelled and figures.n_frames:
         yield f"No truth was given for: {', '.join(unlabelled)}. They are not in the mean."
+    if otherwise := [case.id for case in group.cases if case.measured_otherwise]:
+        yield (
+            f"Ingested anew with other times or another view since measured: {_some(otherwise)}. "
+            "Old measures are not shown; `vfss measure --force` takes new ones."
+        )
     if _trained_on_simulated_only(group):
         yield "This model was trained on simulated patients only. It is not clinically validated."
     yield from group.notes
+
+
+def _some(names: Sequence[str]) -> str:
+    return " ".join(names[:3]) + (" …" if len(names) > 3 else "")
 
 
 def _trained_on_simulated_only(group: Group) -> bool:

@@ -1,0 +1,39 @@
+"""measures.csv as `vfss measure` left it, or a person who corrected it by hand."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from .measures import COLUMNS
+
+_ROUNDED_MS = 0.5  # by a person, to whole milliseconds
+
+
+def read_measures(path: Path) -> list[dict[str, str]]:
+    """Its lines; none where there is no such file, or none that can be read."""
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            return [{key: line[key] or "" for key in COLUMNS} for line in csv.DictReader(stream)]
+    except (OSError, KeyError, csv.Error, UnicodeDecodeError):
+        return []
+
+
+def has_times_of(lines: Iterable[Mapping[str, str]], times_s: Sequence[float]) -> bool:
+    """Is each time the one of the frame that it was read from? What is no number tells nothing."""
+    return all(
+        abs(ms - 1000 * times_s[frame]) <= _ROUNDED_MS
+        for frame, ms in _times(lines)
+        if 0 <= frame < len(times_s)
+    )
+
+
+def _times(lines: Iterable[Mapping[str, str]]) -> Iterable[tuple[int, float]]:
+    """(frame, ms) of what was read from one frame."""
+    for line in lines:
+        if line["unit"] == "ms":
+            try:
+                yield int(line["frames"]), float(line["value"])
+            except ValueError:
+                continue

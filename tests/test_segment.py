@@ -141,6 +141,7 @@ def test_a_study_made_anew_is_not_what_was_segmented(
     refused = cli("segment", "--split", "all")
     assert refused.exit_code == 4 and run.read_bytes() == before
     assert "its result is of other frames" in refused.stderr and "--force" in refused.stderr
+    assert "mirrored, blanked or deinterlaced otherwise" in " ".join(refused.stderr.split())
     assert cli("segment", "--split", "all", "--force").exit_code == 0
     assert "exists already" in cli("segment", "--split", "all").stdout
 

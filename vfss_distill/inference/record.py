@@ -43,7 +43,8 @@ OVERLAY, MASKS, FRAMES_CSV, RUN = "overlay.mp4", "masks", "frames.csv", "run.jso
 _STALE_S = 3600.0  # a result being made gets a frame every few milliseconds
 SIMULATED = "trained on simulations"
 _OTHER_FRAMES = (
-    "its result is of other frames of this recording (mirrored or blanked otherwise since)"
+    "its result is of other frames of this recording (mirrored, blanked or "
+    "deinterlaced otherwise since)"
 )
 
 # Unfiltered rows and run lengths: the fastest PNG for masks, and the smallest.

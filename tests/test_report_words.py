@@ -199,7 +199,7 @@ def _says_that_it_was_measured_before(cli: Cli, root: Path) -> None:
     assert said in page and "said by hand" not in page
 
 
-def test_pages_say_that_a_task_few_patients_have_makes_the_mean_s_interval_lopsided(
+def test_pages_say_what_their_numbers_stand_on(
     fake: FakeWorkspace, cli: Cli, tmp_path: Path
 ) -> None:
     fake.study("p1-aaaaaa", "p1", split="test", labels=(0, 10))
@@ -208,4 +208,7 @@ def test_pages_say_that_a_task_few_patients_have_makes_the_mean_s_interval_lopsi
     for command in (("report",), ("compare", "one", "other")):
         assert cli(*command, "--name", command[0]).exit_code == 0
         page = (tmp_path / "reports" / command[0] / "index.html").read_text(encoding="utf-8")
-        assert "can be lopsided" in page
+        assert "can be lopsided" in page, "of tasks that few patients have"
+        assert "A labelled frame that repeats the one before it" in page
+        assert "in pixels of the film, made square where they were not" in page
+        assert "dt { break-after: avoid" in page, "a rule is printed below its name"

@@ -12,7 +12,7 @@ from ..provenance import RESEARCH_USE_ONLY, provenance
 from .cases import BASES
 from .compare import GAIN_RULE, verdict
 from .compare_figures import colour, forest, patients_in_pairs
-from .metrics import HD95_DEFINITION
+from .metrics import HD95_DEFINITION, REPEATS_COUNT
 from .paired import FEWEST_FOR_A_TEST, Comparison
 from .scoring import NOT_AN_ESTIMATE
 from .statistics import FEW_HAVE_A_TASK
@@ -91,6 +91,7 @@ def _methods(compared: Compared) -> list[tuple[str, str]]:
         (
             "What is compared",
             "Labelled masks on which every model of this page has a result, and nothing else. "
+            f"{REPEATS_COUNT} "
             "Patients that any of the models was trained or chosen on are left out unless --split "
             "train, val or all is asked for. "
             f"Asked for here: --split {options.split or 'default'}.",

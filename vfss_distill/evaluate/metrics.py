@@ -26,9 +26,15 @@ Reason = Literal["both_present", "prediction_empty", "false_positive", "both_emp
 
 HD95_DEFINITION = (
     "HD95: the larger of the two directed 95th percentiles (truth to prediction, prediction to "
-    "truth) of Euclidean distances between boundary pixels, in pixels of the film. A boundary "
-    "pixel is a mask pixel with at least one of its four neighbours outside the mask; "
-    "percentiles are interpolated linearly. This is MONAI's definition."
+    "truth) of Euclidean distances between boundary pixels, in pixels of the film, made square "
+    "where they were not. A boundary pixel is a mask pixel with at least one of its four "
+    "neighbours outside the mask; percentiles are interpolated linearly. This is MONAI's "
+    "definition."
+)
+
+REPEATS_COUNT = (
+    "A labelled frame that repeats the one before it, as of 15 pulses stored as 30 frames, counts "
+    "as any other: numbers of frames may be twice those of pulses."
 )
 
 

@@ -16,7 +16,7 @@ from .cases import Case
 from .definitions import DEFINITIONS
 from .figures import areas_over_time, patient_dice
 from .measures import shown
-from .metrics import HD95_DEFINITION
+from .metrics import HD95_DEFINITION, REPEATS_COUNT
 from .pictures import Picture, worst_and_best
 from .scoring import NOT_AN_ESTIMATE, ModelReport, Report
 from .statistics import FEW_HAVE_A_TASK
@@ -127,8 +127,8 @@ def _methods(report: Report) -> list[tuple[str, str]]:
         (
             "What is compared",
             "Each labelled mask of a frame with the predicted mask of the same frame at the film's "
-            "own size. Frames and tasks without a label are not looked at; a blank label says the "
-            "anatomy is absent.",
+            "own size, pixels made square where they were not. Frames and tasks without a label "
+            f"are not looked at; a blank label says the anatomy is absent. {REPEATS_COUNT}",
         ),
         (
             "Dice",
@@ -169,8 +169,9 @@ def _methods(report: Report) -> list[tuple[str, str]]:
         ),
         (
             "Areas over time",
-            "Predicted area in pixels of the film, at the film's own time stamps (0 at the first "
-            "frame). Rings: area of the truth, in studies that Dice is of (at most about 40).",
+            "Predicted area in pixels of the film, made square where they were not, at the film's "
+            "own time stamps (0 at the first frame). Rings: area of the truth, in studies that "
+            "Dice is of (at most about 40).",
         ),
         (
             "Best and worst frames",

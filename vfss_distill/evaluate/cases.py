@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from ..counting import counted
 from ..errors import DataError, WorkspaceError
 from ..intake.splits import Part, Splits, load_splits
 from ..intake.study import Study, list_studies_readable
@@ -207,7 +208,9 @@ def _frontal(cases: Sequence[Case]) -> tuple[str, ...]:
     """A hint when labels are not counted because of the view."""
     studies = [case.study for case in cases if case.study and case.study.record.labelled]
     left = [study.id for study in studies if study.record.view != "lateral"]
-    return (f"{len(left)} labelled studies are frontal and were left out",) if left else ()
+    if not left:
+        return ()
+    return (f"Left out as frontal: {counted(len(left), 'labelled study', 'labelled studies')}",)
 
 
 def _unsegmented(
@@ -226,4 +229,5 @@ def _unsegmented(
     if not left:
         return ()
     some = " ".join(f"studies/{name}" for name in left[:3]) + (" …" if len(left) > 3 else "")
-    return (f"{len(left)} labelled test studies have no result of this model: {some}",)
+    how_many = counted(len(left), "labelled test study", "labelled test studies")
+    return (f"No result of this model for {how_many}: {some}",)

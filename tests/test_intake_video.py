@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from conftest import Cli
+from ingest_jobs import stored, write_mask
 from intake_films import (
     barcode,
     moving,
@@ -199,6 +200,17 @@ class TestInterlaced:
         assert [frame.time_s for frame in frames] == pytest.approx([i / 50 for i in range(80)])
         assert [frame.index for frame in frames] == list(range(80))
         assert fields.info.interlaced == "fields"
+
+    def test_labels_of_fields_are_numbered_by_field(self, cli: Cli, tmp_path: Path) -> None:
+        """Labels drawn on whole frames would silently lie on other moments."""
+        woven_film(tmp_path, "mp4", marked=True, top_first=True)
+        write_mask(tmp_path / "a_masks" / "hyoid" / "000007.png")
+        words = "labels are taken as numbered by field"
+        assert words not in cli("ingest", "a.mp4").stderr
+        fields = cli("ingest", "a.mp4", "--interlaced", "fields", "--force")
+        assert fields.exit_code == 0 and words in " ".join(fields.stderr.split())
+        (study,) = stored(tmp_path)
+        assert any(words in line for line in study.record.warnings)
 
     def test_films_inside_dicom(self, tmp_path: Path) -> None:
         film = woven_film(tmp_path, "mp4", marked=True, top_first=True)

@@ -11,7 +11,7 @@ import shutil
 import time
 import traceback
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from .labels import Labels, check_frames, read_mask
 from .picture import find_picture
 from .remains import Kept, Remains
 from .repeats import RepeatCounter, frame_digest
-from .source import FrameSource, Interlaced, open_source
+from .source import FrameSource, Interlaced, SourceInfo, open_source
 from .study import StudyRecord, write_mask, write_record
 from .surroundings import find_to_blank
 from .view import Decision, decide, word_of
@@ -200,9 +200,7 @@ def _fill(folder: Path, source: FrameSource, job: Job, words: Words) -> StudyRec
     )
     rate = repeats.unique_fps(record.duration_s)
     said = [*info.warnings, repeats.warning(record.duration_s), view.warning]
-    if labels.files and any(line.startswith("decoded") for line in info.warnings):
-        said.append("frames are missing: labels behind the gap may lie on the wrong frames")
-    said += kept.said
+    said += [*_doubts_of_labels(labels, info), *kept.said]
     record = replace(
         record,
         unique_fps=None if rate is None else round(rate, 3),
@@ -212,6 +210,14 @@ def _fill(folder: Path, source: FrameSource, job: Job, words: Words) -> StudyRec
     # Without the time of day: the same recordings give the same bytes, whoever ingests them when.
     write_record(folder, record, created=False, labels_imported=kept.imports)
     return record
+
+
+def _doubts_of_labels(labels: Labels, info: SourceInfo) -> Iterator[str]:
+    """Why labels may lie on other frames than they were drawn on."""
+    if labels.files and any(line.startswith("decoded") for line in info.warnings):
+        yield "frames are missing: labels behind the gap may lie on the wrong frames"
+    if labels.files and info.interlaced == "fields":
+        yield "labels are taken as numbered by field, two for each frame"
 
 
 def _view(sample: FrameSample, listed: str, hint: str, before: Remains | None) -> Decision:

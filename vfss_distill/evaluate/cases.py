@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from ..counting import counted
 from ..errors import DataError, WorkspaceError
 from ..intake.splits import Part, Splits, load_splits
 from ..intake.study import Study, list_studies_readable
@@ -189,7 +190,8 @@ def _frontal(cases: Sequence[Case]) -> tuple[str, ...]:
     """A hint when labels are not counted because of the view."""
     studies = [case.study for case in cases if case.study and case.study.record.labelled]
     left = [study.id for study in studies if study.record.view != "lateral"]
-    return (f"{len(left)} labelled studies are frontal and were left out",) if left else ()
+    some = counted(len(left), "labelled study", "labelled studies")
+    return (f"{some} left out: frontal",) if left else ()
 
 
 def _unsegmented(
@@ -208,4 +210,5 @@ def _unsegmented(
     if not left:
         return ()
     some = " ".join(f"studies/{name}" for name in left[:3]) + (" …" if len(left) > 3 else "")
-    return (f"{len(left)} labelled test studies have no result of this model: {some}",)
+    number = counted(len(left), "labelled test study", "labelled test studies")
+    return (f"{number} without a result of this model: {some}",)

@@ -124,7 +124,8 @@ def _show(folder: Folder) -> None:
     facts = folder.to_dict()
     out.print(f"{folder.path.name}  {megabytes(folder.bytes)}", markup=False)
     size = f", {folder.channels} × {folder.grid} × {folder.grid}" if folder.grid else ""
-    out.print(f"  {facts['studies']} studies, {facts['frames']} frames{size}", markup=False)
+    held = f"{counted(facts['studies'], 'study', 'studies')}, {counted(facts['frames'], 'frame')}"
+    out.print(f"  {held}{size}", markup=False)
     out.print(f"  {WEIGHTS[folder.weights]}", markup=False)
     for words, number in (
         ("damaged", len(facts["damaged"])),

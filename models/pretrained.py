@@ -55,7 +55,8 @@ class Start:
     @property
     def words(self) -> str:
         spare = f"; {len(self.left_out)} of the file left out" if self.left_out else ""
-        named = f" ({', '.join(self.left_out[:3])}…)" if self.left_out else ""
+        more = ", …" if len(self.left_out) > 3 else ""
+        named = f" ({', '.join(self.left_out[:3])}{more})" if self.left_out else ""
         return f"{self.tensors} tensors of {self.filled} are from {self.source}{spare}{named}"
 
 

@@ -196,6 +196,26 @@ def test_fields_that_a_family_does_not_read(
         load_card(str(write_card(tmp_path, **fields)))
 
 
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"resizing": "crop"}, "resizing: there is no such setting"),
+        ({"file": "net.pth"}, "file: must be a list of names, be it of one: [net.pth]"),
+        (
+            {"file": ["https://example.org/net.pth"]},
+            "file.0: must be a relative path inside the weights folder",
+        ),
+        ({"file": []}, "file: Tuple should have at least 1 item after validation, not 0"),
+    ],
+)
+def test_a_fault_of_a_card_is_told_once_and_in_plain_words(
+    tmp_path: Path, fields: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_card(str(write_card(tmp_path, family="dinov2", **fields)))
+    assert refused.value.what == told
+
+
 def test_every_example_card_becomes_a_teacher(cli: Cli, tmp_path: Path) -> None:
     """Small networks in place of the published ones, where the card expects them."""
     weights = tmp_path / "weights"

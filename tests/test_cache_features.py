@@ -107,6 +107,11 @@ def test_a_byte_each_halves_the_space_and_says_what_it_costs(
     assert fill(studies, tmp_path / "cache", "int8")[2] == ["t: features of 2 studies are cached"]
 
 
+def test_a_study_alone_is_counted_as_one(studies: list[Study], tmp_path: Path) -> None:
+    fill(studies[:1], tmp_path / "cache")
+    assert fill(studies[:1], tmp_path / "cache")[2] == ["t: features of 1 study are cached"]
+
+
 def test_the_kind_of_number_does_not_change_the_key_of_halves() -> None:
     recipe = Recipe("t", "0" * 64, "f", 6, 4)
     assert recipe.digest[:12] == "27e6be879867"
@@ -220,7 +225,7 @@ def test_a_study_another_process_computes_is_waited_for_and_not_done_twice(
     monkeypatch.setattr(claims.time, "sleep", meanwhile)
     filled, _, said = fill(studies, tmp_path / "cache", teacher=teacher)
     assert teacher.frames == 6  # the second study's
-    assert "t: waiting for 1 studies that other processes compute" in said
+    assert "t: waiting for 1 study that other processes compute" in said
     for path in whole.glob("*.safetensors"):
         one, two = load_file(path), load_file(filled / path.name)  # headers differ in their order
         assert all(torch.equal(one[name], two[name]) for name in one)

@@ -17,7 +17,14 @@ from distill_lab import run, tiny_lab
 from tiny_studies import TASKS, write_splits, write_study
 from vfss_distill.distill import standardise
 from vfss_distill.distill.augment import geometric, photometric
-from vfss_distill.distill.data import Frames, LabelledFrames, Order, labelled_keys, unpack
+from vfss_distill.distill.data import (
+    Frames,
+    LabelledFrames,
+    Order,
+    alignment_keys,
+    labelled_keys,
+    unpack,
+)
 from vfss_distill.errors import ModelError
 from vfss_distill.intake.study import list_studies
 from vfss_distill.workspace import Workspace
@@ -88,6 +95,13 @@ def test_batches_from_memory_and_from_disk_are_the_same(lab: Workspace) -> None:
     assert made[0].frames.shape == (3, 3, 64, 64)
     # The first frame has no predecessor and stands in for it.
     assert torch.equal(made[0].frames[0, 0], made[0].frames[0, 1])
+
+
+def test_every_nth_unlabelled_frame_beside_labels_at_the_same_pace(tmp_path: Path) -> None:
+    studies = [write_study(Workspace(tmp_path), f"p{n}", frames=9) for n in range(2)]
+    labelled = [(0, 0), (0, 3), (0, 6)]
+    keys = alignment_keys(studies, labelled, 3)
+    assert keys == sorted([*labelled, (0, 1), (0, 5), (1, 0), (1, 3), (1, 6)])
 
 
 @pytest.mark.parametrize("budget", [1 << 30, 0])

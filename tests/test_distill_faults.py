@@ -22,7 +22,7 @@ from vfss_distill.distill import losses
 from vfss_distill.distill.journal import Metrics, read_metrics
 from vfss_distill.distill.packing import checksum
 from vfss_distill.distill.settings import resolve_config
-from vfss_distill.errors import ConfigError, ModelError, StorageError
+from vfss_distill.errors import ConfigError, ModelError, StorageError, VfssError
 from vfss_distill.models.teachers.card import PACKAGED_CARDS
 from vfss_distill.workspace import Workspace
 
@@ -68,6 +68,18 @@ def test_other_weights_have_another_cache(lab: Workspace) -> None:
     save_file(dino_state(seed=9), lab.weights / "rad-dino" / "model.safetensors")
     run(lab, teachers=("raddino",))
     assert len(list(lab.cache.glob("raddino-*"))) == 2
+
+
+@pytest.mark.parametrize(
+    "settings", [{"student": "no_such_net"}, {"init": "vfss12-small", "student": "nano"}]
+)
+def test_a_student_that_cannot_be_is_said_before_the_first_feature(
+    lab: Workspace, settings: dict[str, str]
+) -> None:
+    with pytest.raises(VfssError, match=r"no_such_net|not nano"):
+        run(lab, teachers=("raddino",), **settings)
+    assert not list(lab.cache.glob("raddino-*"))
+    assert not list(lab.runs.glob("*"))
 
 
 def test_a_disk_too_small_is_said_before_the_first_frame(

@@ -242,7 +242,7 @@ class TestFrontal:
         assert done.exit_code == 0 and "frontal" in done.stderr
         ((group,), _) = gather(Workspace(tmp_path / "lab"))
         assert group.cases[0].result.run["view"] == "frontal"
-        assert not group.scored and "Left out as frontal: 1 labelled study" in " ".join(group.notes)
+        assert not group.scored and "1 labelled study left out: frontal" in " ".join(group.notes)
 
 
 class TestSegment:

@@ -101,6 +101,7 @@ def test_a_student_starts_where_another_ended(tmp_path: Path) -> None:
         ours, theirs = (one.decode(one.pyramid(frames)) for one in (second, first))
     assert torch.equal(ours, theirs)
     assert begun.left_out == ("certain",) and "the student" in begun.words
+    assert begun.words.endswith("; 1 of the file left out (certain)")
     assert not torch.equal(second.certain, first.certain)
 
 

@@ -123,6 +123,21 @@ def test_what_a_killed_run_left_is_taken_away(cli: Cli, tmp_path: Path, model: P
     assert left == [".partial-young-bright"]
 
 
+@pytest.mark.parametrize("pattern", ["results", "results/*", "results/*/*"])
+def test_a_folder_of_results_is_no_recording(
+    cli: Cli, tmp_path: Path, model: Path, pattern: str
+) -> None:
+    make_film(tmp_path / "study.mp4", CONSTANT)
+    assert cli("segment", "study.mp4").exit_code == 0
+    (study,) = (tmp_path / "results").iterdir()
+    (folder,) = tmp_path.glob(pattern)
+    result = cli("segment", folder.relative_to(tmp_path))
+    assert result.exit_code == 4
+    assert "holds results, no recording. Name the film itself" in result.stderr
+    assert list((tmp_path / "results").iterdir()) == [study]
+    assert "study.mp4" in cli("segment", ".", "--force").stdout
+
+
 def test_a_file_called_results_is_no_fault_of_the_films(
     cli: Cli, tmp_path: Path, model: Path
 ) -> None:

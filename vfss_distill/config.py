@@ -179,15 +179,15 @@ def parse(model: type[Model], data: Any, *, file: str | Path | None = None) -> M
         return model.model_validate(_jsonable(data), strict=None)
     except ValidationError as error:
         faults = [
-            f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {_plain(fault)}"
+            f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {plain_fault(fault)}"
             for fault in error.errors()
         ]
         raise ConfigError(listed(faults), file=file, remedy="Mend these settings.") from error
 
 
-def _plain(fault: ErrorDetails) -> str:
+def plain_fault(fault: ErrorDetails) -> str:
     """What is wrong with one setting, without the words of the library that checks it."""
-    if fault["type"] == "extra_forbidden":
+    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return "there is no such setting"
     return fault["msg"].removeprefix("Value error, ")
 

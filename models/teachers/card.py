@@ -23,8 +23,9 @@ from pydantic import (
     model_validator,
 )
 from pydantic.dataclasses import dataclass
+from pydantic_core import ErrorDetails
 
-from ...config import read_yaml
+from ...config import plain_fault, read_yaml
 from ...counting import listed
 from ...errors import ConfigError, UsageError, VfssError, WeightsMissing
 from .. import PACKAGED_WEIGHTS
@@ -152,13 +153,20 @@ def read_card(path: Path) -> TeacherCard:
         card = _CARD.validate_json(text, strict=True)
     except ValidationError as error:
         faults += [
-            f"{'.'.join(map(str, fault['loc'])) or 'card'}: {fault['msg']}"
+            f"{'.'.join(map(str, fault['loc'])) or 'card'}: {_plain(fault)}"
             for fault in error.errors()
+            if fault["type"] != "too_short" or not fault["input"]  # else its one name is the fault
         ]
     if faults:
         remedy = "Mend the card; those packaged with vfss are examples."
         raise ConfigError(listed(faults), file=path.name, remedy=remedy)
     return dataclasses.replace(card, folder=path.parent)
+
+
+def _plain(fault: ErrorDetails) -> str:
+    if fault["loc"] == ("file",) and isinstance(fault["input"], str):
+        return "must be a list of names, be it of one: [net.pth]"
+    return plain_fault(fault)
 
 
 def list_cards(

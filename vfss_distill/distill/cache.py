@@ -25,6 +25,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..claims import in_turn
+from ..counting import counted
 from ..errors import DataError, ModelError, StorageError
 from ..letterbox import RULE
 from ..models.decoder import pool_to
@@ -108,11 +109,12 @@ def fill_cache(
     todo = [job for job in jobs if not _is_good(folder, recipe, job, say)]
     frames = sum(len(job.frames) for job in todo)
     if not todo:
-        say(f"{recipe.teacher}: features of {len(jobs)} studies are cached")
+        say(f"{recipe.teacher}: features of {counted(len(jobs), 'study', 'studies')} are cached")
         return folder
     size = recipe.bytes_for(frames)
+    some = counted(len(todo), "study", "studies")
     say(
-        f"{recipe.teacher}: {frames} frames of {len(todo)} studies to compute, "
+        f"{recipe.teacher}: {counted(frames, 'frame')} of {some} to compute, "
         f"{_megabytes(size)} at {recipe.grid}×{recipe.grid}×{recipe.channels}"
     )
     if size + _SPARE > free_bytes(root):
@@ -129,7 +131,8 @@ def fill_cache(
         forecast.seen(done + more)
 
     def waiting(studies: int) -> None:
-        say(f"{recipe.teacher}: waiting for {studies} studies that other processes compute")
+        some = counted(studies, "study", "studies")
+        say(f"{recipe.teacher}: waiting for {some} that other processes compute")
 
     def is_done(job: Job) -> bool:
         return _is_good(folder, recipe, job, lambda _: None)

@@ -261,10 +261,11 @@ def labels_digest(study: Study, frames: Iterable[int], tasks: Sequence[str]) -> 
 
 
 def alignment_keys(studies: Sequence[Study], labelled: Iterable[Key], every: int) -> list[Key]:
-    """All labelled frames, and of each study's frames every `every`-th."""
+    """All labelled frames, and of each study's other frames every `every`-th."""
     keys = set(labelled)
     for number, study in enumerate(studies):
-        keys.update((number, frame) for frame in range(0, study.record.frames, every))
+        frames = ((number, frame) for frame in range(study.record.frames))
+        keys.update([key for key in frames if key not in keys][::every])
     return sorted(keys)
 
 

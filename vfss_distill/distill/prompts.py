@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..claims import in_turn
+from ..counting import counted
 from ..errors import ModelError
 from ..provenance import digest_json
 from .cache import (
@@ -120,7 +121,8 @@ def fill_prompts(
         return path.exists() and _is_good(path, _header(recipe, job, tasks))
 
     def waiting(studies: int) -> None:
-        say(f"{recipe.teacher}: waiting for masks of {studies} studies that others compute")
+        some = counted(studies, "study", "studies")
+        say(f"{recipe.teacher}: waiting for masks of {some} that others compute")
 
     todo = [job for job in jobs if not is_done(job)]
     if not todo:
@@ -129,7 +131,8 @@ def fill_prompts(
         if shard_path(folder, job.study.id).exists():
             study = job.study.id
             say(f"{recipe.teacher}: cached masks of {study} are damaged or of other labels")
-    say(f"{recipe.teacher}: masks under boxes around the labels of {len(todo)} studies")
+    some = counted(len(todo), "study", "studies")
+    say(f"{recipe.teacher}: masks under boxes around the labels of {some}")
     done, frames = 0, sum(len(job.frames) for job in todo)
     for job in in_turn(folder / CLAIMS, todo, lambda job: job.study.id, is_done, waiting):
         header = _header(recipe, job, tasks)

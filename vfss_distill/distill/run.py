@@ -165,7 +165,6 @@ def _train(
 ) -> tuple[Trained, Student, dict[str, str]]:
     """→ what came out, the student (in the first process with the weights of a training that came
     to its end), and the weights digest of each teacher."""
-    material, shas = prepare(workspace, config, found, teachers, place)
     torch.manual_seed(config.seed)
     shape = StudentConfig(
         config.student, config.image_size, config.context, found.tasks.ids, config.grid
@@ -173,6 +172,10 @@ def _train(
     student = build_student(shape)
     parameters = student.encoder_parameters()
     _initialise(student, config, workspace, place)
+    # The teachers come after it: a student that cannot be is told before hours of features.
+    random_state = torch.get_rng_state()
+    material, shas = prepare(workspace, config, found, teachers, place)
+    torch.set_rng_state(random_state)
     training = start(student, material, config, place)
     # Settings at their defaults are left out: a setting that came later changes no digest.
     settings = config.model_dump(mode="json", exclude=MACHINE, exclude_defaults=True)

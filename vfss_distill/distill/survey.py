@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import DistillConfig
+from ..counting import counted
 from ..errors import ConfigError, WorkspaceError
 from ..intake.splits import load_splits
 from ..intake.study import Study, list_studies
@@ -89,7 +90,8 @@ def survey(
         )
     lateral = [study for study in studies if study.record.view == "lateral"]
     if len(lateral) < len(studies):
-        say(f"{len(studies) - len(lateral)} studies are not lateral and are left out")
+        others = len(studies) - len(lateral)
+        say(f"{counted(others, 'study is', 'studies are')} not lateral and left out")
     splits = load_splits(workspace)
     found = Survey(
         tasks,

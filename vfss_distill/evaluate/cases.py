@@ -208,9 +208,8 @@ def _frontal(cases: Sequence[Case]) -> tuple[str, ...]:
     """A hint when labels are not counted because of the view."""
     studies = [case.study for case in cases if case.study and case.study.record.labelled]
     left = [study.id for study in studies if study.record.view != "lateral"]
-    if not left:
-        return ()
-    return (f"Left out as frontal: {counted(len(left), 'labelled study', 'labelled studies')}",)
+    some = counted(len(left), "labelled study", "labelled studies")
+    return (f"{some} left out: frontal",) if left else ()
 
 
 def _unsegmented(
@@ -229,5 +228,5 @@ def _unsegmented(
     if not left:
         return ()
     some = " ".join(f"studies/{name}" for name in left[:3]) + (" …" if len(left) > 3 else "")
-    how_many = counted(len(left), "labelled test study", "labelled test studies")
-    return (f"No result of this model for {how_many}: {some}",)
+    number = counted(len(left), "labelled test study", "labelled test studies")
+    return (f"{number} without a result of this model: {some}",)

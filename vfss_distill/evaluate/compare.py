@@ -301,8 +301,8 @@ def _warnings(ground: Ground, comparisons: Sequence[Comparison]) -> Iterator[str
     for name, studies in ground.lacking.items():
         some = " ".join(f"studies/{study}" for study in studies[:3])
         more = " …" if len(studies) > 3 else ""
-        how_many = counted(len(studies), "labelled study", "labelled studies")
-        yield f"{name} has no result of {how_many}: {some}{more}; left out."
+        number = counted(len(studies), "labelled study", "labelled studies")
+        yield f"{name} has no result of {number}: {some}{more}; left out."
     if note := interval_note(patients):
         yield note
     if 1 < patients < FEWEST_FOR_A_TEST:

@@ -10,11 +10,13 @@ from ..errors import DataError, InputError, UsageError, VfssError, WorkspaceErro
 from ..intake.blanked import BlankedSource
 from ..intake.box_table import given_boxes
 from ..intake.source import (
+    A_RESULT,
     FrameSource,
+    LeftOut,
     content_sha256,
-    find_sources,
     made_up_times,
     open_source,
+    walk,
 )
 from ..intake.splits import load_splits
 from ..intake.study import RECORD_FILE, Study, is_study_folder, list_studies_readable
@@ -174,13 +176,20 @@ def _meant_by(word: str, workspace: Workspace) -> list[Input | Failure]:
 
 
 def _at(path: Path) -> list[Input | Failure]:
-    found = find_sources([path])  # a DICOMDIR, or one file of a series, stands for more than itself
+    left_out: list[LeftOut] = []
+    # A DICOMDIR, or one file of a series, stands for more than itself.
+    found = walk([path], left_out=left_out)
+    if not found and any(item.why == A_RESULT for item in left_out):
+        raise InputError(
+            "holds results, no recording",
+            remedy="Name the film itself, or its study's id (`ls studies`).",
+        )
     if not found:
         raise InputError(
             "no film, cine DICOM or image frames in it",
             remedy="Name a video, a DICOM file, or a folder of either.",
         )
-    return [_recording(film) for film in found]
+    return [_recording(item.path) for item in found]
 
 
 def _recording(film: Path) -> Input | Failure:

@@ -38,6 +38,7 @@ GENERIC_FOLDERS = frozenset({"images", "frames"})  # say nothing of the recordin
 
 # Of these folders in a workspace none is a recording.
 _OWN_FOLDERS = frozenset({"studies", "results", "cache", "runs", "reports", "weights"})
+A_RESULT = "the overlay of a result, not a recording"
 _MASK_FOLDERS = frozenset({"masks", "labels"})
 _MAX_STRETCH = 4  # a pixel aspect beyond 1:4 is a damaged header, not an anamorphic recorder
 
@@ -186,8 +187,8 @@ def walk(
     Skipped: hidden names, `masks`, `labels`, `*_masks`, a workspace's own folders, `exclude`,
     what was seen already. A DICOMDIR stands for the files it names. Of DICOM files only cine runs
     are found (see dicom_series.py). `left_out` gets the DICOM files and single images that are no
-    recordings, and links that lead out of the input. Raises InputError for an input that does not
-    exist.
+    recordings, overlays that `vfss segment` wrote, and links that lead out of the input. Raises
+    InputError for an input that does not exist.
     """
     files = [path.parent for path in inputs if not path.is_dir()]
     common = _common_folder(files)
@@ -350,7 +351,7 @@ def _walk_folder(
 
 
 def _is_new(path: Path, given: Path, root: Path, seen: set[Path], left_out: list[LeftOut]) -> bool:
-    """Whether a file or folder lies in `root` and comes for the first time."""
+    """Whether a file or folder lies in `root`, is no result and comes for the first time."""
     real = path.resolve()
     if real in seen:
         return False
@@ -358,6 +359,9 @@ def _is_new(path: Path, given: Path, root: Path, seen: set[Path], left_out: list
         left_out.append(LeftOut(Found(path, given), "a link that leads out of the folder given"))
         return False
     seen.add(real)
+    if path.name == "overlay.mp4" and path.with_name("run.json").is_file():
+        left_out.append(LeftOut(Found(path, given), A_RESULT))
+        return False
     return True
 
 

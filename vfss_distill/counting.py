@@ -15,6 +15,11 @@ def over_tasks(measured: int, of: int) -> str:
     return "" if measured == of else f"over {measured} of {of} tasks"
 
 
+def first_of(names: Sequence[str]) -> str:
+    """The first three names, and whether there are more."""
+    return " ".join(names[:3]) + (" …" if len(names) > 3 else "")
+
+
 def listed(faults: Sequence[str], most: int = 20) -> str:
     """One line of faults that a person reads to the end: the first ones, and how many more."""
     more = len(faults) - most

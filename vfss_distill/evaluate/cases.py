@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ..counting import counted
+from ..counting import counted, first_of
 from ..errors import DataError, WorkspaceError
 from ..intake.splits import Part, Splits, load_splits
 from ..intake.study import Study, list_studies_readable
@@ -227,6 +227,6 @@ def _unsegmented(
     ]
     if not left:
         return ()
-    some = " ".join(f"studies/{name}" for name in left[:3]) + (" …" if len(left) > 3 else "")
+    some = first_of([f"studies/{name}" for name in left])
     number = counted(len(left), "labelled test study", "labelled test studies")
     return (f"{number} without a result of this model: {some}",)

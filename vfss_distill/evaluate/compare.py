@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..counting import counted, over_tasks
+from ..counting import counted, first_of, over_tasks
 from ..errors import DataError, VfssError, WorkspaceError
 from ..provenance import SCHEMA_VERSION, document
 from ..tasks import TaskSet
@@ -299,10 +299,9 @@ def _warnings(ground: Ground, comparisons: Sequence[Comparison]) -> Iterator[str
     if ground.basis == "unseen":
         yield f"No test patient has labels and all results; Dice is of {BASES['unseen']}."
     for name, studies in ground.lacking.items():
-        some = " ".join(f"studies/{study}" for study in studies[:3])
-        more = " …" if len(studies) > 3 else ""
+        some = first_of([f"studies/{study}" for study in studies])
         number = counted(len(studies), "labelled study", "labelled studies")
-        yield f"{name} has no result of {number}: {some}{more}; left out."
+        yield f"{name} has no result of {number}: {some}; left out."
     if note := interval_note(patients):
         yield note
     if 1 < patients < FEWEST_FOR_A_TEST:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..cores import usable_cores
-from ..counting import over_tasks
+from ..counting import first_of, over_tasks
 from ..errors import VfssError
 from ..provenance import SCHEMA_VERSION
 from ..workspace import Workspace
@@ -195,16 +195,13 @@ def _warnings(group: Group, figures: Figures) -> Iterator[str]:
         yield f"No truth was given for: {', '.join(unlabelled)}. They are not in the mean."
     if otherwise := [case.id for case in group.cases if case.measured_otherwise]:
         yield (
-            f"Ingested anew with other times or another view since measured: {_some(otherwise)}. "
-            "Old measures are not shown; `vfss measure --force` takes new ones."
+            "Ingested anew with other times or another view since measured: "
+            f"{first_of(otherwise)}. Old measures are not shown; "
+            "`vfss measure --force` takes new ones."
         )
     if _trained_on_simulated_only(group):
         yield "This model was trained on simulated patients only. It is not clinically validated."
     yield from group.notes
-
-
-def _some(names: Sequence[str]) -> str:
-    return " ".join(names[:3]) + (" …" if len(names) > 3 else "")
 
 
 def _trained_on_simulated_only(group: Group) -> bool:

@@ -7,6 +7,7 @@ import json
 import platform
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def provenance(*, created: bool = True, **facts: Any) -> dict[str, Any]:
     block: dict[str, Any] = {
         "vfss_distill": __version__,
         "python": platform.python_version(),
-        "packages": _versions(),
+        "packages": dict(_versions()),
     }
     if created:
         block["created_utc"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -69,6 +70,7 @@ def document(body: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
     return {"schema_version": SCHEMA_VERSION, **body, "provenance": provenance(**facts)}
 
 
+@cache
 def _versions() -> dict[str, str]:
     from importlib import metadata  # here, so that `vfss --help` does not pay for it
 

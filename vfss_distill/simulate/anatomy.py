@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,6 +40,25 @@ from .throat import (
 )
 from .timeline import Bolus, Floats, Timeline
 
+# Outlines that others are made of.
+_HELP = "low", "up", "under", "behind"
+_FLOOR_SHARES = np.array([0.0, 0.4, 0.8, 1.0, 1.0])  # of the head's and of the jaw's motion
+_HYOID_CENTRE = np.array([-38.0, 3.0])
+_VELUM_RAISED = np.array([(-48.0, -61), (-36, -61), (-25, -58.5), (-18.5, -48)])
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of structure `name` in the patient's millimetres, without the body's motion.
+
+    `head`, `jaw`: shares of their motion that it has, or that each of its points has.
+    """
+
+    name: str
+    points: Points
+    head: Floats | float = 0.0
+    jaw: Floats | float = 0.0
+
 
 class SoftTissue:
     """The moving parts of one patient in one study."""
@@ -49,18 +71,44 @@ class SoftTissue:
         self._base_shift = float((knots[9:11, 0] - CHANNEL[9:11, 0]).mean())
         size = patient.larynx_size
         pivot = np.array([-14.0, 20.0])
-        self._larynx_scale = lambda p: (p - pivot) * (size, 0.5 + 0.5 * size) + pivot + (0, drop)
+
+        def scaled(points: Points) -> Points:
+            """The patient's own larynx."""
+            result: Points = (points - pivot) * (size, 0.5 + 0.5 * size) + pivot + (0, drop)
+            return result
+
         airway = AIRWAY.copy()
         for columns in (slice(0, 2), slice(2, 4)):
-            airway[:, columns] = self._larynx_scale(airway[:, columns])
+            airway[:, columns] = scaled(airway[:, columns])
         self.airway = airway
+        self._petiole = scaled(np.array([[-28.0, 14.0]]))[0]
+        self._thyroid, *self._cricoid = (
+            smooth(scaled(part), per_segment=4)
+            for part in (THYROID, CRICOID, CRICOID_FRONT, ARYTENOID)
+        )
         self.hyoid_shift = np.array([rng.normal(-4.0, 2.0), 0.8 * drop + rng.normal(-8.0, 1.6)])
         self.hyoid_tilt = rng.normal(0, 9)
-        self.hyoid_size = rng.normal(1.14, 0.08)
+        hyoid_size = rng.normal(1.14, 0.08)
+        self._hyoid = [
+            (part - _HYOID_CENTRE) * hyoid_size + _HYOID_CENTRE
+            for part in (smooth(HYOID_BODY, per_segment=5), smooth(HYOID_HORN, per_segment=4))
+        ]
         self.leaf = rng.normal(1.0, 0.1), rng.normal(0, 6)
         self.velum_size = rng.normal(1.0, 0.08)
-        self.velum_drop = rng.normal(0, 2.0)
+        velum_drop = rng.normal(0, 2.0)
+        self._velum_hangs = np.array(
+            [(-48.0, -61), (-40, -55), (-34.5, -46), (-32, -36 + velum_drop)]
+        )
         self.channel = Channel(patient, knots, rng, volume_ml)
+        self._pocket_shapes = {"vallecula": _centred(VALLECULA), "pyriform": _centred(PYRIFORM)}
+        floor = np.array([(-36.0, 1.0), (-52, -7), (-72, -10), (-94, -14), (-101, -26)])
+        floor[0] += self.hyoid_shift
+        self._mouth_floor = posed(patient, floor, _FLOOR_SHARES)
+        back = np.array([(-20.0, -64), (-18.0, -58), (-16, -50), (-14.5, -40), (-14.2, -30)])
+        roof = np.array([(-42.0, -63.0), (-31, -66)])
+        self._nasal_walls = np.concatenate(
+            [posed(patient, roof), posed(patient, back[:2]), back[2:]]
+        )
         self._nod = place.px(NOD_PIVOT)[0]
         self._joint = place.px(posed(patient, JAW_PIVOT))[0]
         self.px_per_mm = place.px_per_mm
@@ -79,58 +127,84 @@ class SoftTissue:
         )
         return Motion(body, head, jaw)
 
-    def _px(
-        self, points: Points, motion: Motion, head: Floats | None = None, jaw: Floats | None = None
-    ) -> Points:
-        """Patient's millimetres to this frame's pixels; `head`, `jaw`: shares of their motion."""
-        base = self.place.px(points)
-        result = moved(base, motion.body)
-        if head is not None:
-            nodded = moved(base, motion.head)
-            result = result + head[:, None] * (nodded - result)
-            if jaw is not None:
-                result = result + jaw[:, None] * (moved(base, motion.jaw) - nodded)
-        return result
-
     # ── one frame ────────────────────────────────────────────────────────────────────────────
 
     def throat(self, line: Timeline, i: int, motion: Motion) -> Throat:
-        throat = Throat()
         hyoid = np.array([-line.hyoid_forward[i], -line.hyoid_up[i]])
         larynx = np.array([-line.larynx_forward[i], -line.larynx_up[i]])
-        self._bones(throat, hyoid, larynx, motion)
-        self._around(throat, line, i, self.channel.walls(line, i, hyoid, larynx), motion)
-        self._palate(throat, line, i, motion)
-        self._larynx(throat, line, i, hyoid, larynx, motion)
+        walls = self.channel.walls(line, i, hyoid, larynx)
+        bones = self._bones(hyoid, larynx)
+        outlines = self._px(
+            motion,
+            [
+                *self._walls(walls),
+                *bones,
+                *self._pockets(line, i),
+                *self._palate(line, i),
+                *self._larynx(line, i, hyoid, larynx),
+            ],
+        )
+        (low,), (up,), (under,), (behind,) = (outlines.pop(name) for name in _HELP)
+        throat = Throat()
+        for name, parts in outlines.items():
+            getattr(throat, name).extend(parts)
+        throat.hyoid_corner = throat.hyoid[0][np.argmax(bones[0].points @ (-0.75, 0.66))]
+        self._around(throat, line, i, walls, low, up)
+        s = self.channel.samples
+        throat.tongue.append(np.concatenate([low[(s >= 1.0) & (s <= 10.2)], under]))
+        throat.posterior_wall.append(np.concatenate([up[_before_spine(s)], behind[::-1]]))
+        throat.pharynx += throat.vallecula + throat.pyriform
+        throat.throat_air = throat.pharynx + throat.nasopharynx
         return throat
 
-    def _bones(self, throat: Throat, hyoid: Points, larynx: Points, motion: Motion) -> None:
-        centre = np.array([-38.0, 3.0])
-        body = smooth(HYOID_BODY, per_segment=5)
-        horn = smooth(HYOID_HORN, per_segment=4)
+    def _px(self, motion: Motion, parts: Sequence[_Part]) -> dict[str, list[Points]]:
+        """Each structure's parts in this frame's pixels.
+
+        All at once: a call costs as much as hundreds of points do.
+        """
+        counts = [len(part.points) for part in parts]
+        base = self.place.px(np.concatenate([part.points for part in parts]))
+        head, jaw = (
+            np.concatenate([np.broadcast_to(share, n) for share, n in zip(s, counts, strict=True)])
+            for s in ([part.head for part in parts], [part.jaw for part in parts])
+        )
+        nodded = moved(base, motion.head)
+        result = moved(base, motion.body)
+        result += head[:, None] * (nodded - result)
+        result += jaw[:, None] * (moved(base, motion.jaw) - nodded)
+        outlines: dict[str, list[Points]] = {}
+        for part, outline in zip(parts, np.split(result, np.cumsum(counts)[:-1]), strict=True):
+            outlines.setdefault(part.name, []).append(outline)
+        return outlines
+
+    def _walls(self, walls: Walls) -> list[_Part]:
+        """The channel's walls, and what lies beyond them: the floor of the mouth, the spine."""
+        channel = self.channel
+        heights = walls.upper[_before_spine(channel.samples), 1]
+        spine = np.column_stack([np.full(len(heights), -8.6), heights])
+        return [
+            _Part("low", walls.lower, channel.head, channel.jaw),
+            _Part("up", walls.upper, channel.head),
+            _Part("under", self._mouth_floor, _FLOOR_SHARES, _FLOOR_SHARES),
+            _Part("behind", spine),
+        ]
+
+    def _bones(self, hyoid: Points, larynx: Points) -> list[_Part]:
         move = self.hyoid_shift + hyoid
         # It tips a little as it is pulled forwards.
         tilt = self.hyoid_tilt - 0.6 * hyoid[0]
-        parts = [
-            turned((p - centre) * self.hyoid_size + centre, tilt, centre) + move
-            for p in (body, horn)
-        ]
-        corner = int(np.argmax(parts[0] @ (-0.75, 0.66)))
-        throat.hyoid = [self._px(part, motion) for part in parts]
-        throat.hyoid_corner = throat.hyoid[0][corner]
-        scale = self._larynx_scale
-        throat.thyroid = [self._px(smooth(scale(THYROID), per_segment=4) + larynx, motion)]
-        throat.cricoid = [
-            self._px(smooth(scale(part), per_segment=4) + larynx, motion)
-            for part in (CRICOID, CRICOID_FRONT, ARYTENOID)
+        return [
+            *(_Part("hyoid", turned(p, tilt, _HYOID_CENTRE) + move) for p in self._hyoid),
+            _Part("thyroid", self._thyroid + larynx),
+            *(_Part("cricoid", part + larynx) for part in self._cricoid),
         ]
 
     # ── outlines from the walls ──────────────────────────────────────────────────────────────
 
-    def _around(self, throat: Throat, line: Timeline, i: int, walls: Walls, motion: Motion) -> None:
+    def _around(
+        self, throat: Throat, line: Timeline, i: int, walls: Walls, low: Points, up: Points
+    ) -> None:
         s = self.channel.samples
-        low = self._px(walls.lower, motion, self.channel.head, self.channel.jaw)
-        up = self._px(walls.upper, motion, self.channel.head)
         throat.bolus_heads = [None if k is None else (low[k] + up[k]) / 2 for k in walls.leads]
         lumen = (s >= FAUCES) & (s <= 14.0)
         # What is squeezed shut is no lumen; slivers of a pixel are nobody's label.
@@ -143,22 +217,7 @@ class SoftTissue:
         throat.ues_px = float(np.linalg.norm(up[neck] - low[neck], axis=1).min())
         pad = np.array([1.5 * self.px_per_mm * self.hand, 0.0])
         throat.ues.append(np.concatenate([low[near] - pad, up[near][::-1] + pad]))
-        wall = (s >= 8.0) & (s <= 13.6)
-        spine = np.column_stack([np.full(wall.sum(), -8.6), walls.upper[wall, 1]])
-        behind = self._px(spine, motion)
-        throat.posterior_wall.append(np.concatenate([up[wall], behind[::-1]]))
-        self._tongue(throat, low, motion)
         self._barium(throat, line, i, walls, low, up)
-        self._pockets(throat, line, i, motion)
-
-    def _tongue(self, throat: Throat, low: Points, motion: Motion) -> None:
-        s = self.channel.samples
-        top = (s >= 1.0) & (s <= 10.2)
-        floor = np.array([(-36.0, 1.0), (-52, -7), (-72, -10), (-94, -14), (-101, -26)])
-        weight = np.array([0.0, 0.4, 0.8, 1.0, 1.0])
-        floor[0] += self.hyoid_shift
-        under = self._px(posed(self.patient, floor, weight), motion, weight, weight)
-        throat.tongue.append(np.concatenate([low[top], under]))
 
     def _barium(
         self, throat: Throat, line: Timeline, i: int, walls: Walls, low: Points, up: Points
@@ -203,56 +262,45 @@ class SoftTissue:
                 radius = bubble.radius_mm * self.px_per_mm
                 throat.bubbles.append(ellipse(float(x), float(y), radius, radius))
 
-    def _pockets(self, throat: Throat, line: Timeline, i: int, motion: Motion) -> None:
+    # ── pockets, palate and larynx ───────────────────────────────────────────────────────────
+
+    def _pockets(self, line: Timeline, i: int) -> Iterator[_Part]:
         hyoid = np.array([-0.75 * line.hyoid_forward[i], -0.9 * line.hyoid_up[i]])
         larynx = np.array([-0.2 * line.larynx_forward[i], -0.87 * line.larynx_up[i]])
         drop = np.array([0.0, self.patient.larynx_drop_mm])
         squeezed = 1 - 0.8 * min(line.squeeze[i], 1) * smoothstep(line.wave[i] - 9.5)
-        for shape, move, fill, place in (
-            (
-                VALLECULA,
-                hyoid + drop + (self._base_shift, -1.5),
-                line.vallecula[i],
-                throat.vallecula,
-            ),
-            (PYRIFORM, larynx + drop, line.pyriform[i], throat.pyriform),
+        base = hyoid + drop + (self._base_shift, -1.5)
+        for name, move, fill in (
+            ("vallecula", base, line.vallecula[i]),
+            ("pyriform", larynx + drop, line.pyriform[i]),
         ):
-            outline = smooth(shape, per_segment=4)
-            centre = outline.mean(axis=0)
-            outline = (outline - centre) * (max(squeezed, 0.1), 1) + centre + move
-            place.append(self._px(outline, motion))
+            outline, centre = self._pocket_shapes[name]
+            outline = outline * (max(squeezed, 0.1), 1) + centre + move
+            yield _Part(name, outline)
             liquid = below(outline, self.place.down, float(fill))
             if len(liquid) and fill > 0.03:
-                throat.bolus.append(self._px(liquid, motion))
-        throat.pharynx += throat.vallecula + throat.pyriform
+                yield _Part("bolus", liquid)
 
-    # ── palate and larynx ────────────────────────────────────────────────────────────────────
-
-    def _palate(self, throat: Throat, line: Timeline, i: int, motion: Motion) -> None:
+    def _palate(self, line: Timeline, i: int) -> list[_Part]:
         lift = line.velum[i]
-        hang = np.array([(-48.0, -61), (-40, -55), (-34.5, -46), (-32, -36 + self.velum_drop)])
-        raise_ = np.array([(-48.0, -61), (-36, -61), (-25, -58.5), (-18.5, -48)])
-        centre = smooth(hang + lift * (raise_ - hang), per_segment=6, closed=False)
-        centre = posed(self.patient, centre, np.linspace(1, 0.6, len(centre)))
-        along = np.linspace(0, 1, len(centre))
-        width = self.velum_size * (7.5 + 3 * np.sin(np.pi * along) - 4.5 * along**3) + lift * 2
-        head = np.linspace(1, 0.6, len(centre))
-        body = ribbon(centre, width)
-        throat.soft_palate.append(self._px(body, motion, np.concatenate([head, head[::-1]])))
-        # Behind it the nasopharynx stands open until the palate closes it.
-        back = np.array([(-20.0, -64), (-18.0, -58), (-16, -50), (-14.5, -40), (-14.2, -30)])
-        rear = body[: len(centre)] if body[0, 1] < body[-1, 1] else body[len(centre) :][::-1]
-        roof = np.array([(-42.0, -63.0), (-31, -66)])
-        nose = np.concatenate(
-            [posed(self.patient, roof), posed(self.patient, back[:2]), back[2:], rear[::-1]]
+        centre = smooth(
+            self._velum_hangs + lift * (_VELUM_RAISED - self._velum_hangs),
+            per_segment=6,
+            closed=False,
         )
+        along, shares = np.linspace(0, 1, len(centre)), np.linspace(1, 0.6, len(centre))
+        centre = posed(self.patient, centre, shares)
+        width = self.velum_size * (7.5 + 3 * np.sin(np.pi * along) - 4.5 * along**3) + lift * 2
+        body = ribbon(centre, width)
+        # Behind it the nasopharynx stands open until the palate closes it.
+        rear = body[: len(centre)] if body[0, 1] < body[-1, 1] else body[len(centre) :][::-1]
         # Not part of the pharyngeal space that is measured, which begins below the soft palate.
-        throat.nasopharynx.append(self._px(nose, motion))
-        throat.throat_air = throat.pharynx + throat.nasopharynx
+        return [
+            _Part("soft_palate", body, np.concatenate([shares, shares[::-1]])),
+            _Part("nasopharynx", np.concatenate([self._nasal_walls, rear[::-1]])),
+        ]
 
-    def _larynx(
-        self, throat: Throat, line: Timeline, i: int, hyoid: Points, larynx: Points, motion: Motion
-    ) -> None:
+    def _larynx(self, line: Timeline, i: int, hyoid: Points, larynx: Points) -> Iterator[_Part]:
         weight = self.airway[:, 4:5]
         front = self.airway[:, 0:2] + weight * larynx * (0.6, 1)
         back = self.airway[:, 2:4] + weight * larynx * (0.6, 1)
@@ -261,21 +309,17 @@ class SoftTissue:
         )
         back = back + 0.97 * closed * (front - back)
         if line.aspirate[i] > 0:
-            self._aspirate(throat, line.aspirate[i], front, back, motion)
+            yield _Part("thin_bolus", _trickle(line.aspirate[i], front, back))
         a = smooth(front, per_segment=5, closed=False)
         b = smooth(back, per_segment=5, closed=False)
-        throat.airway.append(self._px(np.concatenate([a, b[::-1]]), motion))
+        yield _Part("airway", np.concatenate([a, b[::-1]]))
         below = slice(round(CRICOID_EDGE * 5), None)
-        throat.trachea.append(self._px(np.concatenate([a[below], b[below][::-1]]), motion))
-        self._epiglottis(throat, line, i, hyoid, larynx, motion)
+        yield _Part("trachea", np.concatenate([a[below], b[below][::-1]]))
+        yield _Part("epiglottis", self._epiglottis(line, i, hyoid, larynx))
 
-    def _epiglottis(
-        self, throat: Throat, line: Timeline, i: int, hyoid: Points, larynx: Points, motion: Motion
-    ) -> None:
+    def _epiglottis(self, line: Timeline, i: int, hyoid: Points, larynx: Points) -> Points:
         scale, lean = self.leaf
-        root = (
-            self._larynx_scale(np.array([[-28.0, 14.0]]))[0] + 0.8 * larynx * (0.6, 1) + 0.2 * hyoid
-        )
+        root = self._petiole + 0.8 * larynx * (0.6, 1) + 0.2 * hyoid
         along = np.linspace(0, 1, 9)
         # At rest it stands up and leans back; inverted, its tip points down over the inlet.
         angle = np.deg2rad(
@@ -285,21 +329,32 @@ class SoftTissue:
         path = np.column_stack([np.sin(angle), -np.cos(angle)]) * step
         centre = root + np.cumsum(path, axis=0) - path[0]
         width = 1.8 + 2.0 * np.sin(np.pi * np.clip(along * 0.9 + 0.08, 0, 1))
-        throat.epiglottis.append(self._px(ribbon(centre, width), motion))
+        return ribbon(centre, width)
 
-    def _aspirate(
-        self, throat: Throat, depth: float, front: Points, back: Points, motion: Motion
-    ) -> None:
-        """Barium that has entered the airway: a trickle on the front wall, widest at its end."""
-        last = 0.4 + min(depth, 1.0) * 2.2 + max(depth - 1, 0.0) * 1.4
-        along = np.linspace(0.2, last, 14)
-        knots = np.arange(len(front))
-        a = np.column_stack([np.interp(along, knots, front[:, k]) for k in range(2)])
-        b = np.column_stack([np.interp(along, knots, back[:, k]) for k in range(2)])
-        share = 0.13 + 0.24 * np.linspace(0, 1, 14) ** 2
-        share[-1] = 0.04
-        inner = a + share[:, None] * (b - a)
-        throat.thin_bolus.append(self._px(np.concatenate([a, inner[::-1]]), motion))
+
+def _centred(shape: Points) -> tuple[Points, Points]:
+    """Its outline about its centre, and that centre."""
+    outline = smooth(shape, per_segment=4)
+    centre = outline.mean(axis=0)
+    return outline - centre, centre
+
+
+def _before_spine(samples: Floats) -> NDArray[np.bool_]:
+    """Where along the channel its back wall lies before the spine."""
+    return (samples >= 8.0) & (samples <= 13.6)
+
+
+def _trickle(depth: float, front: Points, back: Points) -> Points:
+    """Barium that has entered the airway: runs down its front wall, widest at its end."""
+    last = 0.4 + min(depth, 1.0) * 2.2 + max(depth - 1, 0.0) * 1.4
+    along = np.linspace(0.2, last, 14)
+    knots = np.arange(len(front))
+    a = np.column_stack([np.interp(along, knots, front[:, k]) for k in range(2)])
+    b = np.column_stack([np.interp(along, knots, back[:, k]) for k in range(2)])
+    share = 0.13 + 0.24 * np.linspace(0, 1, 14) ** 2
+    share[-1] = 0.04
+    inner = a + share[:, None] * (b - a)
+    return np.concatenate([a, inner[::-1]])
 
 
 def _runs(where: NDArray[np.bool_]) -> list[slice]:

@@ -59,7 +59,7 @@ class Channel:
     def __init__(
         self, patient: Patient, knots: Points, rng: np.random.Generator, volume_ml: float
     ) -> None:
-        self._patient, self._volume_ml = patient, volume_ml
+        self._volume_ml = volume_ml
         self._front = posed(patient, knots[:, 0:2], knots[:, 4])
         self._back = posed(patient, knots[:, 2:4], np.minimum(knots[:, 4] + 0.0, 1))
         # The wall stays before the spine, whatever the head does.
@@ -68,10 +68,20 @@ class Channel:
         self.samples = np.arange((len(knots) - 1) * PER_KNOT + 1) / PER_KNOT
         at = np.arange(len(knots))
         self.head, self.jaw = (np.interp(self.samples, at, knots[:, k]) for k in (4, 5))
-        self._wall_ratio = rng.uniform(0.68, 0.85)
+        wall_ratio = rng.uniform(0.68, 0.85)
         patchy = 0.65 + 0.35 * np.sin(self.samples * rng.uniform(2, 5) + rng.uniform(0, 6.3))
         ends = smoothstep((self.samples - 2.5) / 1.5) * smoothstep((13.4 - self.samples) / 0.8)
         self.film_mm = 0.85 * patchy * ends
+        # What stays: how much of each part of the throat a sample is, by where it lies.
+        s = self.samples
+        self._oral, self._gut = smoothstep((FAUCES - s) / 1.2), smoothstep((s - 13.3) / 0.7)
+        self._mouth = np.exp(-(((s - 3.4) / 2.2) ** 2))
+        self._hypopharynx = smoothstep((s - 10.6) / 1.6)
+        self._past_mouth = smoothstep((s - 5.5) / 2)
+        self._past_throat = smoothstep((s - 13.1) / 0.9)
+        self._past_ues = smoothstep((s - 14.6) / 1.2)
+        self._front_ratio = 1 + smoothstep((s[:, None] - 6.5) / 1.5) * (wall_ratio - 1)
+        self._raised_palate = posed(patient, RAISED_PALATE, (1, 1, 0.6, 0))
 
     def walls(self, line: Timeline, i: int, hyoid: Points, larynx: Points) -> Walls:
         """In frame `i`; `hyoid`, `larynx`: how far (mm) they are from where they rest."""
@@ -89,8 +99,7 @@ class Channel:
         front[:8, 1] += line.tongue[i] * np.exp(-((np.arange(8) - 4) ** 2) / 6)
         back = self._back + self._share_larynx * larynx * (0, 0.75)
         lift = line.velum[i]
-        raised = posed(self._patient, RAISED_PALATE, (1, 1, 0.6, 0))
-        back[5:9] += lift * (raised - back[5:9])
+        back[5:9] += lift * (self._raised_palate - back[5:9])
         a = smooth(front, per_segment=PER_KNOT, closed=False)
         b = smooth(back, per_segment=PER_KNOT, closed=False)
         return a, b, np.linalg.norm(b - a, axis=1)
@@ -102,11 +111,9 @@ class Channel:
 
         Third: the foremost sample of each bolus.
         """
-        s = self.samples
-        oral = smoothstep((FAUCES - s) / 1.2)
-        gut = smoothstep((s - 13.3) / 0.7)
+        s, oral = self.samples, self._oral
         loose = 0.9 + 0.5 * abs(line.tongue[i])
-        base = oral * np.minimum(rest, loose) + (1 - oral) * rest * (1 - gut)
+        base = oral * np.minimum(rest, loose) + (1 - oral) * rest * (1 - self._gut)
         wave = line.wave[i]
         shut = smoothstep((wave - s) / 1.7 + 0.85) * (1 - oral) * min(line.squeeze[i], 1.0)
         base = base * (1 - shut)
@@ -135,16 +142,16 @@ class Channel:
 
     def _room(self, line: Timeline, i: int, rest: Floats, share: float) -> Floats:
         """How far the walls part for a bolus that fills them."""
-        s, volume = self.samples, self._volume_ml * share
-        mouth = (2.2 + 2.6 * volume**0.5) * np.exp(-(((s - 3.4) / 2.2) ** 2)) + 1.5
+        volume = self._volume_ml * share
+        mouth = (2.2 + 2.6 * volume**0.5) * self._mouth + 1.5
         throat = rest * (0.55 + 0.45 * min(volume / 8, 1.0))
-        sphincter = line.ues_mm[i] * np.ones_like(s)
+        sphincter = line.ues_mm[i]
         # The hypopharynx is drawn open with the sphincter: one column, no waist above it.
-        throat = np.maximum(throat, 0.85 * sphincter * smoothstep((s - 10.6) / 1.6))
+        throat = np.maximum(throat, 0.85 * sphincter * self._hypopharynx)
         gut = np.minimum(5.0 + 0.45 * volume, 12.0) * min(1.0, line.ues_mm.max() / 4)
-        room = mouth + smoothstep((s - 5.5) / 2) * (throat - mouth)
-        below_ues = sphincter + smoothstep((s - 14.6) / 1.2) * (gut - sphincter)
-        result: Floats = room + smoothstep((s - 13.1) / 0.9) * (below_ues - room)
+        room = mouth + self._past_mouth * (throat - mouth)
+        below_ues = sphincter + self._past_ues * (gut - sphincter)
+        result: Floats = room + self._past_throat * (below_ues - room)
         return result
 
     def _apply(self, a: Points, b: Points, rest: Floats, gap: Floats) -> tuple[Points, Points]:
@@ -156,6 +163,5 @@ class Channel:
         wide = smoothstep((rest[:, None] - 1.0) / 3.0)
         across = across + wide * (chord / np.maximum(rest, 0.1)[:, None] - across)
         delta = (rest - gap)[:, None]
-        s = self.samples[:, None]
-        ratio = 1 + smoothstep((s - 6.5) / 1.5) * (self._wall_ratio - 1)
+        ratio = self._front_ratio
         return a + across * delta * ratio, b - across * delta * (1 - ratio)

@@ -9,7 +9,6 @@ import struct
 import zlib
 from functools import lru_cache
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,8 +28,8 @@ def png(mask: NDArray[np.bool_]) -> bytes:
 
 def _packed(mask: NDArray[np.bool_]) -> bytes:
     height, width = mask.shape
-    _, top, _, filled = cv2.boundingRect(mask.view(np.uint8))
-    bottom = top + filled
+    every = mask.tobytes()
+    top, bottom = max(every.find(1), 0) // width, (every.rfind(1) + width) // width
     rows = np.zeros((bottom - top, 1 + width), np.uint8)  # each begins with its filter: none
     np.multiply(mask[top:bottom].view(np.uint8), np.uint8(255), out=rows[:, 1:])
     above, middle, below = top * (1 + width), rows.tobytes(), (height - bottom) * (1 + width)

@@ -37,7 +37,7 @@ class Observer:
     def see(self, pose: Pose, pharynx: NDArray[np.bool_], wet: NDArray[np.bool_]) -> None:
         """The frame's pose, the mask "pharynx" as delivered, and visible barium in the picture."""
         self._see_landmarks(pose.throat, pose.motion)
-        self._note("pharynx", float(pharynx.sum()))
+        self._note("pharynx", float(np.count_nonzero(pharynx)))
         self._note("ues", pose.throat.ues_px)
         self._see_residue(pose.patches, wet)
         edge = moved(self._skeleton.ramus_back, pose.motion.jaw)
@@ -67,13 +67,10 @@ class Observer:
 
     def _see_residue(self, patches: dict[str, Patch], wet: NDArray[np.bool_]) -> None:
         """Spaces and the barium in them; "total": all barium between tongue base and sphincter."""
-        shape = self._screen.picture
         for name in ("vallecula", "pyriform"):
-            space = patches[name].mask(shape)
-            self._note(name, float(space.sum()))
-            self._note(f"{name}_residue", float((space & wet).sum()))
-        pharynx = patches["pharynx"].mask(shape)
-        self._note("total_residue", float((pharynx & wet).sum()))
+            self._note(name, float(np.count_nonzero(patches[name].cover >= 0.5)))
+            self._note(f"{name}_residue", _shared(patches[name], wet))
+        self._note("total_residue", _shared(patches["pharynx"], wet))
 
     def _note(self, name: str, size: float) -> None:
         """Area or width in pixels."""
@@ -87,6 +84,11 @@ class Observer:
         down = np.array([-sin * self._hand, cos])
         corner: Points = outline[int(np.argmax(outline @ (0.72 * forwards + 0.69 * down)))]
         return corner
+
+
+def _shared(patch: Patch, wet: NDArray[np.bool_]) -> float:
+    """Pixels of a space that hold visible barium."""
+    return float(np.count_nonzero((patch.cover >= 0.5) & wet[patch.window]))
 
 
 def _past(head: Points | None, edge: Points, hand: float) -> bool:

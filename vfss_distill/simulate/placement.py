@@ -80,12 +80,15 @@ class Placement:
         return float(np.rad2deg(self.lordosis * y / _C2_TO_C7_MM))
 
     def bend(self, points: Points) -> Points:
-        y = points[:, 1] * self.patient.neck_length
-        inside = np.clip(y, _CURVE_TOP_MM, _CURVE_BOTTOM_MM)
-        # Past the ends the curve goes on straight.
+        bent = points.copy()
+        x, y = bent.T
+        y *= self.patient.neck_length
+        inside = np.minimum(np.maximum(y, _CURVE_TOP_MM), _CURVE_BOTTOM_MM)
+        # Past the ends the curve goes on straight; above the top nothing is displaced any more.
         offset = self.lordosis * (inside**2 / 2 + inside * (y - inside)) / _C2_TO_C7_MM
-        head = np.where(y < _CURVE_TOP_MM, self.lordosis * _CURVE_TOP_MM**2 / 190, offset)
-        return np.column_stack([points[:, 0] + head, y])
+        offset[y < _CURVE_TOP_MM] = self.lordosis * _CURVE_TOP_MM**2 / 190
+        x += offset
+        return bent
 
     def from_bent(self, points: Points) -> Points:
         phase = points @ self._waves.T + self._phases

@@ -87,6 +87,7 @@ def draw_pulses(rng: np.random.Generator, ranges: Ranges, fps: float) -> float:
 
 _COARSE = 8  # scatter and brightness are measured on a picture this much smaller
 _MEASURED_RADIUS = 0.55
+_DARKEST = 1e-4  # light below which nothing is told apart
 _FAINTEST = 0.01  # attenuation below which nothing is looked for
 
 
@@ -129,15 +130,20 @@ class Detector:
         light = cv2.exp(-attenuation)
         small = cv2.resize(light, self._small, interpolation=cv2.INTER_AREA)
         gain = self._brightness(small, field)
-        light += np.float32(m.scatter) * self._spread(small, m.scatter_px)
+        scattered = self._spread(small, m.scatter_px)
+        scattered *= np.float32(m.scatter)
+        light += scattered
         if m.glare > 0:
             light += np.float32(m.glare) * float(light.mean())
         light = cv2.GaussianBlur(light, (0, 0), max(m.blur_px, 0.25))
         light *= self._vignette
         noiseless = light.copy()
         dose = np.float32(m.photons * np.exp(gain))
-        light += cv2.sqrt(np.maximum(light, 0)) * self._draw_grain() * (1 / np.sqrt(dose))
-        light += self._draw_grain() * np.float32(m.electronic * 0.1)
+        noise: Image = cv2.sqrt(cv2.max(light, 0.0))
+        noise *= self._draw_grain()
+        noise *= 1 / np.sqrt(dose)
+        light += noise
+        light += np.multiply(self._draw_grain(), np.float32(m.electronic * 0.1), out=noise)
         if m.flicker > 0:
             gain += float(np.log(max(1 + self._rng.normal(0, m.flicker), 0.5)))
         shown = np.float32(np.exp(gain))
@@ -145,7 +151,7 @@ class Detector:
         light = self._lagging(light, self._last)
         self._last = light
         self._look(attenuation, barium, noiseless, shown)
-        density = cv2.log(np.maximum(light, np.float32(1e-4)))
+        density = cv2.log(cv2.max(light, _DARKEST, dst=noise), dst=noise)
         if self._range is None:  # the window looks at the patient, not at bare beam
             inside = field > 0.5
             body = inside & (attenuation > 0.6)
@@ -168,7 +174,7 @@ class Detector:
         around = here + self._lost[window]
         grain = self._grain_at(here)
         with_part, without, above, below, above_without = (
-            self._tone(cv2.log(np.maximum(light, np.float32(1e-4))), self._range)
+            self._tone(cv2.log(cv2.max(light, _DARKEST)), self._range)
             for light in (here, around, here + grain, here - grain, around + self._grain_at(around))
         )
         contrast[window] = 255 * cv2.absdiff(with_part, without)
@@ -265,15 +271,18 @@ class Detector:
             density = cv2.addWeighted(density, 1 + m.sharpening, soft, -m.sharpening, 0)
         shown = self._tone(density, window)
         if m.polarity == "light-barium":
-            shown = 1 - shown
-        return (shown * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+            np.subtract(1, shown, out=shown)
+        shown *= np.float32(255)
+        shown += np.float32(0.5)
+        return shown.astype(np.uint8)
 
     def _tone(self, density: Image, window: tuple[float, float]) -> Image:
         """Window and gamma: 0 for the darkest, 1 for the brightest that is told apart."""
         low_end, high_end = window
-        shown = (density - np.float32(low_end)) * np.float32(1 / (high_end - low_end))
-        toned: Image = cv2.pow(np.clip(shown, 0, 1), self.machine.gamma)
-        return toned
+        shown: Image = density - np.float32(low_end)
+        shown *= np.float32(1 / (high_end - low_end))
+        np.clip(shown, 0, 1, out=shown)
+        return cv2.pow(shown, self.machine.gamma, dst=shown)
 
 
 def _softened(image: Image, sigma_px: float) -> Image:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, floor
 
 import cv2
 import numpy as np
@@ -36,10 +37,15 @@ class Patch:
         h, w = self.cover.shape
         return slice(self.row, self.row + h), slice(self.column, self.column + w)
 
-    def mask(self, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    def mask(
+        self, shape: tuple[int, int], within: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.bool_]:
+        """Where it is, or where it is of what is `within`."""
         full = np.zeros(shape, np.bool_)
         if not self.empty:
-            full[self.window] = self.cover >= 0.5
+            np.greater_equal(self.cover, np.float32(0.5), out=full[self.window])
+            if within is not None:
+                full[self.window] &= within[self.window]
         return full
 
     def full(self, shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -56,13 +62,17 @@ class Patch:
         """Thickness profile of a body that is round along the beam: 0 at the rim, 1 inside."""
         if self.empty:
             return self
-        inside = cv2.copyMakeBorder(
-            (self.cover >= 0.5).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0
-        )
-        depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
-        share = 1 - np.minimum((depth + np.float32(0.3)) / np.float32(max(radius_px, 0.5)), 1)
-        profile = np.sqrt(np.maximum(1 - share * share, 0)) * self.cover
-        return Patch(self.row, self.column, profile.astype(np.float32))
+        h, w = self.cover.shape
+        inside = np.zeros((h + 2, w + 2), np.bool_)
+        np.greater_equal(self.cover, np.float32(0.5), out=inside[1:-1, 1:-1])
+        depth = cv2.distanceTransform(inside.view(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+        share = depth + np.float32(0.3)
+        share /= np.float32(max(radius_px, 0.5))
+        np.subtract(1, np.minimum(share, 1, out=share), out=share)
+        profile = np.subtract(1, np.square(share, out=share), out=share)
+        np.sqrt(profile, out=profile)
+        profile *= self.cover
+        return Patch(self.row, self.column, profile)
 
 
 _NOTHING = Patch(0, 0, np.zeros((0, 0), np.float32))
@@ -74,18 +84,19 @@ def rasterise(outlines: Sequence[Points], shape: tuple[int, int], *, margin: int
     if not outlines:
         return _NOTHING
     every = outlines[0] if len(outlines) == 1 else np.concatenate(outlines)
-    low = np.floor(every.min(axis=0)) - margin
-    high = np.ceil(every.max(axis=0)) + margin + 1
-    column, row = (int(v) for v in np.maximum(low, 0))
-    right, bottom = int(min(high[0], shape[1])), int(min(high[1], shape[0]))
+    low, high = every.min(axis=0), every.max(axis=0)
+    column, row = (max(floor(v) - margin, 0) for v in low)
+    right, bottom = (min(ceil(v) + margin + 1, n) for v, n in zip(high, shape[::-1], strict=True))
     if right <= column or bottom <= row:
         return _NOTHING
     fine = np.zeros(((bottom - row) * SUPERSAMPLING, (right - column) * SUPERSAMPLING), np.uint8)
     scale = SUPERSAMPLING * (1 << _FRACTION_BITS)
-    corner = np.array([column - 0.5, row - 0.5])
-    for outline in outlines:
-        points = np.round((outline - corner) * scale - (1 << _FRACTION_BITS) / 2)
-        cv2.fillPoly(fine, [points.astype(np.int32)], 255, cv2.LINE_8, _FRACTION_BITS)
+    points = (every - (column - 0.5, row - 0.5)) * scale - (1 << _FRACTION_BITS) / 2
+    rounded, start = np.rint(points).astype(np.int32), 0
+    for outline in outlines:  # one by one, since together they would cut holes into one another
+        stop = start + len(outline)
+        cv2.fillPoly(fine, [rounded[start:stop]], 255, cv2.LINE_8, _FRACTION_BITS)
+        start = stop
     # Halved twice: six times as fast as a quarter at once, and the same to one level of grey.
     half = cv2.resize(fine, (fine.shape[1] // 2, fine.shape[0] // 2), interpolation=cv2.INTER_AREA)
     coarse = cv2.resize(half, (right - column, bottom - row), interpolation=cv2.INTER_AREA)

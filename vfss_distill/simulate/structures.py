@@ -93,57 +93,55 @@ class Labels:
     def masks(self, pose: Pose, wet: Mask, inside: Mask) -> dict[str, Mask]:
         """`wet`: barium that is visible there; `inside`: where the collimator is open; both of the
         picture."""
-        drawn = self._tasks(pose, wet)
-        if self._extras:
-            drawn |= self._more(pose, drawn)
         # Behind the collimator nothing is seen and nothing is labelled, nor the sliver of a bone
         # that it leaves.
-        names = (*VFSS12.ids, *(EXTRA_STRUCTURES if self._extras else ()))
-        seen = {name: drawn[name] & inside for name in names}
+        seen = self._tasks(pose, wet, inside)
+        if self._extras:
+            seen |= self._more(pose, seen, inside)
         for name in ("hyoid", "mandible", *self._skeleton.vertebrae, *_DISCS):
             if name in seen and np.count_nonzero(seen[name]) < self._sliver_px:
                 seen[name][:] = False
-        return {name: self._screen.mask(mask) for name, mask in seen.items()}
+        names = (*VFSS12.ids, *(EXTRA_STRUCTURES if self._extras else ()))
+        return {name: self._screen.mask(seen[name]) for name in names}
 
-    def _tasks(self, pose: Pose, wet: Mask) -> dict[str, Mask]:
-        shape, motion = self._screen.picture, pose.motion
-        masks = {name: pose.patches[name].mask(shape) for name in ("pharynx", "airway", "hyoid")}
-        masks["bolus"] = wet
-        masks["mandible"] = self._rigid(self._skeleton.mandible, motion.jaw)
+    def _tasks(self, pose: Pose, wet: Mask, inside: Mask) -> dict[str, Mask]:
+        motion = pose.motion
+        masks = self._soft(pose, ("pharynx", "airway", "hyoid"), inside)
+        masks["bolus"] = wet & inside
+        masks["mandible"] = self._rigid(self._skeleton.mandible, motion.jaw, inside)
         for name, outlines in self._skeleton.vertebrae.items():
-            masks[name] = self._rigid(outlines, motion.body)
+            masks[name] = self._rigid(outlines, motion.body, inside)
         return masks
 
-    def _more(self, pose: Pose, tasks: dict[str, Mask]) -> dict[str, Mask]:
-        shape, motion = self._screen.picture, pose.motion
-        masks = {name: pose.patches[name].mask(shape) for name in (*_FROM_THROAT, "trachea")}
+    def _more(self, pose: Pose, tasks: dict[str, Mask], inside: Mask) -> dict[str, Mask]:
+        motion = pose.motion
+        masks = self._soft(pose, (*_FROM_THROAT, "trachea"), inside)
         masks["nasopharynx"] &= ~tasks["pharynx"]
         masks["larynx"] = tasks["airway"] & ~masks["trachea"]
         for name, bone in _BODIES.items():
-            masks[name] = self._rigid((self._skeleton.bodies[bone],), motion.body)
+            masks[name] = self._rigid((self._skeleton.bodies[bone],), motion.body, inside)
         for name, (above, below) in _DISCS.items():
-            masks[name] = self._disc(name, masks[f"{above}_body"], masks[f"{below}_body"], motion)
+            masks[name] = self._disc(name, motion, inside)
+            masks[name] &= ~(masks[f"{above}_body"] | masks[f"{below}_body"])
         for name in COMPOSED:
-            masks[name] = self._united(name, motion)
-        masks["shoulders"] = self._layers.shoulders_at(motion)
+            masks[name] = self._united(name, motion, inside)
+        masks["shoulders"] = self._layers.shoulders_at(motion) & inside
         return masks
 
-    def _disc(self, name: str, above: Mask, below: Mask, motion: Motion) -> Mask:
-        """What of a disc's outline the bodies leave; nothing between bodies that are fused."""
-        mask = np.zeros(self._screen.picture, np.bool_)
-        if name in self._skeleton.discs:
-            outline = moved(self._skeleton.discs[name], motion.body)
-            patch = rasterise([outline], self._screen.picture)
-            if not patch.empty:
-                window = patch.window
-                mask[window] = (patch.cover >= 0.5) & ~(above[window] | below[window])
-        return mask
+    def _soft(self, pose: Pose, names: tuple[str, ...], inside: Mask) -> dict[str, Mask]:
+        return {name: pose.patches[name].mask(self._screen.picture, inside) for name in names}
 
-    def _united(self, name: str, motion: Motion) -> Mask:
+    def _disc(self, name: str, motion: Motion, inside: Mask) -> Mask:
+        """A disc's outline, of which the bodies leave a part; nothing between fused ones."""
+        outlines = [self._skeleton.discs[name]] if name in self._skeleton.discs else []
+        return self._rigid(tuple(outlines), motion.body, inside)
+
+    def _united(self, name: str, motion: Motion, inside: Mask) -> Mask:
         matrices = {"neck": motion.body, "head": motion.head, "jaw": motion.jaw}
         outlines = [moved(outline, matrices[group]) for group, outline in self._composed[name]]
-        return rasterise(outlines, self._screen.picture).mask(self._screen.picture)
+        return rasterise(outlines, self._screen.picture).mask(self._screen.picture, inside)
 
-    def _rigid(self, outlines: tuple[Points, ...], matrix: Points) -> Mask:
+    def _rigid(self, outlines: tuple[Points, ...], matrix: Points, inside: Mask) -> Mask:
         shape = self._screen.picture
-        return rasterise([moved(outline, matrix) for outline in outlines], shape).mask(shape)
+        patch = rasterise([moved(outline, matrix) for outline in outlines], shape)
+        return patch.mask(shape, inside)

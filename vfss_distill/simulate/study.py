@@ -217,10 +217,12 @@ class StudySimulator:
         shape = self.screen.picture
         drawn = pose.patches["bolus"].mask(shape) | pose.patches["thin_bolus"].mask(shape)
         inside, looks = field > 0.5, detector.contrast()
-        wet = visible(drawn & inside, *looks, self._place.px_per_mm)
+        open_to_see = drawn & inside
+        wet = visible(open_to_see, *looks, self._place.px_per_mm)
         masks = self._labels.masks(pose, wet, inside)
         # Spaces are measured whole, also behind the collimator, and so is what they hold.
-        wet = visible(drawn, *looks, self._place.px_per_mm)
+        if np.count_nonzero(open_to_see) < np.count_nonzero(drawn):
+            wet = visible(drawn, *looks, self._place.px_per_mm)
         self._seen.see(pose, masks["pharynx"], wet)
         return SimulatedFrame(i, self.frame_times_s[i], self.collimator.over(grey, field), masks)
 

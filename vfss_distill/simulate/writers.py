@@ -177,7 +177,8 @@ class _VideoWriter:
         stream.codec_context.thread_count = 1
         stream.codec_context.time_base = 1 / rate
         self._stream, self._count, self._full = stream, 0, kind == "avi"
-        self._chroma = np.full((stream.height // 2, stream.width), 128, np.uint8)
+        # One grey plane and two of colour, which stay without any.
+        self._planes = np.full((stream.height * 3 // 2, stream.width), 128, np.uint8)
 
     def __enter__(self) -> _VideoWriter:
         return self
@@ -188,9 +189,9 @@ class _VideoWriter:
             grey = np.pad(grey, ((0, h % 2), (0, w % 2)))
         if not self._full:  # H.264 is read as limited range: 16 … 235
             grey = cv2.LUT(grey, _LIMITED)
-        planes = np.concatenate([grey, self._chroma[: grey.shape[0] // 2]])
+        self._planes[: grey.shape[0]] = grey
         frame = self._av.VideoFrame.from_ndarray(
-            np.ascontiguousarray(planes), format="yuvj420p" if self._full else "yuv420p"
+            self._planes, format="yuvj420p" if self._full else "yuv420p"
         )
         frame.pts = self._count
         frame.time_base = self._stream.codec_context.time_base

@@ -330,6 +330,8 @@ def _show_import(report: ImportReport, dry_run: bool) -> None:
             counts = (one.frames, one.new, one.replaced, one.same, one.blank)
             table.add_row(escape(one.study), *map(str, counts), escape(" ".join(one.tasks)))
         out.print(table)
+    if report.failed:
+        out.print(f"{len(report.studies)} taken in, {len(report.failed)} failed.")
     if report.left_out:
         out.print(f"left out: {', '.join(report.left_out)}", markup=False)
     if dry_run:

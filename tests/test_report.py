@@ -304,7 +304,9 @@ def test_no_results_and_only_broken_ones(fake: FakeWorkspace, cli: Cli) -> None:
     empty = cli("report")
     assert empty.exit_code == 4 and "vfss segment" in empty.stderr
     (fake.result("s-0123456789") / "run.json").unlink()
-    assert "None can be read." in cli("report", "--model", "run-001").stderr
+    assert "None can be read." in cli("report", "--model", "other").stderr
+    own = cli("report", "--model", "run-001")
+    assert own.exit_code == 4 and "'run-001' can be read: s-0123456789/run-001-" in own.stderr
     broken = cli("report")
     assert broken.exit_code == 4 and "run.json" in broken.stderr
 

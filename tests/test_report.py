@@ -309,6 +309,10 @@ def test_no_results_and_only_broken_ones(fake: FakeWorkspace, cli: Cli) -> None:
     assert own.exit_code == 4 and "'run-001' can be read: s-0123456789/run-001-" in own.stderr
     broken = cli("report")
     assert broken.exit_code == 4 and "run.json" in broken.stderr
+    (fake.root / "results/s-0123456789" / f"run-001-{digest('run-001')[:8]}/run.json").write_text(
+        "{}"
+    )
+    assert cli("report").stderr.count("again with --force") == 1
 
 
 class Links(HTMLParser):

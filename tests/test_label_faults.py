@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import tracemalloc
 from pathlib import Path
 
@@ -230,6 +231,17 @@ def test_a_file_of_nobody_that_cannot_be_read(world: Workspace, cli: Cli) -> Non
     assert "0.json: is not readable as JSON" in outcome.stderr
     assert "2.json: is empty" in outcome.stderr and outcome.stderr.count("error:") == 2
     assert {study for study, *_ in all_masks(world)} == {list_studies(world)[1].id}
+
+
+def test_of_a_study_that_is_damaged_itself(world: Workspace, cli: Cli) -> None:
+    out = exported(world, cli, "masks")
+    first, second = list_studies(world)
+    shutil.rmtree(out / second.id)
+    for mask in (out / first.id).glob("*/*.png"):
+        mask.write_bytes(b"")
+    (first.folder / "study.json").write_text("{")
+    outcome = cli("labels", "import", "out", cwd=world.root)
+    assert outcome.exit_code == 4 and f"{first.id}: left out, 14 files of it" in outcome.stderr
 
 
 def test_of_another_study_than_the_one_asked_for(world: Workspace, cli: Cli) -> None:

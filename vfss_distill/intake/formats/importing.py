@@ -226,7 +226,7 @@ class _Planner:
                 if study is None:  # nobody's: said by itself
                     failure = {"input": error.file or name, "error": error.without_file}
                     self._report.failed.append(failure)
-                elif study not in self._damaged and named in (None, study):
+                elif named in (None, study):
                     faulty.setdefault(study, []).append(str(error))
         for study, lines in faulty.items():
             what = f"left out, {counted(len(lines), 'file')} of it cannot be read: {listed(lines)}"

@@ -280,17 +280,23 @@ def _sources(
     if model is None:
         studies, damaged = _only(asked, _everything(place, asked))
         return [StudyLabels(study) for study in studies], damaged
-    from ..evaluate.results import list_results
+    from ..evaluate.results import list_results, may_be_model
     from ..intake.formats.exporting import ResultMasks
     from ..intake.study import folder_of, list_studies_readable
 
     found, failed = list_results(place, model=model)
+    names = {model, *(result.model for result in found), *(one.folder.name for one in found)}
+    lost = []
     for failure in failed:
-        warn(f"{failure['input']}: {failure['error']}")
+        wanted = not asked or failure["input"].partition("/")[0] in asked
+        if wanted and any(may_be_model(failure["input"], name) for name in names):
+            lost.append(failure)
+        else:
+            warn(f"{failure['input']}: {failure['error']}")
     studies, damaged = list_studies_readable(place)
     by_source = {study.record.source_sha256: study for study in studies}
     chosen = [result for result in found if not asked or result.study in asked]
-    if not chosen:
+    if not chosen and not lost:
         raise UsageError("no results of these studies", remedy="See the results/ folder.")
     if len({result.study for result in chosen}) != len(chosen):
         raise UsageError(
@@ -299,7 +305,7 @@ def _sources(
     broken = {folder_of(one) for one in damaged}
     sound = [result for result in chosen if result.study not in broken]  # else: of which frames?
     sources = [ResultMasks(result, by_source.get(result.source_sha256)) for result in sound]
-    return list(sources), _only(asked, (studies, damaged))[1]
+    return list(sources), lost + _only(asked, (studies, damaged))[1]
 
 
 def _import_json(report: ImportReport, dry_run: bool) -> dict[str, Any]:
@@ -330,6 +336,8 @@ def _show_import(report: ImportReport, dry_run: bool) -> None:
             counts = (one.frames, one.new, one.replaced, one.same, one.blank)
             table.add_row(escape(one.study), *map(str, counts), escape(" ".join(one.tasks)))
         out.print(table)
+    if report.failed:
+        out.print(f"{len(report.studies)} taken in, {len(report.failed)} failed.")
     if report.left_out:
         out.print(f"left out: {', '.join(report.left_out)}", markup=False)
     if dry_run:

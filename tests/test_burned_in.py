@@ -194,7 +194,10 @@ class TestReview:
         cli("ingest", "videos", "--no-blank")
         first = list_studies(Workspace(tmp_path))[0]
         (first.folder / "frames" / "000000.png").write_bytes(b"")
-        assert cli("ingest", "--review").exit_code == 0
+        outcome = cli("ingest", "--review")
+        assert outcome.exit_code == 3  # the page is there, and one study is not seen on it
+        assert outcome.stderr.count("error:") == 1 and f"studies/{first.id}: " in outcome.stderr
+        assert "000000.png: is missing or damaged" in outcome.stderr
         page = (tmp_path / "reports" / "review-001" / "index.html").read_text()
         assert "2 studies were ingested without blanking" in page
         assert "is missing or damaged" in page and page.count("<img") == 4

@@ -200,6 +200,14 @@ def test_three_models_stand_on_the_same_ground(two: FakeWorkspace, cli: Cli) -> 
     assert "good against bad" in outcome.stdout and "third against bad" in outcome.stdout
 
 
+def test_advice_stands_once_where_nothing_can_be_scored(two: FakeWorkspace, cli: Cli) -> None:
+    for mask in two.root.glob("results/*/bad-*/masks/c3/*.png"):
+        mask.unlink()
+    outcome = cli("compare", "bad", "good")
+    assert outcome.exit_code == 4 and "no study can be scored: " in outcome.stderr
+    assert outcome.stderr.count("again with --force") == 1
+
+
 def test_other_tasks_are_left_out_and_said(two: FakeWorkspace, cli: Cli) -> None:
     wider = TaskSet("wide", (VFSS12["hyoid"], VFSS12["c3"], VFSS12["bolus"]))
     other = FakeWorkspace(two.root, wider)

@@ -327,7 +327,7 @@ def test_a_result_names_no_other_place(cli: Cli, tmp_path: Path) -> None:
     folder = fake.result("p1-aaaaaa", n=1)
     change(folder / "run.json", study="../../EVIL")
     outcome = cli("labels", "export", "out", "--format", "masks", "--results", "run-001")
-    assert outcome.exit_code == 2 and "None can be read" in outcome.stderr
+    assert outcome.exit_code == 4 and "'run-001' can be read: p1-aaaaaa/run-001-" in outcome.stderr
     assert cli("measure").exit_code == 4 and not (tmp_path.parent / "EVIL").exists()
 
 

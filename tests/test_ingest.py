@@ -242,6 +242,20 @@ class TestLabels:
         assert words in result["failed"][0]["error"]
         assert [study.record.frames for study in stored(tmp_path)] == [6]
 
+    def test_masks_of_more_than_the_task_set(self, cli: Cli, tmp_path: Path) -> None:
+        write_film(tmp_path / "v" / "p" / "a.mp4", frames=5)
+        for task in ("bolus", "c3", "hyoid"):
+            write_mask(tmp_path / "v" / "p" / "a_masks" / task / "1.png")
+        (tmp_path / "small.yaml").write_text("name: small\ntasks: [bolus]\n")
+        (failed,) = ingested(cli, "v", "--tasks", "small.yaml", code=4)["failed"]
+        assert "unknown tasks 'c3', 'hyoid'. Task set 'small' has: bolus. Add " in failed["error"]
+        assert "the YAML file of --tasks" in failed["error"]
+        assert "move other folders out of a_masks/" in failed["error"]
+        (tmp_path / "small.yaml").write_text("name: small\ntasks: [bolus, c3]\n")
+        (tmp_path / "v" / "p" / "a_masks" / "hyoid").rename(tmp_path / "hyoid")
+        ingested(cli, "v", "--tasks", "small.yaml")
+        assert stored(tmp_path)[0].record.labelled == {"bolus": (1,), "c3": (1,)}
+
     def test_masks_of_another_kind(self, cli: Cli, tmp_path: Path) -> None:
         write_film(tmp_path / "v" / "p" / "a.mp4", frames=5)
         mask = tmp_path / "v" / "p" / "a_masks" / "c2" / "1.png"

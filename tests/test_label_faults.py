@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from conftest import Cli
-from label_world import all_masks, coco, cvat_video, first_study, make_world, put
+from label_world import (
+    all_masks,
+    coco,
+    cvat_video,
+    first_study,
+    forget_labels,
+    make_world,
+    ok,
+    put,
+)
+from vfss_distill.intake.study import list_studies
 from vfss_distill.workspace import Workspace
 
 
@@ -174,3 +185,68 @@ def test_two_gigabytes_are_refused_unread(name: str, world: Workspace, cli: Cli)
 def test_damaged_files(name: str, data: bytes, world: Workspace, cli: Cli) -> None:
     (world.root / name).write_bytes(data)
     refuse(world, cli, name, "--study", first_study(world).id)
+
+
+def exported(world: Workspace, cli: Cli, kind: str) -> Path:
+    ok(cli("labels", "export", "out", "--format", kind, cwd=world.root))
+    forget_labels(world)
+    return world.root / "out"
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"),
+    [
+        ("masks", "{}/bolus/000003.png"),
+        ("index", "{}/000003.png"),
+        ("nnunet", "labelsTr/{}_000002.png"),
+        ("labelme", "{}/000000.json"),
+    ],
+)
+@pytest.mark.parametrize("data", [b"", b"\x89PNG"])
+def test_a_file_that_cannot_be_read_costs_its_study_alone(
+    kind: str, file: str, data: bytes, world: Workspace, cli: Cli
+) -> None:
+    out = exported(world, cli, kind)
+    first, second = list_studies(world)
+    damaged = out / file.format(first.id)
+    assert damaged.is_file()
+    damaged.write_bytes(data)
+    (out / "vfss-labels.json").unlink()  # known by its content, of which the first is damaged
+    outcome = cli("labels", "import", "out", cwd=world.root)
+    assert outcome.exit_code == 3, outcome.stderr
+    (line,) = [line for line in outcome.stderr.splitlines() if "error:" in line]
+    assert f"{first.id}: left out, 1 file of it cannot be read: " in line
+    assert damaged.name in line and "1 taken in, 1 failed." in outcome.stdout
+    assert {study for study, *_ in all_masks(world)} == {second.id}
+
+
+def test_a_file_of_nobody_that_cannot_be_read(world: Workspace, cli: Cli) -> None:
+    forget_labels(world)
+    for number, study in enumerate(list_studies(world)):
+        put(world.root / "labels" / f"{number}.json", coco(study.id))
+    put(world.root / "labels" / "0.json", '{"images": [')
+    put(world.root / "labels" / "2.json", "")
+    outcome = cli("labels", "import", "labels", cwd=world.root)
+    assert outcome.exit_code == 3
+    assert "0.json: is not readable as JSON" in outcome.stderr
+    assert "2.json: is empty" in outcome.stderr and outcome.stderr.count("error:") == 2
+    assert {study for study, *_ in all_masks(world)} == {list_studies(world)[1].id}
+
+
+def test_of_a_study_that_is_damaged_itself(world: Workspace, cli: Cli) -> None:
+    out = exported(world, cli, "masks")
+    first, second = list_studies(world)
+    shutil.rmtree(out / second.id)
+    for mask in (out / first.id).glob("*/*.png"):
+        mask.write_bytes(b"")
+    (first.folder / "study.json").write_text("{")
+    outcome = cli("labels", "import", "out", cwd=world.root)
+    assert outcome.exit_code == 4 and f"{first.id}: left out, 14 files of it" in outcome.stderr
+
+
+def test_of_another_study_than_the_one_asked_for(world: Workspace, cli: Cli) -> None:
+    out = exported(world, cli, "masks")
+    first, second = list_studies(world)
+    (out / first.id / "bolus" / "000003.png").write_bytes(b"")
+    ok(cli("labels", "import", "out", "--study", second.id, cwd=world.root))
+    assert "1 file of it" in refuse(world, cli, "out", "--study", first.id)

@@ -24,7 +24,7 @@ from label_world import (
 )
 from tiny_studies import TASKS
 from vfss_distill.intake.formats.registry import FORMATS
-from vfss_distill.intake.study import Study, write_mask, write_record
+from vfss_distill.intake.study import Study, list_studies, write_mask, write_record
 from vfss_distill.workspace import Workspace, read_json
 
 EXACT = ("masks", "coco", "cvat-images", "cvat-video", "labelme", "label-studio", "slicer")
@@ -180,6 +180,31 @@ def test_results_are_exported(world: Workspace, cli: Cli) -> None:
     words = ("labels", "export", "out", "--format", "coco", "--results", "small", "--json")
     made = json.loads(ok(cli(*words, cwd=world.root)).stdout)
     assert made["masks"] == 3 * study.record.frames
+
+
+def test_results_that_cannot_be_read_are_left_out_and_named(world: Workspace, cli: Cli) -> None:
+    first, second = list_studies(world)
+    result_of(first, world)
+    result_of(second, world)
+    run = world.results / first.id / "small-12345678" / "run.json"
+    run.write_text("{")
+    put(world.results / second.id / "other-87654321" / "run.json", "{")
+    words = ("labels", "export", "--format", "masks", "--results", "small", "--json")
+    some = cli(*words, "some", cwd=world.root)
+    assert some.exit_code == 3, some.stderr
+    body = json.loads(some.stdout)
+    assert body["studies"] == [second.id]
+    assert [one["input"] for one in body["failed"]] == [f"{first.id}/small-12345678"]
+    assert some.stderr.count("error:") == 1 and "warning: " in some.stderr  # another model's
+
+    ok(cli(*words, "one", "--study", second.id, cwd=world.root))
+    none = cli(*words, "none", "--study", first.id, cwd=world.root)
+    assert none.exit_code == 4 and f"{first.id}/small-12345678: " in none.stderr
+    put(world.results / second.id / "small-12345678" / "run.json", "{")
+    for name in ("small", "123456"):
+        none = cli(*words[:5], name, "none", cwd=world.root)
+        assert none.exit_code == 4 and f"{name!r} can be read: " in none.stderr
+    assert not (world.root / "none").exists()
 
 
 @pytest.mark.parametrize(

@@ -304,9 +304,15 @@ def test_no_results_and_only_broken_ones(fake: FakeWorkspace, cli: Cli) -> None:
     empty = cli("report")
     assert empty.exit_code == 4 and "vfss segment" in empty.stderr
     (fake.result("s-0123456789") / "run.json").unlink()
-    assert "None can be read." in cli("report", "--model", "run-001").stderr
+    assert "None can be read." in cli("report", "--model", "other").stderr
+    own = cli("report", "--model", "run-001")
+    assert own.exit_code == 4 and "'run-001' can be read: s-0123456789/run-001-" in own.stderr
     broken = cli("report")
     assert broken.exit_code == 4 and "run.json" in broken.stderr
+    (fake.root / "results/s-0123456789" / f"run-001-{digest('run-001')[:8]}/run.json").write_text(
+        "{}"
+    )
+    assert cli("report").stderr.count("again with --force") == 1
 
 
 class Links(HTMLParser):

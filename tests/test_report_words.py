@@ -190,10 +190,27 @@ def test_a_study_ingested_anew_since_its_result_was_measured(
     assert "said by hand" not in page and "was ingested anew since it was segmented" in page
 
 
+def test_a_study_ingested_anew_with_other_repeats(
+    fake: FakeWorkspace, cli: Cli, tmp_path: Path
+) -> None:
+    fake.study("pa-aaaaaa", "pa", split="test")
+    folder = fake.result("pa-aaaaaa")
+    assert cli("measure").exit_code == 0
+    assert "Ingested anew" not in cli("report").stderr
+    fake.study("pa-aaaaaa", "pa", repeats=list(range(1, FRAMES, 2)))
+    shutil.rmtree(tmp_path / "reports")
+    _says_that_it_was_measured_before(cli, tmp_path)
+    assert cli("measure", "--force").exit_code == 0
+    assert "Ingested anew" not in cli("report").stderr
+    fake.study("pa-aaaaaa", "pa")
+    (folder / "measured.json").unlink()  # measured by an earlier version, which noted nothing
+    assert "Ingested anew" not in cli("report").stderr
+
+
 def _says_that_it_was_measured_before(cli: Cli, root: Path) -> None:
     outcome = cli("report")
     assert outcome.exit_code == 0
-    said = "Ingested anew with other times or another view since measured: pa-aaaaaa."
+    said = "Ingested anew with other times, view or repeated frames since measured: pa-aaaaaa."
     assert said in " ".join(outcome.stderr.split())
     page = page_of(root)
     assert said in page and "said by hand" not in page

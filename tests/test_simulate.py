@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
+from conftest import Cli
 from vfss_distill.commands import simulate as command
 from vfss_distill.simulate import (
     EXTRA_STRUCTURES,
@@ -124,6 +125,26 @@ def test_dicom_says_what_it_is(tmp_path: Path) -> None:
     assert data.PatientID == "sim0000" and "SIMULATED" in str(data.PatientName)
     assert float(data.FrameTime) == pytest.approx(1000 / 30, abs=1e-3)
     assert data.NumberOfFrames == 8 and data.FrameIncrementPointer == 0x00181063
+
+
+def test_spacing_of_a_dicom_is_that_of_the_detector(cli: Cli, tmp_path: Path) -> None:
+    import pydicom
+
+    vfss("simulate", tmp_path / "o", "-n", 1, "--format", "dicom", *SMALL)
+    film = tmp_path / "o" / "sim0000" / "sim0000-00.dcm"
+    data = pydicom.dcmread(film)
+    truth = json.loads(film.with_name("sim0000-00_truth.json").read_text())
+    magnified = float(data.EstimatedRadiographicMagnificationFactor)
+    distances = data.DistanceSourceToDetector, data.DistanceSourceToPatient
+    assert magnified == float(distances[0]) / float(distances[1]) == 1.25
+    row, column = map(float, data.ImagerPixelSpacing)
+    assert row == column == pytest.approx(magnified * truth["mm_per_px"], abs=2e-6)
+    assert cli("ingest", film).exit_code == 0
+    (record,) = tmp_path.glob("studies/*/study.json")
+    study = json.loads(record.read_text())
+    assert study["pixel_spacing_mm"] == [row, column]
+    assert study["acquisition"]["magnification"] == 1.25
+    assert (study["height"], study["width"]) == (data.Rows, data.Columns)
 
 
 def test_video_says_what_it_is(tmp_path: Path) -> None:

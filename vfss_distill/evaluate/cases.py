@@ -16,7 +16,7 @@ from ..intake.splits import Part, Splits, load_splits
 from ..intake.study import Study, list_studies_readable
 from ..tasks import TaskSet
 from ..workspace import Workspace
-from .measures_file import has_times_of, read_measures
+from .measures_file import has_repeats_of, has_times_of, read_measures
 from .results import Result, list_results, model_names
 
 Split = Literal["test", "val", "train", "all"]
@@ -83,15 +83,21 @@ class Case:
 
     @property
     def measured_otherwise(self) -> bool:
-        """Has the study been given other frame times, or another view, since it was measured?"""
+        """Has the study been given other frame times, another view or other repeats since it was
+        measured?"""
         lines = self._measures_file
         if self.study is None or self.outdated or not lines:
             return False
-        return self.study.record.view != "lateral" or not has_times_of(lines, self.times_s)
+        record = self.study.record
+        return (
+            record.view != "lateral"
+            or not has_times_of(lines, self.times_s)
+            or not has_repeats_of(self.result.folder, record.repeats)
+        )
 
     @property
     def _measures_file(self) -> list[dict[str, str]]:
-        return read_measures(self.result.folder / "measures.csv")
+        return read_measures(self.result.folder)
 
     @property
     def labelled(self) -> bool:

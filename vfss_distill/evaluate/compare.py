@@ -264,10 +264,8 @@ def _score(
                 own.extend(some)
     tick(total, total, "")
     if not scored:
-        raise DataError(
-            f"no study can be scored: {failed[-1]['input']}: {failed[-1]['error']}",
-            remedy="Segment the studies again with --force.",
-        )
+        last = failed[-1]  # whose error ends with what to do
+        raise DataError(f"no study can be scored: {last['input']}: {last['error']}")
     return rows, replace(ground, studies=tuple(scored))
 
 

@@ -1,4 +1,7 @@
-"""measures.csv as `vfss measure` left it, or a person who corrected it by hand."""
+"""measures.csv as `vfss measure` left it, or a person who corrected it by hand.
+
+measured.json beside it notes which frames counted as repeats then: no line of the table tells.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,33 @@ import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from ..errors import DataError
+from ..provenance import document
+from ..workspace import read_json, write_json, write_text
 from .measures import COLUMNS
 
+MEASURES, BASIS = "measures.csv", "measured.json"
 _ROUNDED_MS = 0.5  # by a person, to whole milliseconds
 
 
-def read_measures(path: Path) -> list[dict[str, str]]:
+def write_measures(folder: Path, text: str, repeats: Sequence[int]) -> None:
+    """The table first: one that is newer than its note is taken for old, never the other way."""
+    write_text(folder / MEASURES, text)
+    write_json(folder / BASIS, document({"repeats": list(repeats)}))
+
+
+def has_repeats_of(folder: Path, repeats: Sequence[int]) -> bool:
+    """Did these frames count as repeats when it was measured? Yes where nothing was noted."""
+    try:
+        return bool(read_json(folder / BASIS).get("repeats", [*repeats]) == [*repeats])
+    except DataError:
+        return True
+
+
+def read_measures(folder: Path) -> list[dict[str, str]]:
     """Its lines; none where there is no such file, or none that can be read."""
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
+        with (folder / MEASURES).open(encoding="utf-8", newline="") as stream:
             return [{key: line[key] or "" for key in COLUMNS} for line in csv.DictReader(stream)]
     except (OSError, KeyError, csv.Error, UnicodeDecodeError):
         return []

@@ -39,10 +39,8 @@ def write_report(
     groups, failed = gather(workspace, split=options.split, model=options.model)
     models = tuple(score_group(group, options, failed, tick) for group in groups)
     if not models:
-        raise DataError(
-            f"no result can be read: {failed[0]['input']}: {failed[0]['error']}",
-            remedy="Segment the studies again with --force.",
-        )
+        first = failed[0]  # whose error ends with what to do
+        raise DataError(f"no result can be read: {first['input']}: {first['error']}")
     report = Report(name, workspace.reports / name, models, tuple(failed), options)
     page = render(report)
     body = report.to_dict(workspace)

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..counting import listed
 from ..errors import ConfigError, DataError, UsageError, WorkspaceError
 from ..inference.reading import Reading
 from ..inference.run_file import check_run
@@ -164,7 +165,8 @@ def list_results(
     """All results, by study then model, and those that cannot be read: `[{"input", "error"}]`.
 
     `model` keeps one model, by name, result folder name or start of its sha256 (6 or more).
-    Raises WorkspaceError without any result, UsageError when none is of that model.
+    Raises WorkspaceError without any result, UsageError when none is of that model, DataError when
+    none of those can be read.
     """
     found, failed = [], []
     for folder in result_folders(workspace.results):
@@ -180,6 +182,9 @@ def list_results(
     if model is None:
         return found, failed
     chosen = [result for result in found if is_model(result, model)]
+    if not chosen and (own := [one for one in failed if may_be_model(one["input"], model)]):
+        lines = listed([f"{one['input']}: {one['error']}" for one in own])
+        raise DataError(f"no result of model {model!r} can be read: {lines}")
     if not chosen:
         names = sorted({result.model for result in found})
         there = f"There are results of: {', '.join(names)}." if names else "None can be read."
@@ -201,6 +206,14 @@ def result_folders(results: Path) -> list[Path]:
 def is_model(result: Result, name: str) -> bool:
     by_digest = len(name) >= 6 and result.model_sha256.startswith(name.lower())
     return name in (result.model, result.folder.name) or by_digest
+
+
+def may_be_model(key: str, name: str) -> bool:
+    """Is it one of this model, by the name of its folder alone? For results that cannot be read."""
+    folder = key.rpartition("/")[2]
+    own, _, digest = folder.rpartition("-")
+    by_digest = len(name) >= 6 and digest.startswith(name.lower()[:8])  # a folder's has eight
+    return name in (own, folder) or by_digest
 
 
 def model_names(results: Sequence[Result]) -> dict[str, str]:

@@ -195,7 +195,7 @@ def _warnings(group: Group, figures: Figures) -> Iterator[str]:
         yield f"No truth was given for: {', '.join(unlabelled)}. They are not in the mean."
     if otherwise := [case.id for case in group.cases if case.measured_otherwise]:
         yield (
-            "Ingested anew with other times or another view since measured: "
+            "Ingested anew with other times, view or repeated frames since measured: "
             f"{first_of(otherwise)}. Old measures are not shown; "
             "`vfss measure --force` takes new ones."
         )

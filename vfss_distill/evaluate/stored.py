@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ..errors import StorageError, UsageError, VfssError
 from ..intake.study import Study, list_studies_readable
-from ..workspace import Workspace, write_text
+from ..workspace import Workspace
 from .film import Film
 from .measures import Measures, measure_result
+from .measures_file import MEASURES, write_measures
 from .results import Result, list_results
 
 Tick = Callable[[int, int, str], None]
@@ -91,13 +92,14 @@ def _measure(workspace: Workspace, result: Result, study: Study | None, *, force
     record = study.record if study else None
     if record:
         result.check_frames_of(record)
-    measures = measure_result(result, Film.of(result, record))
-    target = result.folder / "measures.csv"
+    film = Film.of(result, record)
+    measures = measure_result(result, film)
+    target = result.folder / MEASURES
     text = measures.to_csv()
     # As bytes: a spreadsheet saves it again in an encoding of its own.
     kept = not force and target.exists() and target.read_bytes() != text.encode()
     if not kept:
-        write_text(target, text)
+        write_measures(result.folder, text, film.repeats)
     return Measured(
         study=result.study,
         patient=record.patient if record else result.patient,

@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..counting import listed
 from ..errors import InputError, LabelError
 from ..provenance import sha256_file
 from ..tasks import TaskSet
@@ -188,13 +189,8 @@ def _by_task(folder: Path, tasks: TaskSet) -> Iterator[tuple[str, Sequence[Path]
     )
     masks = {path: image_files(path) for path in subfolders}
     masks = {path: files for path, files in masks.items() if files}
-    for path in masks:
-        if path.name not in tasks:
-            raise LabelError(
-                f"unknown task {path.name!r}",
-                file=path,
-                remedy=f"Task set {tasks.name!r} has: {' '.join(tasks.ids)}.",
-            )
+    if unknown := [path for path in masks if path.name not in tasks]:
+        raise _no_tasks(folder, unknown, tasks)
     loose = image_files(folder)
     if masks or not loose:
         yield from ((path.name, files) for path, files in masks.items())
@@ -206,6 +202,17 @@ def _by_task(folder: Path, tasks: TaskSet) -> Iterator[tuple[str, Sequence[Path]
             file=folder,
             remedy="Put them into one folder per task.",
         )
+
+
+def _no_tasks(folder: Path, unknown: Sequence[Path], tasks: TaskSet) -> LabelError:
+    names = listed([repr(path.name) for path in unknown]).replace(";", ",")
+    return LabelError(
+        f"unknown task{'s' * (len(unknown) > 1)} {names}",
+        file=unknown[0] if len(unknown) == 1 else folder,
+        remedy=f"Task set {tasks.name!r} has: {' '.join(tasks.ids)}. Add what is to be learned to "
+        "the task set (before the first ingest the YAML file of --tasks, later task_set.yaml), and "
+        f"move other folders out of {folder.name}/.",
+    )
 
 
 def _by_frame(masks: Sequence[Path], source: FrameSource) -> dict[int, Path]:

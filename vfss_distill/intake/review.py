@@ -56,7 +56,7 @@ def write_review(
     workspace: Workspace, *, tick: Callable[[int, int, str], None]
 ) -> tuple[Path, list[dict[str, str]]]:
     """Write the next reports/review-NNN over all studies; return its first page, and studies whose
-    record is damaged, `[{"input", "error"}]`: the page names them.
+    record or frames cannot be read, `[{"input", "error"}]`: the page names them.
 
     Raises DataError when there are no studies, StorageError.
     """
@@ -71,13 +71,16 @@ def write_review(
     target = workspace.reports / workspace.next_report("review")
     template = page_environment(__file__).get_template("review.html.j2")
     starts = range(0, len(studies), STUDIES_A_PAGE)
+    unread: list[dict[str, str]] = []
     names = ["index.html", *(f"page-{n}.html" for n in range(2, len(starts) + 1))]
     with atomic_folder(target) as folder:
         for name, start in zip(names, starts, strict=True):
             entries = []
             for done, study in enumerate(studies[start : start + STUDIES_A_PAGE], start):
                 tick(done, len(studies), study.id)
-                entries.append(_entry(study))
+                entries.append(entry := _entry(study))
+                if entry.error:
+                    unread.append({"input": f"studies/{study.id}", "error": entry.error})
             text = template.render(
                 name=target.name,
                 entries=entries,
@@ -91,7 +94,7 @@ def write_review(
                 where=WHERE,
             )
             (folder / name).write_text(text, encoding="utf-8")
-    return target / "index.html", damaged
+    return target / "index.html", [*damaged, *unread]
 
 
 def _entry(study: Study) -> Entry:

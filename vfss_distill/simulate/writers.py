@@ -30,6 +30,11 @@ SUFFIXES: dict[str, str] = {"mp4": ".mp4", "avi": ".avi", "dicom": ".dcm"}
 
 TITLE = "SIMULATED videofluoroscopy, no real patient"
 
+# Where tube, patient and detector of a DICOM stand; the same for all, as in one room of a clinic.
+# The picture's scale is that in the patient: at the detector, all is larger by the magnification.
+SOURCE_TO_DETECTOR_MM, SOURCE_TO_PATIENT_MM = 1100, 880
+MAGNIFICATION = SOURCE_TO_DETECTOR_MM / SOURCE_TO_PATIENT_MM
+
 Grey = NDArray[np.uint8]
 
 
@@ -234,7 +239,7 @@ class _DicomWriter:
         meta.ImplementationClassUID = "2.25.302043790172249692526321623266752743501"
         data = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
         height, width = self._simulator.options.shape
-        spacing = f"{1 / self._simulator.view.px_per_mm:.6f}"
+        spacing = f"{MAGNIFICATION / self._simulator.view.px_per_mm:.6f}"
         values: dict[str, Any] = {
             "SpecificCharacterSet": "ISO_IR 100",
             "ImageType": ["DERIVED", "PRIMARY", "SINGLE PLANE"],
@@ -258,6 +263,9 @@ class _DicomWriter:
             "FrameTime": f"{1000 / self._simulator.options.fps:.6f}",
             "CineRate": round(self._simulator.options.fps),
             "ImagerPixelSpacing": [spacing, spacing],
+            "DistanceSourceToDetector": SOURCE_TO_DETECTOR_MM,
+            "DistanceSourceToPatient": SOURCE_TO_PATIENT_MM,
+            "EstimatedRadiographicMagnificationFactor": MAGNIFICATION,
             "SamplesPerPixel": 1,
             "PhotometricInterpretation": "MONOCHROME2",
             "NumberOfFrames": len(self._frames),

@@ -7,7 +7,8 @@ and runs, so a mask is drawn only when it is written.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,7 +53,8 @@ class Place:
 class Annotations:
     """One label file. `entries`: frame → label → pieces; no pieces: the label is said absent.
 
-    `labels`: every label the file knows, also those on no frame.
+    `labels`: every label the file knows, also those on no frame. `faults`: what cannot be read, by
+    the name that may tell its study.
     """
 
     file: Path
@@ -60,6 +62,15 @@ class Annotations:
     labels: list[str] = field(default_factory=list)
     entries: dict[Place, dict[str, list[Piece]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    faults: list[tuple[str, DataError]] = field(default_factory=list)
+
+    @contextmanager
+    def apart(self, name: str) -> Iterator[None]:
+        """What cannot be read in here is a fault of one study, and no end of the others."""
+        try:
+            yield
+        except DataError as error:
+            self.faults.append((name, error))
 
     def know(self, label: str) -> str:
         """`label` as text, and one of those the file knows from now on."""

@@ -89,10 +89,10 @@ def read_masks(root: Path) -> Annotations:
     for folder in _folders(root, depth=2):
         above = "" if folder.parent == root else folder.parent.name
         for path in image_files(folder):
-            height, width = _size(path)
-            place = Place(f"{above}/{path.stem}", size=(height, width))
-            found.add(place, folder.name, Picture(path))
-    if not found.entries:
+            label, name = found.know(folder.name), f"{above}/{path.stem}"
+            with found.apart(name):
+                found.add(Place(name, size=_size(path)), label, Picture(path))
+    if not found.entries and not found.faults:
         raise LabelError(
             "holds no masks",
             file=root,
@@ -110,10 +110,11 @@ def read_index_folder(root: Path) -> Annotations:
     for folder in (root, *_folders(root, depth=1)):
         for path in image_files(folder):
             name = path.stem if folder == root else f"{folder.name}/{path.stem}"
-            add_index_picture(found, Place(name, size=_size(path)), path, names)
-            for label in said.get(name, ()):
-                found.add(Place(name, size=_size(path)), label)
-    if not found.entries:
+            with found.apart(name):
+                add_index_picture(found, Place(name, size=_size(path)), path, names)
+                for label in said.get(name, ()):
+                    found.add(Place(name, size=_size(path)), label)
+    if not found.entries and not found.faults:
         raise LabelError("holds no index pictures", file=root, remedy="Give the folder of PNGs.")
     return found
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from ...claims import alone_in
 from ...config import lab_tasks
+from ...counting import counted, listed
 from ...errors import DataError, LabelError, StorageError, UsageError, VfssError, WorkspaceError
 from ...provenance import sha256_file
 from ...tasks import TaskSet
@@ -95,10 +96,10 @@ def import_labels(
     """Take the labels of `path` (a file or folder) into the workspace's studies.
 
     Raises LabelError, naming every unknown label at once, and for frames, sizes or studies that
-    do not fit, before anything is written. A study whose masks cannot be drawn or would be
-    replaced without `force`, or whose record is damaged, is listed in `failed`, and the others go
-    on. Raises WorkspaceError without studies, and while another import or ingest is at work,
-    DataError when the study asked for is damaged, and StorageError.
+    do not fit, before anything is written. A study whose label files cannot be read, whose masks
+    cannot be drawn or would be replaced without `force`, or whose record is damaged, is listed in
+    `failed`, and the others go on. Raises WorkspaceError without studies, and while another import
+    or ingest is at work, DataError when the study asked for is damaged, and StorageError.
     """
     if options.dry_run or not workspace.studies.is_dir():  # nothing to write, or to write to
         return _import(workspace, path, options, tick)
@@ -191,6 +192,7 @@ class _Planner:
 
     def plan(self, files: Sequence[Annotations]) -> dict[str, _Plan]:
         plans: dict[str, _Plan] = {}
+        faulty = self._faults(files)
         for found in files:
             for place, labels in found.entries.items():
                 resolved = self._resolve(found, place)
@@ -211,7 +213,25 @@ class _Planner:
             )
         if not any(plans.values()) and not self._report.failed:
             raise LabelError("labels no frame", file=files[0].file, remedy="Check the export.")
-        return {study: plan for study, plan in plans.items() if plan}
+        return {study: plan for study, plan in plans.items() if plan and study not in faulty}
+
+    def _faults(self, files: Sequence[Annotations]) -> dict[str, list[str]]:
+        """Studies of which a file cannot be read: none of the others is taken, for half a study's
+        labels look like a whole one's."""
+        faulty: dict[str, list[str]] = {}
+        for found in files:
+            for name, error in found.faults:
+                named = self._named(name) or self._named(found.file.name)
+                study = self._options.study or named
+                if study is None:  # nobody's: said by itself
+                    failure = {"input": error.file or name, "error": error.without_file}
+                    self._report.failed.append(failure)
+                elif named in (None, study):
+                    faulty.setdefault(study, []).append(str(error))
+        for study, lines in faulty.items():
+            what = f"left out, {counted(len(lines), 'file')} of it cannot be read: {listed(lines)}"
+            self._report.failed.append({"input": study, "error": what})
+        return faulty
 
     def _take(
         self,

@@ -42,13 +42,14 @@ def read_nnunet(root: Path) -> Annotations:
     skipped = 0
     for folder in (root / "labelsTr", root / "labelsTs"):
         for path in image_files(folder) if folder.is_dir() else ():
-            if ignored and np.isin(read_index(path), ignored).any():
-                skipped += 1
-                continue
-            place = Place(path.stem, size=image_size(path))
-            add_index_picture(found, place, path, names)
-            for label in said.get(path.stem, ()):
-                found.add(place, str(label))
+            with found.apart(path.stem):
+                if ignored and np.isin(read_index(path), ignored).any():
+                    skipped += 1
+                    continue
+                place = Place(path.stem, size=image_size(path))
+                add_index_picture(found, place, path, names)
+                for label in said.get(path.stem, ()):
+                    found.add(place, str(label))
     if skipped:
         found.notes.append(f"{skipped} cases hold `ignore` pixels and were left out")
     return found

@@ -102,7 +102,8 @@ FORMATS = {one.name: one for one in _ALL}
 def read_labels(path: Path, name: str = "auto") -> tuple[Format, list[Annotations]]:
     """All label files of `path` (a file or a folder), by `name` or by what they look like.
 
-    Raises LabelError when a file is not of its format, UsageError for an unknown format.
+    Raises LabelError when a file is not of its format, UsageError for an unknown format. In a
+    folder where others are, such a file is one of the `faults`.
     """
     if not path.exists():
         raise LabelError("no such file or folder", file=path, remedy="Check the path.")
@@ -116,7 +117,7 @@ def read_labels(path: Path, name: str = "auto") -> tuple[Format, list[Annotation
     files = _files(path, kind.pattern) if path.is_dir() else [path]
     if not files:
         raise LabelError(f"holds no {kind.title} files", file=path, remedy="Check --format.")
-    found = [_read(kind, file) for file in files]
+    found = [_read(kind, files[0])] if len(files) == 1 else _read_each(kind, files, path)
     if kind.by_frame:
         for label in dict.fromkeys(label for one in found for label in one.labels):
             for one in found:
@@ -153,10 +154,24 @@ def _folder_format(folder: Path) -> str | None:
     for pattern in ("*.seg.nrrd", "*.xml", "*.json"):
         files = [p for p in _files(folder, pattern) if p.name != folders.LABELS_FILE]
         if files:
-            return _file_format(files[0])
+            return _first_known(files)
     if (folder / folders.LABELS_FILE).is_file() or image_files(folder):
         return "index"
     return "masks" if any(path.is_dir() for path in folder.iterdir()) else None
+
+
+def _first_known(files: Iterable[Path]) -> str | None:
+    """Of the first file that tells it. Raises LabelError when none does and one is damaged."""
+    damaged: LabelError | None = None
+    for file in files:
+        try:
+            if name := _file_format(file):
+                return name
+        except LabelError as error:
+            damaged = damaged or error
+    if damaged:
+        raise damaged
+    return None
 
 
 def _file_format(path: Path) -> str | None:
@@ -189,12 +204,32 @@ def _read(kind: Format, path: Path) -> Annotations:
         if error.file is not None:
             raise
         raise LabelError(error.what, file=path, remedy=error.remedy) from error
+    except OSError as error:
+        raise LabelError(
+            f"cannot be read: {error.strerror or 'the disk says no more'}",
+            file=path,
+            remedy="Check the file and its disk.",
+        ) from error
     except MALFORMED as error:
         raise LabelError(
             f"is not what {kind.title} files look like",
             file=path,
             remedy="Check --format, or export it again.",
         ) from error
+
+
+def _read_each(kind: Format, files: Iterable[Path], root: Path) -> list[Annotations]:
+    """Raises the first file's error when none can be read."""
+    found = []
+    for file in files:
+        empty = Annotations(file, kind.name)
+        with empty.apart(file.relative_to(root).as_posix()):
+            found.append(_read(kind, file))
+        found += [empty] if empty.faults else []
+    faults = [one.faults[0][1] for one in found if one.faults]
+    if len(faults) == len(found):
+        raise faults[0]
+    return found
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:

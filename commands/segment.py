@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..counting import counted
 from ..errors import (
     EXIT_DATA,
     EXIT_SOME_FAILED,
@@ -189,7 +190,8 @@ class _Job:
             said = f"{item.shown} → {where}/ exists already; --force makes it anew"
         else:
             said = (
-                f"{item.shown} → {where}/  {outcome.frames} frames, {outcome.seconds:.1f} s, "
+                f"{item.shown} → {where}/  {counted(outcome.frames, 'frame')}, "
+                f"{outcome.seconds:.1f} s, "
                 f"{outcome.fps:.0f} frames/s, {outcome.provider.removesuffix('ExecutionProvider')}"
             )
         for warning in outcome.warnings if not outcome.existed else ():

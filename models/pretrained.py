@@ -79,6 +79,11 @@ def initialise(student: Student, source: str, root: Path) -> Start:
         said = path.parents[1].name
     else:
         path, licence, said = root / source, "", Path(source).name
+        if not path.exists():
+            raise WeightsMissing(
+                f"no such weights file to start from: {source}",
+                remedy=f"Name a file in the workspace, {PACKAGED_STUDENT} or {IMAGENET}.",
+            )
         if is_student(path):
             return _from_student(student, path)
         checkpoint = open_checkpoint(path)

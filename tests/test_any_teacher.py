@@ -163,11 +163,12 @@ def test_a_tower_of_open_clip(tmp_path: Path, which: str) -> None:
 
 def test_open_clips_own_names(tmp_path: Path) -> None:
     save_file({"visual.conv1.weight": torch.zeros(1)}, tmp_path / "model.safetensors")
-    with pytest.raises(ConfigError, match="ViT-Z-99"):
-        load(
-            write_card(tmp_path, family="open_clip", architecture="ViT-Z-99"),
-            tmp_path / "model.safetensors",
-        )
+    for name in ("ViT-Z-99", "hf-hub:somebody/model", "local-dir:somewhere"):  # nothing is fetched
+        with pytest.raises(ConfigError, match=f"open_clip knows no '{name}'"):
+            load(
+                write_card(tmp_path, family="open_clip", architecture=name),
+                tmp_path / "model.safetensors",
+            )
     with pytest.raises(WeightsMismatch, match="of 152 tensors: 151 missing"):
         load(
             write_card(tmp_path, family="open_clip", architecture="ViT-B-32", image_size=224),

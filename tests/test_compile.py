@@ -14,6 +14,10 @@ import torch
 
 from conftest import Cli
 from distill_lab import run, same, tiny_lab, weights
+from vfss_distill.config import DistillConfig
+from vfss_distill.distill.compilation import compiled
+from vfss_distill.errors import DeviceError
+from vfss_distill.models.students import StudentConfig, build_student
 
 needs_compiler = pytest.mark.skipif(
     not any(map(shutil.which, ("g++", "clang++"))), reason="no C++ compiler here"
@@ -30,6 +34,29 @@ def test_without_a_compiler_it_says_so(
     assert done.exit_code == 6, done.stderr
     assert "no C++ compiler" in done.stderr
     assert "leave --compile out" in done.stderr
+
+
+def test_the_compiler_that_is_there_is_the_one_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    # torch looks for $CXX, else g++, and translates for most of a minute before it misses it.
+    from torch._inductor import config as inductor
+
+    here = {"clang++"}
+    monkeypatch.setattr(shutil, "which", lambda name: name if name in here else None)
+    monkeypatch.setattr(torch, "compile", lambda part, **_: part)
+    monkeypatch.setattr(inductor.cpp, "cxx", (None, "g++"))
+    monkeypatch.delenv("CXX", raising=False)
+    student = build_student(StudentConfig("nano", 64, 0, ("a",), grid=8))
+    with compiled(student, DistillConfig(compile=True)):
+        assert inductor.cpp.cxx == (None, "clang++")
+    monkeypatch.setenv("CXX", "clang++ -stdlib=libc++")
+    with compiled(student, DistillConfig(compile=True)):
+        assert inductor.cpp.cxx == (None, "clang++ -stdlib=libc++")
+    monkeypatch.setenv("CXX", "nowhere/cc")
+    with (
+        pytest.raises(DeviceError, match="is not here"),
+        compiled(student, DistillConfig(compile=True)),
+    ):
+        pass
 
 
 @pytest.mark.slow

@@ -178,7 +178,7 @@ def test_a_file_that_does_not_fill_the_trunk_is_refused_and_nothing_is_taken(
     save_file(state, tmp_path / "lacking.safetensors")
     with pytest.raises(WeightsMismatch, match=r"1 missing \(bn1.weight\)"):
         initialise(student, "lacking.safetensors", tmp_path)
-    with pytest.raises(WeightsMissing):
+    with pytest.raises(WeightsMissing, match=r"nothing\.pth\. Name a file in the workspace"):
         initialise(student, "nothing.pth", tmp_path)
     assert all(torch.equal(before[name], tensor) for name, tensor in student.state_dict().items())
 

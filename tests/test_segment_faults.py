@@ -19,6 +19,7 @@ import pytest
 from conftest import Cli, Outcome
 from square_models import TASKS, WHO, MovingSquare, make_film, make_model, picture
 from test_segment import make_study
+from vfss_distill.errors import ModelError
 from vfss_distill.inference.canvas import Caption
 from vfss_distill.inference.overlay import OverlayWriter
 from vfss_distill.inference.pipeline import SegmentOptions, segment_source
@@ -320,3 +321,21 @@ def test_a_model_whose_description_is_damaged(damage: str, cli: Cli, tmp_path: P
     assert outcome.exit_code == 5, outcome.stderr
     (line,) = outcome.stderr.splitlines()
     assert "m.onnx" in line and "vfss export" in line
+
+
+def test_a_model_whose_weights_lie_beside_it_is_refused(tmp_path: Path, model: Path) -> None:
+    # Two such models of other weights would have one digest, and share their results.
+    beside = tmp_path / "beside.onnx"
+    onnx.save(
+        onnx.load(model), beside, save_as_external_data=True, location="b.data", size_threshold=0
+    )
+    assert (tmp_path / "b.data").is_file()
+    with pytest.raises(ModelError, match="lie in another file"):
+        Segmenter(beside)
+
+
+def test_one_frame_is_counted_as_one(cli: Cli, tmp_path: Path, model: Path) -> None:
+    make_film(tmp_path / "one.mp4", [0.0])
+    done = cli("segment", "one.mp4", cwd=tmp_path)
+    assert done.exit_code == 0, done.stderr
+    assert "  1 frame, " in done.stdout

@@ -228,3 +228,8 @@ def test_other_kinds_are_named(tmp_path: Path) -> None:
     with_registers = {**dino_state(), "embeddings.register_tokens": torch.zeros(1, 4, 64)}
     with pytest.raises(WeightsMismatch, match="register"):
         teacher_of("raddino", with_registers, tmp_path / "registers.safetensors")
+
+
+def test_a_folder_is_told_from_a_file_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(WeightsMismatch, match="is a folder"):
+        open_checkpoint(tmp_path)

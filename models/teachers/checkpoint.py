@@ -93,6 +93,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
     Pickled code is never run. Raises WeightsMissing, or WeightsMismatch for a file that is empty,
     truncated, of another format, holds code, or holds no tensors.
     """
+    if path.is_dir():
+        raise _wrong(path, "is a folder, not a file of weights", "Name the file in it.")
     if not path.is_file():
         raise WeightsMissing("no such weights file", file=path.name, remedy="See: vfss teachers.")
     value = _read(path)

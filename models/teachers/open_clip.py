@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 import torch
-from open_clip import get_model_config
+from open_clip import get_model_config, list_models
 from open_clip.model import CLIPVisionCfg, _build_vision_tower
 from timm import is_model
 from timm.models.vision_transformer import VisionTransformer
@@ -122,7 +122,9 @@ def read_config(card: TeacherCard, checkpoint: Checkpoint) -> dict[str, Any]:
     """embed_dim and vision_cfg, as open_clip names them. Raises ConfigError."""
     said: Any = dict(card.config)
     if card.architecture:
-        said = get_model_config(card.architecture)
+        # Other names are addresses: of a page to download from, of a folder.
+        known = card.architecture in list_models()
+        said = get_model_config(card.architecture) if known else None
     elif not said:
         try:
             path = checkpoint.file.parent / "open_clip_config.json"

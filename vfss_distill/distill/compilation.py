@@ -19,7 +19,7 @@ from ..errors import DeviceError
 from ..models.students import Student
 
 _PARTS = ("embed", "decode")  # what the loop calls
-_COMPILERS = ("g++", "clang++", "c++", "cl")
+_COMPILERS = ("g++", "clang++", "c++", "cl")  # the likeliest first
 
 
 @contextmanager
@@ -32,14 +32,14 @@ def compiled(student: Student, config: DistillConfig) -> Iterator[None]:
     if not config.compile:
         yield
         return
-    if next(student.parameters()).device.type == "cpu" and not _has_compiler():
-        raise DeviceError(
-            "no C++ compiler, which `compile` needs on a CPU",
-            remedy="Install g++ or clang++, or leave --compile out.",
-        )
+    on_cpu = next(student.parameters()).device.type == "cpu"
+    compiler = _compiler() if on_cpu else None
     from torch._dynamo.exc import TorchDynamoException  # seconds to import
+    from torch._inductor import config as inductor
     from torch._inductor.exc import InductorError
 
+    if compiler is not None:  # torch itself looks for g++ alone
+        inductor.cpp.cxx = (None, compiler)
     for part in _PARTS:
         setattr(student, part, torch.compile(getattr(student, part), dynamic=False))
     try:
@@ -56,5 +56,20 @@ def compiled(student: Student, config: DistillConfig) -> Iterator[None]:
         torch._dynamo.reset()  # type: ignore[no-untyped-call]
 
 
-def _has_compiler() -> bool:
-    return any(shutil.which(name) for name in (environ.get("CXX", ""), *_COMPILERS) if name)
+def _compiler() -> str:
+    """The C++ compiler to use: that of $CXX, else one that is here. Raises DeviceError."""
+    named = environ.get("CXX", "").strip()
+    names = [named] if named else _COMPILERS
+    # The first word: "ccache g++" is a compiler too.
+    found = next((name for name in names if shutil.which(name.split()[0])), None)
+    if found is not None:
+        return found
+    if named:
+        raise DeviceError(
+            f"$CXX names a C++ compiler that is not here: {named}",
+            remedy="Let it name one that is, or unset it.",
+        )
+    raise DeviceError(
+        "no C++ compiler, which `compile` needs on a CPU",
+        remedy="Install g++ or clang++, or leave --compile out.",
+    )

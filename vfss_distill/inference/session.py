@@ -7,6 +7,7 @@ import ctypes
 import functools
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -213,6 +214,9 @@ def _digest(path: Path) -> str:
         raise ModelError(f"cannot be read ({error.strerror})", file=path.name) from error
 
 
+_BESIDE = "session.model_external_initializers_file_folder_path"
+
+
 def _open(path: Path, threads: int, *, cuda: bool = False) -> Any:
     """An ONNX Runtime session; with `cuda` there, if ONNX Runtime finds what it needs for that."""
     with _silence():
@@ -227,13 +231,20 @@ def _open(path: Path, threads: int, *, cuda: bool = False) -> Any:
         options.inter_op_num_threads = 1
         # Idle threads must not spin: decoding and encoding share the cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Weights in a file beside the model would be no part of its digest, and so of its name.
+        options.add_session_config_entry(_BESIDE, os.devnull)
         try:
             return onnxruntime.InferenceSession(
-                str(path), options, providers=[(_CUDA, _CUDA_OPTIONS), _CPU] if cuda else [_CPU]
+                path.read_bytes(),
+                options,
+                providers=[(_CUDA, _CUDA_OPTIONS), _CPU] if cuda else [_CPU],
             )
         except _runtime_errors() as error:
+            beside = "external" in str(error).lower()
             raise ModelError(
-                "not an ONNX model that can be run",
+                "its weights lie in another file"
+                if beside
+                else "not an ONNX model that can be run",
                 file=path.name,
                 remedy="Name a file made by `vfss export`.",
             ) from error

@@ -14,7 +14,8 @@ from conftest import Cli
 from intake_films import write_frames
 from vfss_distill.intake.boxes import INSET, PICTURE, Box
 from vfss_distill.intake.picture import find_picture
-from vfss_distill.intake.study import StudyRecord, list_studies
+from vfss_distill.intake.record import StudyRecord
+from vfss_distill.intake.study import list_studies
 from vfss_distill.simulate import SimulateOptions, simulate_study
 from vfss_distill.workspace import Workspace
 

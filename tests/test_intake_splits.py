@@ -22,8 +22,9 @@ from tiny_studies import small_world, write_splits
 from vfss_distill.config import SplitConfig
 from vfss_distill.errors import ConfigError, DataError
 from vfss_distill.intake.leaks import refuse_leaks
+from vfss_distill.intake.record import StudyRecord
 from vfss_distill.intake.splits import PatientFacts, Splits, load_splits, lock_test, update_splits
-from vfss_distill.intake.study import Study, StudyRecord, list_studies, write_png, write_record
+from vfss_distill.intake.study import Study, list_studies, write_png, write_record
 from vfss_distill.workspace import Workspace
 
 Cohort = dict[str, PatientFacts]

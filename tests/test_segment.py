@@ -16,7 +16,8 @@ from conftest import Cli
 from square_models import TASKS, make_film, make_model, only_result, picture, read_mask
 from vfss_distill.inference.overlay import read_times
 from vfss_distill.intake.boxes import Box
-from vfss_distill.intake.study import StudyRecord, write_frame, write_record
+from vfss_distill.intake.record import StudyRecord
+from vfss_distill.intake.study import write_frame, write_record
 from vfss_distill.provenance import sha256_file
 from vfss_distill.tasks import TaskSet
 

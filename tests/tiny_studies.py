@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import yaml
 
-from vfss_distill.intake.study import Study, StudyRecord, write_mask, write_png, write_record
+from vfss_distill.intake.record import StudyRecord
+from vfss_distill.intake.study import Study, write_mask, write_png, write_record
 from vfss_distill.tasks import VFSS12
 from vfss_distill.workspace import Workspace
 

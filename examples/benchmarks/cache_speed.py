@@ -23,7 +23,8 @@ from transformers import Dinov2Config, Dinov2Model, SwinConfig
 
 from vfss_distill.distill.cache import Job, Recipe, TeacherFeatures, fill_cache
 from vfss_distill.distill.standardise import fit
-from vfss_distill.intake.study import Study, StudyRecord, write_png, write_record
+from vfss_distill.intake.record import StudyRecord
+from vfss_distill.intake.study import Study, write_png, write_record
 from vfss_distill.models.teachers.card import load_card
 from vfss_distill.models.teachers.medclip import SwinTower
 from vfss_distill.models.teachers.registry import load_teacher

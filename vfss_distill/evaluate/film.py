@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..intake.picture import without_room
+from ..intake.record import StudyRecord
 from ..intake.source import made_up_times
-from ..intake.study import StudyRecord
 from ..letterbox import Part
 from .results import Result
 

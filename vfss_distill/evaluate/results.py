@@ -19,7 +19,7 @@ from ..counting import listed
 from ..errors import ConfigError, DataError, UsageError, WorkspaceError
 from ..inference.reading import Reading
 from ..inference.run_file import check_run
-from ..intake.study import StudyRecord
+from ..intake.record import StudyRecord
 from ..tasks import TaskSet
 from ..workspace import Workspace, is_temporary, read_json
 

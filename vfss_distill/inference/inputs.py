@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import DataError, InputError, UsageError, VfssError, WorkspaceError
 from ..intake.blanked import BlankedSource
 from ..intake.box_table import given_boxes
+from ..intake.record import RECORD_FILE
 from ..intake.source import (
     A_RESULT,
     FrameSource,
@@ -19,7 +20,7 @@ from ..intake.source import (
     walk,
 )
 from ..intake.splits import load_splits
-from ..intake.study import RECORD_FILE, Study, is_study_folder, list_studies_readable
+from ..intake.study import Study, is_study_folder, list_studies_readable
 from ..intake.view import FRONTAL, Decision, decide_source
 from ..workspace import Workspace
 from .reading import Reading, is_plain

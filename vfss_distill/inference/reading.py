@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..intake.study import StudyRecord
+from ..intake.record import StudyRecord
 from ..provenance import digest_json
 
 _NOT_DEFAULT = ("fields", "kept")  # interlaced films that a plain reading would deinterlace

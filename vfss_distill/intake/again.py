@@ -9,8 +9,8 @@ from .boxes import Box
 from .ingest_report import IngestOptions
 from .interlace import HANDLING
 from .labels import Labels
+from .record import StudyRecord
 from .source import made_up_times
-from .study import StudyRecord
 from .view import means
 
 

@@ -12,8 +12,8 @@ from ..counting import listed
 from ..errors import ConfigError, InputError
 from .boxes import GIVEN, Box
 from .patients import keys_of, read_table, unused_keys
+from .record import StudyRecord
 from .source import Found, SourceInfo, square_size
-from .study import StudyRecord
 
 _NUMBERS = ("x", "y", "width", "height")
 _REMEDY = "Give a CSV with the columns file,x,y,width,height: film.mp4,0,0,200,40."

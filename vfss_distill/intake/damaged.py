@@ -18,8 +18,9 @@ from typing import Any
 from ..errors import InputError
 from ..workspace import Workspace
 from .identities import Identities
+from .record import RECORD_FILE, StudyRecord, readable_fields
 from .splits import PatientFacts, Splits
-from .study import RECORD_FILE, StudyRecord, folder_of, readable_fields
+from .study import folder_of
 
 _NAME = re.compile("(p[a-z2-7]{8})-([0-9a-f]{6}|[0-9a-f]{12})")
 

@@ -8,7 +8,7 @@ from ..errors import InputError
 from .damaged import DamagedStudies
 from .identities import Identities
 from .patients import Owner
-from .study import StudyRecord
+from .record import StudyRecord
 
 
 class Exams:

@@ -29,10 +29,11 @@ from .frame_store import WAITING_FILE, FrameStore
 from .ingest_report import IngestOptions
 from .labels import Labels, check_frames, read_mask
 from .picture import find_picture
+from .record import StudyRecord
 from .remains import Kept, Remains
 from .repeats import RepeatCounter, frame_digest
 from .source import FrameSource, Interlaced, SourceInfo, open_source
-from .study import StudyRecord, write_mask, write_record
+from .study import write_mask, write_record
 from .surroundings import find_to_blank
 from .view import Decision, decide, word_of
 

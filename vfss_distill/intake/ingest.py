@@ -38,10 +38,11 @@ from .ingest_report import Failure, IngestOptions, IngestReport, Skipped
 from .lab import decide_tasks, prepare_workspace
 from .labels import Labels, LabelSearch
 from .patients import Owner, PatientTable, display, guessed_name, owner_of
+from .record import StudyRecord
 from .remains import LOST, nowhere_told
 from .source import Found, SourceInfo, open_source
 from .splits import Splits, facts_of, load_splits, lock_test, undealt, update_splits
-from .study import StudyRecord, has_imported_labels, list_studies, list_studies_readable
+from .study import has_imported_labels, list_studies, list_studies_readable
 from .surroundings import told as furniture_told
 from .view import ViewTable, notice
 

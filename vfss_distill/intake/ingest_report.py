@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import StorageError
+from .record import StudyRecord
 from .source import Interlaced
 from .splits import Splits
-from .study import StudyRecord
 
 EngineName = Literal["processes", "ray"]
 

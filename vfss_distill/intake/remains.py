@@ -19,7 +19,8 @@ from ..counting import counted
 from ..errors import DataError, InputError
 from .boxes import GIVEN, Box
 from .labels import Labels
-from .study import TASK_NAME, StudyRecord, frame_name, read_frame_file, read_mask_file, write_mask
+from .record import TASK_NAME, StudyRecord
+from .study import frame_name, read_frame_file, read_mask_file, write_mask
 
 LOST = "lost with its damaged record: "
 

@@ -22,7 +22,7 @@ from ..provenance import digest_json
 from ..workspace import Workspace, write_text
 
 if TYPE_CHECKING:
-    from .study import StudyRecord
+    from .record import StudyRecord
 
 Part = Literal["train", "val", "test"]
 _PARTS: tuple[Part, ...] = ("train", "val", "test")

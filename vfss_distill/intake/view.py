@@ -22,8 +22,8 @@ from ..errors import UsageError
 from .film_sample import FrameSample
 from .patients import keys_of, read_table, unused_keys
 from .picture import find_picture
+from .record import StudyRecord
 from .source import Found, FrameSource
-from .study import StudyRecord
 from .view_model import CLASSES, packaged_model
 
 By = Literal["table", "model", "header", "assumed"]

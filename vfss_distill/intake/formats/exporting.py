@@ -15,7 +15,8 @@ from ...errors import DataError, LabelError, UsageError, WorkspaceError
 from ...provenance import document
 from ...tasks import Task, TaskSet
 from ...workspace import atomic_folder, write_json
-from ..study import Study, StudyRecord
+from ..record import StudyRecord
+from ..study import Study
 from .annotations import Export, LabelSource, Mask, Size, UnreadableSource, encode_png
 from .registry import FORMATS, MANIFEST
 

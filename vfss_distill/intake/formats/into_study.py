@@ -15,7 +15,8 @@ from typing import Any
 
 from ...provenance import provenance
 from ...workspace import atomic_folder, read_json, write_bytes
-from ..study import RECORD_FILE, Study, frame_name, write_record
+from ..record import RECORD_FILE
+from ..study import Study, frame_name, write_record
 
 
 def write_masks(

@@ -3,6 +3,7 @@
     python run.py WORKSPACE --jobs 2            # hours on two cores; run it again to go on
     python run.py WORKSPACE --seeds 1 --arms supervised,small-sam,attention
     python run.py WORKSPACE --times 3           # with three times the steps
+    python run.py WORKSPACE --size 256          # the student sees twice as fine: four times as long
     python run.py WORKSPACE --table             # only the table of what is done
     python run.py OTHER --real DATA --jobs 2    # the same on 18 real patients, cine-MRI, one task
 
@@ -47,8 +48,6 @@ TONGUE = Path(__file__).parent.parent / "swallow-cine-mri" / "tongue.yaml"
 TEACHERS = ("small-sam", "small-dino", "small-clip")
 SHARED: dict[str, Any] = {
     "student": "small",
-    "image_size": 128,
-    "grid": 16,
     "batch_size": 8,
     "align_steps": 100,
     "task_steps": 600,
@@ -101,11 +100,12 @@ SINGLE = [arm for arm in ARMS if arm.split(" ")[0] in TEACHERS]
 class Lab:
     """Two workspaces, so that no test patient can be trained on: `train` and `test`.
 
-    Runs take `times` the steps; their scores lie beside one another.
+    Runs take `times` the steps, on frames of `size` pixels; their scores lie beside one another.
     """
 
     root: Path
     times: int = 1
+    size: int = 128
 
     @property
     def train(self) -> Workspace:
@@ -117,7 +117,8 @@ class Lab:
 
     def run_name(self, arm: str, seed: int) -> str:
         slug = arm.replace(" ", "-").replace("'", "")
-        return f"{slug}-{seed}" if self.times == 1 else f"{slug}-{seed}-x{self.times}"
+        steps = "" if self.times == 1 else f"-x{self.times}"
+        return f"{slug}-{seed}{steps}" + ("" if self.size == 128 else f"-{self.size}px")
 
     def scores(self, arm: str, seed: int) -> Path:
         return self.root / "scores" / f"{self.run_name(arm, seed)}.csv"
@@ -132,11 +133,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--times", type=int, default=1, help="so many times the steps")
+    parser.add_argument("--size", type=int, default=128, help="of the frames the student sees")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, a core each")
     parser.add_argument("--job", action="store_true", help=argparse.SUPPRESS)  # one of them
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    lab = Lab(options.workspace, options.times)
+    lab = Lab(options.workspace, options.times, options.size)
     # Seeds outermost: what is done at any time is balanced.
     due = [(arm, seed) for seed in range(options.seeds) for arm in options.arms.split(",")]
     if options.job:
@@ -212,6 +214,7 @@ def one_run(lab: Lab, arm: str, seed: int) -> None:
     settings = {**SHARED, **ARMS[arm], "seed": seed, "threads": 1}
     for stage in ("align_steps", "task_steps"):
         settings[stage] *= lab.times
+    settings |= {"image_size": lab.size, "grid": lab.size // 8}  # as fine as the student's map
     config = parse(DistillConfig, {"task_set": load_lab(lab.train).task_set, **settings})
     print(f"{arm}, seed {seed}", flush=True)
     if not (folder / "student.safetensors").exists():

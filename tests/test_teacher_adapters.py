@@ -186,6 +186,16 @@ def test_sam_in_transformers_names(tmp_path: Path) -> None:
         teacher_of("medsam", state, tmp_path / "untied.safetensors")
 
 
+def test_sams_image_encoder_saved_alone(tiny: dict[str, Path], tmp_path: Path) -> None:
+    """As training code that only wants features saves it."""
+    whole = load_teacher(load_card("medsam"), tiny["medsam"])
+    assert isinstance(whole, SamTeacher)
+    alone = teacher_of("medsam", whole.network.image_encoder.state_dict(), tmp_path / "encoder.pth")
+    assert alone.layout == "segment-anything's image encoder alone"
+    assert isinstance(alone, SamTeacher) and not alone.has_masks
+    assert torch.equal(alone.features(noise()), whole.features(noise()))
+
+
 def test_a_teacher_is_frozen_and_leaves_the_random_state(tiny: dict[str, Path]) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)

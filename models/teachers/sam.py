@@ -216,9 +216,16 @@ def _decoder_config(checkpoint: Checkpoint) -> dict[str, int]:
     }
 
 
+_ALONE = "blocks.0.attn.rel_pos_h"  # no other ViT has it
+
+
 def build_sam(card: TeacherCard, checkpoint: Checkpoint) -> SamTeacher:
     """Raises WeightsMismatch when the file is no SAM or not all of one."""
     layout = "segment-anything"
+    if _ALONE in checkpoint:
+        layout = "segment-anything's image encoder alone"
+        whole = {f"image_encoder.{name}": tensor for name, tensor in checkpoint.tensors.items()}
+        checkpoint = checkpoint.renamed(whole)
     if "vision_encoder.patch_embed.projection.weight" in checkpoint:
         layout = "transformers SamModel"
         checkpoint = checkpoint.renamed(_from_transformers(checkpoint))

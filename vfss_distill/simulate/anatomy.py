@@ -32,9 +32,14 @@ from .throat import (
     FAUCES,
     HYOID_BODY,
     HYOID_HORN,
+    MOUTH_FLOOR,
+    NASAL_BACK,
+    NASAL_ROOF,
     PYRIFORM,
+    RAISED_VELUM,
     THYROID,
     VALLECULA,
+    VELUM,
     Motion,
     Throat,
 )
@@ -44,7 +49,6 @@ from .timeline import Bolus, Floats, Timeline
 _HELP = "low", "up", "under", "behind"
 _FLOOR_SHARES = np.array([0.0, 0.4, 0.8, 1.0, 1.0])  # of the head's and of the jaw's motion
 _HYOID_CENTRE = np.array([-38.0, 3.0])
-_VELUM_RAISED = np.array([(-48.0, -61), (-36, -61), (-25, -58.5), (-18.5, -48)])
 
 
 @dataclass(frozen=True)
@@ -95,19 +99,15 @@ class SoftTissue:
         ]
         self.leaf = rng.normal(1.0, 0.1), rng.normal(0, 6)
         self.velum_size = rng.normal(1.0, 0.08)
-        velum_drop = rng.normal(0, 2.0)
-        self._velum_hangs = np.array(
-            [(-48.0, -61), (-40, -55), (-34.5, -46), (-32, -36 + velum_drop)]
-        )
+        self._velum = VELUM.copy()
+        self._velum[-1, 1] += rng.normal(0, 2.0)
         self.channel = Channel(patient, knots, rng, volume_ml)
         self._pocket_shapes = {"vallecula": _centred(VALLECULA), "pyriform": _centred(PYRIFORM)}
-        floor = np.array([(-36.0, 1.0), (-52, -7), (-72, -10), (-94, -14), (-101, -26)])
+        floor = MOUTH_FLOOR.copy()
         floor[0] += self.hyoid_shift
         self._mouth_floor = posed(patient, floor, _FLOOR_SHARES)
-        back = np.array([(-20.0, -64), (-18.0, -58), (-16, -50), (-14.5, -40), (-14.2, -30)])
-        roof = np.array([(-42.0, -63.0), (-31, -66)])
         self._nasal_walls = np.concatenate(
-            [posed(patient, roof), posed(patient, back[:2]), back[2:]]
+            [posed(patient, NASAL_ROOF), posed(patient, NASAL_BACK[:2]), NASAL_BACK[2:]]
         )
         self._nod = place.px(NOD_PIVOT)[0]
         self._joint = place.px(posed(patient, JAW_PIVOT))[0]
@@ -283,11 +283,8 @@ class SoftTissue:
 
     def _palate(self, line: Timeline, i: int) -> list[_Part]:
         lift = line.velum[i]
-        centre = smooth(
-            self._velum_hangs + lift * (_VELUM_RAISED - self._velum_hangs),
-            per_segment=6,
-            closed=False,
-        )
+        centre = self._velum + lift * (RAISED_VELUM - self._velum)
+        centre = smooth(centre, per_segment=6, closed=False)
         along, shares = np.linspace(0, 1, len(centre)), np.linspace(1, 0.6, len(centre))
         centre = posed(self.patient, centre, shares)
         width = self.velum_size * (7.5 + 3 * np.sin(np.pi * along) - 4.5 * along**3) + lift * 2

@@ -84,6 +84,12 @@ VALLECULA = np.array(
 PYRIFORM = np.array(
     [(-19.6, 10), (-19.4, 17), (-18.2, 25), (-15.8, 30), (-13.8, 27), (-13.2, 18), (-14.4, 10)]
 )
+MOUTH_FLOOR = np.array([(-36.0, 1.0), (-52, -7), (-72, -10), (-94, -14), (-101, -26)])
+# The soft palate's middle line at rest and raised; behind it the nasopharynx's roof and back wall.
+VELUM = np.array([(-48.0, -61), (-40, -55), (-34.5, -46), (-32, -36)])
+RAISED_VELUM = np.array([(-48.0, -61), (-36, -61), (-25, -58.5), (-18.5, -48)])
+NASAL_ROOF = np.array([(-42.0, -63.0), (-31, -66)])
+NASAL_BACK = np.array([(-20.0, -64), (-18.0, -58), (-16, -50), (-14.5, -40), (-14.2, -30)])
 RAISED_PALATE = np.array([(-52.0, -60), (-38, -57.5), (-24.5, -51.5), (-14.5, -36)])
 THYROID = np.array(
     [(-19.5, 1.0), (-21.5, 9.0), (-30, 9.0), (-38, 12.5), (-39.6, 18), (-37, 27), (-34.5, 33),

@@ -148,6 +148,7 @@ class _Job:
         from ..inference.inputs import Failure
 
         outcomes = []
+        first: dict[Path, str] = {}  # what each result was made from, or found for, in this call
         for number, item in enumerate(todo):
             title = f"segment {number + 1}/{len(todo)}"
             try:
@@ -162,7 +163,7 @@ class _Job:
                 failed.append(Failure(item.shown, fault))
                 continue
             outcomes.append(outcome)
-            self._say(item, outcome)
+            self._say(item, outcome, first.setdefault(outcome.folder, item.shown))
         return outcomes
 
     def _one(self, item: Input, title: str) -> SegmentOutcome:
@@ -184,9 +185,11 @@ class _Job:
             options = SegmentOptions(subject, self.overlay, self.masks, tick)
             return segment_source(source, self.segmenter, target, options)
 
-    def _say(self, item: Input, outcome: SegmentOutcome) -> None:
+    def _say(self, item: Input, outcome: SegmentOutcome, first: str) -> None:
         where = self.place.relative(outcome.folder)
-        if outcome.existed:
+        if first != item.shown:
+            said = f"{item.shown} → {where}/ is the same film as {first}"
+        elif outcome.existed:
             said = f"{item.shown} → {where}/ exists already; --force makes it anew"
         else:
             said = (

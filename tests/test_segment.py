@@ -106,6 +106,14 @@ def test_existing_result_is_left_alone(cli: Cli, tmp_path: Path, model: Path) ->
     assert run.stat().st_mtime_ns > before
 
 
+def test_a_film_under_two_names(cli: Cli, tmp_path: Path, model: Path) -> None:
+    make_film(tmp_path / "a.mp4", CONSTANT)
+    (tmp_path / "b.mp4").write_bytes((tmp_path / "a.mp4").read_bytes())
+    for words in ((), ("--force",)):
+        made, twin = cli("segment", "a.mp4", "b.mp4", *words).stdout.splitlines()[-2:]
+        assert "24 frames" in made and twin.endswith("/ is the same film as a.mp4")
+
+
 def test_a_result_of_an_earlier_version_is_left_alone(
     cli: Cli, tmp_path: Path, model: Path
 ) -> None:

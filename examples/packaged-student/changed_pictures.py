@@ -78,7 +78,9 @@ def blur(sigma: float) -> Change:
 def jpeg(quality: int) -> Change:
     def packed(x: Any, _: object) -> Any:
         options = [cv2.IMWRITE_JPEG_QUALITY, quality]
-        return cv2.imdecode(cv2.imencode(".jpg", x.astype(np.uint8), options)[1], cv2.IMREAD_GRAYSCALE)
+        return cv2.imdecode(
+            cv2.imencode(".jpg", x.astype(np.uint8), options)[1], cv2.IMREAD_GRAYSCALE
+        )
 
     return partial(grey, packed)
 

@@ -20,7 +20,7 @@ def first_of(names: Sequence[str]) -> str:
     return " ".join(names[:3]) + (" …" if len(names) > 3 else "")
 
 
-def listed(faults: Sequence[str], most: int = 20) -> str:
+def listed(faults: Sequence[str], most: int = 20, between: str = "; ") -> str:
     """One line of faults that a person reads to the end: the first ones, and how many more."""
     more = len(faults) - most
-    return "; ".join([*faults[:most], *([f"and {more} more"] if more > 0 else [])])
+    return between.join([*faults[:most], *([f"and {more} more"] if more > 0 else [])])

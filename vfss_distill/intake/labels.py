@@ -205,7 +205,7 @@ def _by_task(folder: Path, tasks: TaskSet) -> Iterator[tuple[str, Sequence[Path]
 
 
 def _no_tasks(folder: Path, unknown: Sequence[Path], tasks: TaskSet) -> LabelError:
-    names = listed([repr(path.name) for path in unknown]).replace(";", ",")
+    names = listed([repr(path.name) for path in unknown], between=", ")
     return LabelError(
         f"unknown task{'s' * (len(unknown) > 1)} {names}",
         file=unknown[0] if len(unknown) == 1 else folder,

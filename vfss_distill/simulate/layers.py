@@ -118,7 +118,7 @@ def _draw_bone(canvas: Image, bone: Bone, px_per_mm: float, mottle: Image) -> No
     if patch.empty:
         return
     window = patch.window
-    inside = (patch.cover >= 0.5).astype(np.uint8)
+    inside = patch.inside.astype(np.uint8)
     inside = cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5)[1:-1, 1:-1] / np.float32(px_per_mm)
     layer = bone.body * patch.rounded(bone.round_mm * px_per_mm).cover

@@ -68,7 +68,7 @@ class Observer:
     def _see_residue(self, patches: dict[str, Patch], wet: NDArray[np.bool_]) -> None:
         """Spaces and the barium in them; "total": all barium between tongue base and sphincter."""
         for name in ("vallecula", "pyriform"):
-            self._note(name, float(np.count_nonzero(patches[name].cover >= 0.5)))
+            self._note(name, float(np.count_nonzero(patches[name].inside)))
             self._note(f"{name}_residue", _shared(patches[name], wet))
         self._note("total_residue", _shared(patches["pharynx"], wet))
 
@@ -88,7 +88,7 @@ class Observer:
 
 def _shared(patch: Patch, wet: NDArray[np.bool_]) -> float:
     """Pixels of a space that hold visible barium."""
-    return float(np.count_nonzero((patch.cover >= 0.5) & wet[patch.window]))
+    return float(np.count_nonzero(patch.inside & wet[patch.window]))
 
 
 def _past(head: Points | None, edge: Points, hand: float) -> bool:

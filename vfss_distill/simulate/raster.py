@@ -37,15 +37,18 @@ class Patch:
         h, w = self.cover.shape
         return slice(self.row, self.row + h), slice(self.column, self.column + w)
 
+    @property
+    def inside(self) -> NDArray[np.bool_]:
+        """(h, w): at least half of the pixel is covered."""
+        return self.cover >= 0.5
+
     def mask(
         self, shape: tuple[int, int], within: NDArray[np.bool_] | None = None
     ) -> NDArray[np.bool_]:
         """Where it is, or where it is of what is `within`."""
         full = np.zeros(shape, np.bool_)
         if not self.empty:
-            np.greater_equal(self.cover, np.float32(0.5), out=full[self.window])
-            if within is not None:
-                full[self.window] &= within[self.window]
+            full[self.window] = self.inside if within is None else self.inside & within[self.window]
         return full
 
     def full(self, shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -64,7 +67,7 @@ class Patch:
             return self
         h, w = self.cover.shape
         inside = np.zeros((h + 2, w + 2), np.bool_)
-        np.greater_equal(self.cover, np.float32(0.5), out=inside[1:-1, 1:-1])
+        inside[1:-1, 1:-1] = self.inside
         depth = cv2.distanceTransform(inside.view(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
         share = depth + np.float32(0.3)
         share /= np.float32(max(radius_px, 0.5))

@@ -117,7 +117,7 @@ def read_labels(path: Path, name: str = "auto") -> tuple[Format, list[Annotation
     files = _files(path, kind.pattern) if path.is_dir() else [path]
     if not files:
         raise LabelError(f"holds no {kind.title} files", file=path, remedy="Check --format.")
-    found = [_read(kind, files[0])] if len(files) == 1 else _read_each(kind, files, path)
+    found = _read_each(kind, files, path)
     if kind.by_frame:
         for label in dict.fromkeys(label for one in found for label in one.labels):
             for one in found:
@@ -222,10 +222,10 @@ def _read_each(kind: Format, files: Iterable[Path], root: Path) -> list[Annotati
     """Raises the first file's error when none can be read."""
     found = []
     for file in files:
-        empty = Annotations(file, kind.name)
-        with empty.apart(file.relative_to(root).as_posix()):
-            found.append(_read(kind, file))
-        found += [empty] if empty.faults else []
+        one = Annotations(file, kind.name)
+        with one.apart(file.relative_to(root).as_posix()):
+            one = _read(kind, file)
+        found.append(one)
     faults = [one.faults[0][1] for one in found if one.faults]
     if len(faults) == len(found):
         raise faults[0]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 from vfss_distill.simulate import (
@@ -322,6 +323,16 @@ def test_a_layer_is_moved_whole() -> None:
 
 
 # ── populations and reproducibility ──────────────────────────────────────────────────────────
+
+
+def test_a_layer_slides_as_it_turns() -> None:
+    """Sliding has a shorter way of its own: the same to a sixty-fourth of a pixel."""
+    canvas = cv2.GaussianBlur(np.eye(120, 140, dtype=np.float32), (0, 0), 4)
+    window = slice(5, 40), slice(0, 60)
+    for shift in ((0.0, 0.0), (3.3, -7.8), (-45.5, 50.25)):
+        slid = np.array([[1, 0, shift[0]], [0, 1, shift[1]]])
+        turned = slid + np.array([[0, 1e-6, 0], [0, 0, 0]])
+        assert_allclose(_shifted(canvas, slid, window), _shifted(canvas, turned, window), atol=1e-3)
 
 
 def test_the_other_clinic_is_another_clinic() -> None:

@@ -96,13 +96,19 @@ def _occupied(canvas: Image, shape: tuple[int, int]) -> _Window:
 def _shifted(canvas: Image, matrix: NDArray[np.float64], window: _Window) -> Image:
     """`window` of the picture, after the canvas was moved by `matrix`."""
     rows, columns = window
+    width, height = columns.stop - columns.start, rows.stop - rows.start
+    if np.allclose(matrix[:, :2], np.eye(2), rtol=0, atol=1e-9):  # ten times as fast
+        corner = np.array([columns.start, rows.start]) + _PAD - matrix[:, 2]
+        middle = corner + np.array([width - 1, height - 1]) / 2
+        slid: Image = cv2.getRectSubPix(canvas, (width, height), middle)
+        return slid
     on_canvas = matrix.copy()
     on_canvas[:, 2] -= matrix[:, :2] @ (_PAD, _PAD)  # canvas → picture
     on_canvas[:, 2] -= columns.start, rows.start
     moved: Image = cv2.warpAffine(
         canvas,
         on_canvas,
-        (columns.stop - columns.start, rows.stop - rows.start),
+        (width, height),
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )

@@ -89,6 +89,7 @@ _COARSE = 8  # scatter and brightness are measured on a picture this much smalle
 _MEASURED_RADIUS = 0.55
 _DARKEST = 1e-4  # light below which nothing is told apart
 _FAINTEST = 0.01  # attenuation below which nothing is looked for
+_FLIPS = (None, 0, 1, -1)  # as OpenCV numbers them: none, rows, columns, both
 
 
 class Detector:
@@ -255,8 +256,8 @@ class Detector:
         room = field.shape[0] - self.shape[0], field.shape[1] - self.shape[1]
         row, column = int(self._rng.integers(room[0] + 1)), int(self._rng.integers(room[1] + 1))
         window: Image = field[row : row + self.shape[0], column : column + self.shape[1]]
-        turn = int(self._rng.integers(4))
-        return window[:: -1 if turn & 1 else 1, :: -1 if turn & 2 else 1]
+        flip = _FLIPS[int(self._rng.integers(4))]
+        return window if flip is None else np.asarray(cv2.flip(window, flip), np.float32)
 
     def _window(self, density: Image) -> tuple[float, float]:
         """The densities that are shown as black and as white."""
@@ -272,9 +273,7 @@ class Detector:
         shown = self._tone(density, window)
         if m.polarity == "light-barium":
             np.subtract(1, shown, out=shown)
-        shown *= np.float32(255)
-        shown += np.float32(0.5)
-        return shown.astype(np.uint8)
+        return np.asarray(cv2.convertScaleAbs(shown, alpha=255), np.uint8)
 
     def _tone(self, density: Image, window: tuple[float, float]) -> Image:
         """Window and gamma: 0 for the darkest, 1 for the brightest that is told apart."""

@@ -10,7 +10,7 @@ from .bones import Bone, Skeleton
 from .curves import Points, moved
 from .exposure import Pose
 from .layers import Layers
-from .raster import rasterise
+from .raster import outlined
 from .screen import Screen
 from .throat import Motion
 from .truth import VISIBLE_MM2
@@ -139,9 +139,8 @@ class Labels:
     def _united(self, name: str, motion: Motion, inside: Mask) -> Mask:
         matrices = {"neck": motion.body, "head": motion.head, "jaw": motion.jaw}
         outlines = [moved(outline, matrices[group]) for group, outline in self._composed[name]]
-        return rasterise(outlines, self._screen.picture).mask(self._screen.picture, inside)
+        return outlined(outlines, self._screen.picture, inside)
 
     def _rigid(self, outlines: tuple[Points, ...], matrix: Points, inside: Mask) -> Mask:
-        shape = self._screen.picture
-        patch = rasterise([moved(outline, matrix) for outline in outlines], shape)
-        return patch.mask(shape, inside)
+        at = [moved(outline, matrix) for outline in outlines]
+        return outlined(at, self._screen.picture, inside)

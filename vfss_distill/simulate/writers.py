@@ -171,7 +171,9 @@ class _VideoWriter:
             # Twice as fast as "veryfast", and without its macroblock tree, which on small pictures
             # reads memory that was never written: equal frames then gave unequal bytes.
             stream.options = {"crf": "19", "preset": "superfast", "threads": "1"}
-            stream.options |= {"x264-params": "mbtree=0"}
+            # Without arithmetic coding: the same pictures in three quarters of the time, and files
+            # an eighth larger.
+            stream.options |= {"x264-params": "mbtree=0:cabac=0"}
         else:
             stream = self._container.add_stream("mjpeg", rate=rate)
             stream.pix_fmt = "yuvj420p"

@@ -182,7 +182,7 @@ class TestLabels:
         write_mask(tmp_path / "gt" / "p1" / "aa" / "c2" / "1.png")
         write_mask(tmp_path / "gt" / "p3" / "a" / "c2" / "1.png")
         said = cli("ingest", "v", "--labels", "gt").stderr
-        assert "--labels names what is none of these recordings: p1/aa and 1 more" in said
+        assert "--labels names what is none of these recordings: p1/aa, p3" in said
 
     def test_two_recordings_cannot_share_labels(self, cli: Cli, tmp_path: Path) -> None:
         for patient, frames in (("p1", 5), ("p2", 6)):
@@ -300,7 +300,7 @@ class TestPatients:
         assert "--patients" not in said
         (tmp_path / "who.csv").write_text("\n".join(["file,patient", *rows, "y/a.mp4,1", "d,5"]))
         said = cli("ingest", "v", "--patients", "who.csv").stderr
-        assert "--patients names what is none of these recordings: y/a.mp4 and 1 more" in said
+        assert "--patients names what is none of these recordings: y/a.mp4, d" in said
 
     def test_films_without_a_folder_of_their_own(self, cli: Cli, tmp_path: Path) -> None:
         for number in range(3):

@@ -140,7 +140,7 @@ class TestIngest:
             write_frames(tmp_path / "films" / name, frames)
         studies, said = ingested(cli, "films", cwd=tmp_path)
         assert said.count(UNSURE) == 1 and "--views" in said
-        assert f"5 recordings (films/a, films/b, films/c and 2 more): {UNSURE}" in said
+        assert f"5 recordings (films/a, films/b, films/c, and 2 more): {UNSURE}" in said
         for study in studies:
             assert (study.record.view, study.record.mirrored) == ("lateral", False)
             assert study.record.view_by == "assumed"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..claims import alone_in
 from ..config import load_lab
+from ..counting import listed
 from ..engines import Done, Engine, WorkerDied
 from ..errors import InputError, StorageError, VfssError
 from ..workspace import Workspace
@@ -143,8 +144,8 @@ class _Ingest:
             ("--labels", self._labels.unused()),
         ):
             if unused:
-                more = f" and {len(unused) - 1} more" if len(unused) > 1 else ""
-                self._say(f"{option} names what is none of these recordings: {unused[0]}{more}")
+                some = listed(unused, 3, ", ")
+                self._say(f"{option} names what is none of these recordings: {some}")
 
     def run(self, found: Sequence[Found], stack: ExitStack, tick: Tick) -> None:
         """Ingest every recording; whatever is wrong with one ends in the report.
@@ -420,5 +421,4 @@ def _who(inputs: Sequence[str]) -> str:
     """Whom a warning is about: all of few recordings, else the first three and how many more."""
     if len(inputs) == 1:
         return inputs[0]
-    more = f" and {len(inputs) - 3} more" if len(inputs) > 3 else ""
-    return f"{len(inputs)} recordings ({', '.join(inputs[:3])}{more})"
+    return f"{len(inputs)} recordings ({listed(inputs, 3, ', ')})"

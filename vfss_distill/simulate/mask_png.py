@@ -16,6 +16,7 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _ZLIB_HEADER = b"\x78\x01"  # window of 32 KiB, fastest (RFC 1950, 2.2)
 _LAST_BLOCK = b"\x03\x00"  # an empty block that says it is the last (RFC 1951, 3.2.3)
 _ADLER = 65521
+_MEMORY = 5  # of 9: a mask needs little, and what is taken has to be cleared first
 
 
 def png(mask: NDArray[np.bool_]) -> bytes:
@@ -40,7 +41,7 @@ def _packed(mask: NDArray[np.bool_]) -> bytes:
 
 def _blocks(data: bytes) -> bytes:
     """Deflated, ending at a byte and referring to nothing before: blocks may be strung together."""
-    packer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS, strategy=zlib.Z_RLE)
+    packer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS, _MEMORY, zlib.Z_RLE)
     return packer.compress(data) + packer.flush(zlib.Z_FULL_FLUSH)
 
 

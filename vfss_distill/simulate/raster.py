@@ -91,7 +91,7 @@ def outlined(
     full = np.zeros(shape, np.bool_)
     row, column, levels = _covered(outlines, shape, 2)
     window = slice(row, row + levels.shape[0]), slice(column, column + levels.shape[1])
-    np.logical_and(levels >= 128, within[window], out=full[window])
+    np.logical_and(levels >= 128, within[window], out=full[window])  # at least half of 255
     return full
 
 

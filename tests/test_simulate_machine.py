@@ -322,9 +322,6 @@ def test_a_layer_is_moved_whole() -> None:
         assert np.allclose(layers.at(motion), whole, atol=2e-3)
 
 
-# ── populations and reproducibility ──────────────────────────────────────────────────────────
-
-
 def test_a_layer_slides_as_it_turns() -> None:
     """Sliding has a shorter way of its own: the same to a sixty-fourth of a pixel."""
     canvas = cv2.GaussianBlur(np.eye(120, 140, dtype=np.float32), (0, 0), 4)
@@ -333,6 +330,9 @@ def test_a_layer_slides_as_it_turns() -> None:
         slid = np.array([[1, 0, shift[0]], [0, 1, shift[1]]])
         turned = slid + np.array([[0, 1e-6, 0], [0, 0, 0]])
         assert_allclose(_shifted(canvas, slid, window), _shifted(canvas, turned, window), atol=1e-3)
+
+
+# ── populations and reproducibility ──────────────────────────────────────────────────────────
 
 
 def test_the_other_clinic_is_another_clinic() -> None:

@@ -23,6 +23,7 @@ Image = NDArray[np.float32]
 _PAD = 40
 _SOFT_PER_MM = 0.0185
 _THICKEST_MM = 112.0
+_UNTURNED = np.eye(2)
 
 
 class Layers:
@@ -97,7 +98,7 @@ def _shifted(canvas: Image, matrix: NDArray[np.float64], window: _Window) -> Ima
     """`window` of the picture, after the canvas was moved by `matrix`."""
     rows, columns = window
     width, height = columns.stop - columns.start, rows.stop - rows.start
-    if np.allclose(matrix[:, :2], np.eye(2), rtol=0, atol=1e-9):  # ten times as fast
+    if np.array_equal(matrix[:, :2], _UNTURNED):  # ten times as fast
         corner = np.array([columns.start, rows.start]) + _PAD - matrix[:, 2]
         middle = corner + np.array([width - 1, height - 1]) / 2
         slid: Image = cv2.getRectSubPix(canvas, (width, height), middle)

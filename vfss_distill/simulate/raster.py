@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from .curves import Points
 
 SUPERSAMPLING = 4
 _FRACTION_BITS = 4
+_MARGIN = 2
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,7 @@ class Patch:
 
     @property
     def window(self) -> tuple[slice, slice]:
-        h, w = self.cover.shape
-        return slice(self.row, self.row + h), slice(self.column, self.column + w)
+        return _window(self.row, self.column, self.cover)
 
     @property
     def inside(self) -> NDArray[np.bool_]:
@@ -78,7 +79,9 @@ class Patch:
         return Patch(self.row, self.column, profile)
 
 
-def rasterise(outlines: Sequence[Points], shape: tuple[int, int], *, margin: int = 2) -> Patch:
+def rasterise(
+    outlines: Sequence[Points], shape: tuple[int, int], *, margin: int = _MARGIN
+) -> Patch:
     """Coverage of the union of closed `outlines` (pixel coordinates) on an image of `shape`."""
     row, column, levels = _covered(outlines, shape, margin)
     return Patch(row, column, np.multiply(levels, np.float32(1 / 255), dtype=np.float32))
@@ -89,10 +92,15 @@ def outlined(
 ) -> NDArray[np.bool_]:
     """`rasterise(outlines, shape).mask(shape, within)`, without coverage for shadows."""
     full = np.zeros(shape, np.bool_)
-    row, column, levels = _covered(outlines, shape, 2)
-    window = slice(row, row + levels.shape[0]), slice(column, column + levels.shape[1])
+    row, column, levels = _covered(outlines, shape, _MARGIN)
+    window = _window(row, column, levels)
     np.logical_and(levels >= 128, within[window], out=full[window])  # at least half of 255
     return full
+
+
+def _window(row: int, column: int, block: NDArray[Any]) -> tuple[slice, slice]:
+    h, w = block.shape
+    return slice(row, row + h), slice(column, column + w)
 
 
 _NOTHING = 0, 0, np.zeros((0, 0), np.uint8)

@@ -280,18 +280,18 @@ def _sources(
     if model is None:
         studies, damaged = _only(asked, _everything(place, asked))
         return [StudyLabels(study) for study in studies], damaged
-    from ..evaluate.results import list_results, may_be_model
+    from ..evaluate.results import list_results, unreadable_of
     from ..intake.formats.exporting import ResultMasks
     from ..intake.study import folder_of, list_studies_readable
 
     found, failed = list_results(place, model=model)
-    names = {model, *(result.model for result in found), *(one.folder.name for one in found)}
-    lost = []
+    lost = [
+        failure
+        for failure in unreadable_of(model, found, failed)
+        if not asked or failure["input"].partition("/")[0] in asked
+    ]
     for failure in failed:
-        wanted = not asked or failure["input"].partition("/")[0] in asked
-        if wanted and any(may_be_model(failure["input"], name) for name in names):
-            lost.append(failure)
-        else:
+        if failure not in lost:
             warn(f"{failure['input']}: {failure['error']}")
     studies, damaged = list_studies_readable(place)
     by_source = {study.record.source_sha256: study for study in studies}

@@ -216,6 +216,14 @@ def may_be_model(key: str, name: str) -> bool:
     return name in (own, folder) or by_digest
 
 
+def unreadable_of(
+    model: str, found: Sequence[Result], failed: Sequence[dict[str, str]]
+) -> list[dict[str, str]]:
+    """Those of `failed` that may be of `model`, by its names in the readable results, `found`."""
+    names = {model, *(result.model for result in found), *(one.folder.name for one in found)}
+    return [one for one in failed if any(may_be_model(one["input"], name) for name in names)]
+
+
 def model_names(results: Sequence[Result]) -> dict[str, str]:
     """sha256 → a name unlike any other's: the model's own, with a digest where two share it."""
     digests: dict[str, set[str]] = {}

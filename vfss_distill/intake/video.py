@@ -3,6 +3,9 @@
 Grey is the luma plane itself, not a conversion of it: exact and about three times as fast. Luma of
 video is usually stored in the limited range (16-235); it is expanded to 0-255 unless the stream
 says that it is full range, as MJPEG is.
+
+A telephone held upright films lying on its side and notes that players are to turn the picture: so
+do we, by quarter turns, and masks are those of the picture turned.
 """
 
 from __future__ import annotations
@@ -68,11 +71,16 @@ class VideoSource:
     declared: int = 0
     decoded: int = field(init=False, default=0)  # pictures of the last reading
     _info: SourceInfo = field(init=False)
+    _coded_size: tuple[int, int] = field(init=False)
+    _turns: int = field(init=False, default=0)  # quarters, against the clock
     _said: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         with self._open() as container:
             self._info = _describe(container, self.kind, self.path)
+            self._coded_size = self._info.stored_size
+            if self.data is None:  # viewers of DICOM do not look into the film's container
+                self._turns, self._info = _turned(self._info, _rotation(container, self.path))
         self._said = self._info.warnings
 
     @property
@@ -90,7 +98,8 @@ class VideoSource:
             untangler = Untangler(self.interlaced, stream.codec_context.field_order)
             pictures = self._pictures(_decode(container, stream, damage), clock, damage)
             for index, picture in enumerate(untangler.run(pictures)):
-                yield Frame(index, picture.time_s, make_square(picture.grey, aspect))
+                upright = np.ascontiguousarray(np.rot90(picture.grey, self._turns))
+                yield Frame(index, picture.time_s, make_square(upright, aspect))
         if not damage.decoded:
             raise InputError(
                 "not one frame can be decoded",
@@ -102,12 +111,12 @@ class VideoSource:
     def _pictures(
         self, decoded: Iterator[Any], clock: FilmClock | HeaderClock, damage: _Damage
     ) -> Iterator[Picture]:
-        """Grey pictures with their times, not yet square."""
+        """Grey pictures with their times, as coded: neither turned nor square."""
         for frame, time_s in clock.times(decoded):
             check_size(frame.height, frame.width, self.path)
             damage.decoded += 1
             damage.corrupt += bool(frame.is_corrupt)
-            grey = _fit(_luma(frame), self._info.stored_size)
+            grey = _fit(_luma(frame), self._coded_size)
             yield Picture(time_s, grey, bool(frame.interlaced_frame))
 
     def _clock(self, container: Any, stream: Any) -> FilmClock | HeaderClock:
@@ -168,6 +177,34 @@ def _describe(container: Any, kind: str, path: Path) -> SourceInfo:
         warnings=tuple(said),
         stored_size=(context.height, context.width),
     )
+
+
+def _rotation(container: Any, path: Path) -> int:
+    """Degrees against the clock by which players turn the picture; 0 where no frame says so."""
+    stream = _pictures(container, path)
+    stream.codec_context.options = _LIMITS
+    for frame in _decode(container, stream, _Damage()):
+        return int(frame.rotation)
+    return 0
+
+
+def _turned(info: SourceInfo, degrees: int) -> tuple[int, SourceInfo]:
+    """Quarter turns, and what the recording says of itself once it is turned."""
+    if degrees % 90:
+        said = f"is to be shown turned by {degrees} degrees: only quarter turns are made"
+        return 0, replace(info, warnings=(*info.warnings, said))
+    turns = degrees // 90 % 4
+    if not turns:
+        return 0, info
+    (height, width), (across, down) = info.stored_size, info.pixel_aspect
+    if turns % 2:
+        height, width, across, down = width, height, down, across
+    said = f"turned by {90 * turns} degrees against the clock, as the film says it is to be shown"
+    warnings = (*info.warnings, said)
+    turned = replace(
+        info, stored_size=(height, width), pixel_aspect=(across, down), warnings=warnings
+    )
+    return turns, turned
 
 
 def _pictures(container: Any, path: Path) -> Any:

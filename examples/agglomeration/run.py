@@ -4,6 +4,8 @@
     python run.py WORKSPACE --seeds 1 --arms supervised,small-sam,attention
     python run.py WORKSPACE --times 3           # with three times the steps
     python run.py WORKSPACE --size 256          # the student sees twice as fine: four times as long
+    python run.py OTHER --labelled 1            # labels of one patient instead of four
+    python run.py OTHER --ceiling --arms supervised     # with the labels of all 104 patients
     python run.py WORKSPACE --table             # only the table of what is done
     python run.py OTHER --real DATA --jobs 2    # the same on 18 real patients, cine-MRI, one task
 
@@ -136,6 +138,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128, help="of the frames the student sees")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, a core each")
     parser.add_argument("--job", action="store_true", help=argparse.SUPPRESS)  # one of them
+    parser.add_argument("--labelled", type=int, default=4, help="simulated patients with labels")
+    parser.add_argument(
+        "--ceiling",
+        action="store_true",
+        help="the other simulated patients keep their labels: no teacher could say more of them",
+    )
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     lab = Lab(options.workspace, options.times, options.size)
@@ -152,7 +160,10 @@ def main() -> None:
             one_run(lab, arm, seed)
         return
     if not options.table:
-        make_films(lab) if options.real is None else take_films(lab, options.real)
+        if options.real is None:
+            make_films(lab, options.labelled, keep_labels=options.ceiling)
+        else:
+            take_films(lab, options.real)
         words = [sys.executable, *sys.argv]
         jobs = [subprocess.Popen([*words, "--job"]) for _ in range(options.jobs)]
         if any([job.wait() for job in jobs]):
@@ -160,17 +171,20 @@ def main() -> None:
     print("\n".join(table(lab, options.arms.split(","), options.seeds)))
 
 
-def make_films(lab: Lab) -> None:
+def make_films(lab: Lab, labelled: int, *, keep_labels: bool) -> None:
     """Simulated films of the three groups of patients, ingested; quick when it is all there."""
+    some = f"--patients {labelled} --seed 310000 --frames 40 --label-every 2"
+    every = 1 if keep_labels else 100
+    others = f"--patients 100 --seed 320000 --frames 12 --label-every {every}"
     groups = (
-        (lab.train, "labelled", "--patients 4 --seed 310000 --frames 40 --label-every 2"),
-        (lab.train, "unlabelled", "--patients 100 --seed 320000 --frames 12 --label-every 100"),
+        (lab.train, "labelled", some),
+        (lab.train, "unlabelled", others),
         (lab.test, "tested", "--patients 40 --seed 330000 --frames 30 --label-every 3"),
     )
     for workspace, group, words in groups:
         begin(workspace, "vfss12")
         vfss(workspace, f"simulate {group} {words} --size 256 --fps 12 --workers 2 --quiet")
-        if group == "unlabelled":  # frame 0 is always labelled: not here
+        if group == "unlabelled" and not keep_labels:  # frame 0 is always labelled: not here
             for masks in (workspace.root / group).rglob("*_masks"):
                 shutil.rmtree(masks)
         vfss(workspace, f"ingest {group} --quiet")

@@ -17,7 +17,7 @@ from vfss_distill.intake.source import FrameSource, open_source
 
 # Of x and y, what players show: across from a and c, down from b and d (ISO/IEC 14496-12, tkhd).
 CLOCKWISE, ABOUT, BACK = (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)
-ASLANT = (0.7071, 0.7071, -0.7071, 0.7071)
+ASLANT, MIRRORED, NOTHING = (0.7071, 0.7071, -0.7071, 0.7071), (-1, 0, 0, 1), (0, 0, 0, 0)
 
 
 def shown(path: Path, matrix: tuple[float, ...]) -> Path:
@@ -58,11 +58,15 @@ def test_pixels_that_are_not_square_are_turned_too(tmp_path: Path) -> None:
     assert pictures(source).shape == (3, 2 * WIDTH, HEIGHT)
 
 
-def test_what_is_aslant_stays_as_it_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("matrix", [ASLANT, MIRRORED, NOTHING])
+def test_what_is_no_quarter_turn_is_left_and_said(
+    tmp_path: Path, matrix: tuple[float, ...]
+) -> None:
     write_film(tmp_path / "film.mp4", frames=3)
-    source = open_source(shown(tmp_path / "film.mp4", ASLANT))
-    assert pictures(source).shape == (3, HEIGHT, WIDTH)
-    assert [line for line in source.info.warnings if "only quarter turns" in line]
+    as_coded = pictures(open_source(tmp_path / "film.mp4"))
+    source = open_source(shown(tmp_path / "film.mp4", matrix))
+    assert np.array_equal(pictures(source), as_coded)
+    assert [line for line in source.info.warnings if "left as it is" in line]
 
 
 def test_its_masks_are_those_of_the_picture_shown(cli: Cli, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from typing import IO, Any
 import av
 import cv2
 import numpy as np
+from av.sidedata.sidedata import Type
 from numpy.typing import NDArray
 
 from ..errors import InputError
@@ -47,6 +48,9 @@ _OPTIONS = {
     **_LIMITS,
 }
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+# What a display matrix does (a b c d: the point x, y is shown at ax + cy, bx + dy), and by how many
+# quarters against the clock that turns the picture.
+_QUARTERS = {(1, 0, 0, 1): 0, (0, -1, 1, 0): 1, (-1, 0, 0, -1): 2, (0, 1, -1, 0): 3}
 _LUMA_FIRST = ("yuv", "gray", "nv12", "nv16", "nv21", "nv24", "p010", "p016")
 
 av.logging.set_level(None)
@@ -80,7 +84,7 @@ class VideoSource:
             self._info = _describe(container, self.kind, self.path)
             self._coded_size = self._info.stored_size
             if self.data is None:  # viewers of DICOM do not look into the film's container
-                self._turns, self._info = _turned(self._info, _rotation(container, self.path))
+                self._turns, self._info = _turned(self._info, _quarters(container, self.path))
         self._said = self._info.warnings
 
     @property
@@ -179,21 +183,27 @@ def _describe(container: Any, kind: str, path: Path) -> SourceInfo:
     )
 
 
-def _rotation(container: Any, path: Path) -> int:
-    """Degrees against the clock by which players turn the picture; 0 where no frame says so."""
+def _quarters(container: Any, path: Path) -> int | None:
+    """By how many quarters against the clock players turn the picture; None where they mirror it,
+    or turn it by other angles.
+    """
     stream = _pictures(container, path)
     stream.codec_context.options = _LIMITS
-    for frame in _decode(container, stream, _Damage()):
-        return int(frame.rotation)
-    return 0
+    first = next(_decode(container, stream, _Damage()), None)
+    noted = None if first is None else first.side_data.get(Type.DISPLAYMATRIX)
+    if noted is None:
+        return 0
+    matrix = np.frombuffer(noted, np.int32)[[0, 1, 3, 4]].astype(float)
+    matrix /= max(np.abs(matrix).max(), 1)  # players do not enlarge either
+    a, b, c, d = np.rint(matrix).astype(int).tolist()
+    return _QUARTERS.get((a, b, c, d)) if np.allclose(matrix, (a, b, c, d), atol=0.02) else None
 
 
-def _turned(info: SourceInfo, degrees: int) -> tuple[int, SourceInfo]:
-    """Quarter turns, and what the recording says of itself once it is turned."""
-    if degrees % 90:
-        said = f"is to be shown turned by {degrees} degrees: only quarter turns are made"
+def _turned(info: SourceInfo, turns: int | None) -> tuple[int, SourceInfo]:
+    """Quarter turns to make, and what the recording says of itself once they are made."""
+    if turns is None:
+        said = "is to be shown mirrored or turned by part of a quarter, and was left as it is"
         return 0, replace(info, warnings=(*info.warnings, said))
-    turns = degrees // 90 % 4
     if not turns:
         return 0, info
     (height, width), (across, down) = info.stored_size, info.pixel_aspect

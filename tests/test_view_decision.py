@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from intake_films import write_dicom
 from vfss_distill.errors import WeightsMismatch, WeightsMissing
@@ -26,20 +25,7 @@ from vfss_distill.intake.view import (
 )
 from vfss_distill.intake.view_model import SIZE, load_model, packaged_model, prepare
 from vfss_distill.simulate.population import SHIFTED, TRAIN
-from view_patients import FIRST_SEED, RIGHT, swallow
-
-Grey = NDArray[np.uint8]
-
-
-@pytest.fixture(scope="module")
-def left() -> Any:
-    return swallow()
-
-
-@pytest.fixture(scope="module")
-def right() -> Any:
-    """Another patient, who really faces right."""
-    return swallow(FIRST_SEED + 1, RIGHT)
+from view_patients import FIRST_SEED, swallow
 
 
 class TestDecision:
@@ -83,9 +69,9 @@ class TestDecision:
         assert decide([], listed="right").mirrored
         assert word_of("frontal", "left") == "frontal" and word_of("", "left") == "left"
 
-    def test_empty_frames_have_no_say(self, left: Any) -> None:
+    def test_empty_frames_have_no_say(self) -> None:
         dark = [np.zeros((128, 128), np.uint8)] * 4
-        decision = decide([*dark, *left.frames])
+        decision = decide([*dark, *swallow().frames])
         assert (decision.facing, decision.by) == ("left", "model")
         assert decide(dark).by == "assumed"
 

@@ -26,7 +26,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,7 @@ from .errors import DataError, StorageError, WorkspaceError
 
 _TEMPORARY = ".partial-"
 _MEND = "Put it back from a backup, or make it anew."
+_IS_WINDOWS = os.name == "nt"
 _C = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -147,7 +148,7 @@ def atomic_path(target: Path, *, mode: int | None = None) -> Iterator[Path]:
             _flush(temporary)
             if mode is not None:
                 temporary.chmod(mode)
-            temporary.replace(target)
+            _patiently(lambda: temporary.replace(target))
             _flush(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
@@ -171,12 +172,24 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             if not (target.exists() and _exchange(temporary, target)):
                 old = target.parent / f"{_TEMPORARY}{secrets.token_hex(4)}-old"
                 if target.exists():
-                    target.rename(old)
-                temporary.rename(target)
+                    _patiently(lambda: target.rename(old))
+                _patiently(lambda: temporary.rename(target))
                 shutil.rmtree(old, ignore_errors=True)
             _flush(target.parent)
         finally:
             _take_away(temporary)
+
+
+def _patiently(move: Callable[[], object]) -> None:
+    """On Windows what is open cannot be moved, and scanners open what is new for a moment."""
+    for _ in range(40 if _IS_WINDOWS else 0):
+        try:
+            move()
+        except PermissionError:
+            time.sleep(0.05)
+        else:
+            return
+    move()
 
 
 @contextmanager
@@ -267,7 +280,12 @@ def _flush_all(folder: Path) -> None:
 
 def _flush(path: Path) -> None:
     """fsync a file or folder; what cannot be synced (some network shares) is left to the system."""
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDWR if _IS_WINDOWS else os.O_RDONLY)
+    except PermissionError:
+        if _IS_WINDOWS:  # opens no folder, and nothing that is read-only
+            return
+        raise
     try:
         os.fsync(descriptor)
     except OSError as error:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import DataError, ModelError, WeightsMismatch
@@ -49,6 +49,11 @@ class Training:
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
     """As bytes first: a full disk is then an OSError, which atomic_folder understands."""
     path.write_bytes(save(_portable(tensors)))
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    """Read, not mapped: Windows replaces no folder of which a file is mapped."""
+    return load(path.read_bytes())
 
 
 def save_checkpoint(folder: Path, training: Training) -> None:
@@ -90,9 +95,9 @@ def load_checkpoint(folder: Path, training: Training) -> None:
         )
     try:
         for name in ("student", "ema", "heads"):
-            getattr(training, name).load_state_dict(load_file(folder / f"{name}.safetensors"))
-        _restore_optimiser(training.optimiser, load_file(folder / "optimiser.safetensors"))
-        training.best = load_file(folder / "best.safetensors") if state.has_best else None
+            getattr(training, name).load_state_dict(_load(folder / f"{name}.safetensors"))
+        _restore_optimiser(training.optimiser, _load(folder / "optimiser.safetensors"))
+        training.best = _load(folder / "best.safetensors") if state.has_best else None
     except (SafetensorError, OSError, RuntimeError, LookupError, ValueError) as error:
         raise WeightsMismatch(
             "the checkpoint is damaged or of another student", file=folder.name, remedy=_ANEW

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from ..errors import InputError, VfssError
 from ..workspace import Workspace, read_json
@@ -81,8 +81,14 @@ def error_line(error: VfssError, found: Found) -> str:
 
 def relative_to_workspace(workspace: Workspace, path: Path) -> str:
     """`path` relative to the workspace, for identities.csv: both can be moved together."""
-    real, root = path.resolve(), workspace.root.resolve()
+    return way(workspace.root.resolve(), path.resolve())
+
+
+def way(start: PurePath, end: PurePath) -> str:
+    """From one absolute path to another, with forward slashes; `end` itself on another drive."""
     up = 0
-    while not real.is_relative_to(root):
-        root, up = root.parent, up + 1
-    return "/".join([*[".."] * up, *real.relative_to(root).parts])
+    while not end.is_relative_to(start):
+        if start.parent == start:
+            return end.as_posix()
+        start, up = start.parent, up + 1
+    return "/".join([*[".."] * up, *end.relative_to(start).parts])

@@ -1,0 +1,125 @@
+"""What Windows does not allow, tried where it can be watched: no folder can be opened, nothing that
+is open or mapped can be moved or removed, and nothing is renamed onto what is there."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import pytest
+
+from conftest import Cli
+from distill_lab import run, tiny_lab
+from intake_films import write_film
+from vfss_distill import workspace as workspace_module
+from vfss_distill.intake.discovery import way
+from vfss_distill.workspace import atomic_folder, read_json, write_json
+
+PROC = Path("/proc/self")
+
+
+def held(path: str) -> list[str]:
+    """Files of this process that are `path`, or in it, and open or mapped."""
+    whole = os.path.realpath(path)
+    names = []
+    for descriptor in (PROC / "fd").iterdir():
+        try:
+            names.append(str(descriptor.readlink()))
+        except OSError:  # that of the listing itself
+            continue
+    maps = (PROC / "maps").read_text().splitlines()
+    names += [line[line.index("/") :] for line in maps if "/" in line]
+    return [name for name in names if name == whole or name.startswith(f"{whole}/")]
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not (PROC / "maps").exists():
+        pytest.skip("this system does not say what is open")
+    plain_open = os.open
+
+    def open_(path: Any, *rest: Any, **named: Any) -> int:
+        if not isinstance(path, int) and Path(path).is_dir():
+            raise PermissionError(13, "a folder", str(path))
+        return plain_open(path, *rest, **named)
+
+    def watched(change: Callable[..., None], *, onto: bool) -> Callable[..., None]:
+        def watch(*paths: Any, **named: Any) -> None:
+            for path in map(os.fspath, paths):
+                if held(path):
+                    raise PermissionError(13, "in use", path)
+            if not onto and len(paths) == 2 and os.path.lexists(paths[1]):
+                raise FileExistsError(17, "there already", str(paths[1]))
+            change(*paths, **named)
+
+        return watch
+
+    monkeypatch.setattr(workspace_module, "_IS_WINDOWS", True)
+    monkeypatch.setattr(workspace_module, "_C", None)
+    monkeypatch.setattr(shutil, "_use_fd_functions", False)
+    monkeypatch.delattr(os, "sync", raising=False)
+    monkeypatch.setattr(os, "open", open_)
+    for name, onto in (("replace", True), ("rename", False), ("unlink", True), ("rmdir", True)):
+        monkeypatch.setattr(os, name, watched(getattr(os, name), onto=onto))
+
+
+def test_way_to_another_drive() -> None:
+    """Films on a stick, the workspace on the laptop: nothing leads from one to the other."""
+    lab, stick = PureWindowsPath("C:/lab/2026"), PureWindowsPath("E:/films/one.mp4")
+    assert way(lab, stick) == "E:/films/one.mp4"
+    assert way(lab, PureWindowsPath("C:/films/one.mp4")) == "../../films/one.mp4"
+    assert way(PurePosixPath("/lab"), PurePosixPath("/lab/films/one.mp4")) == "films/one.mp4"
+
+
+@pytest.mark.usefixtures("windows")
+class TestOnWindows:
+    def test_files_and_folders_are_replaced(self, tmp_path: Path) -> None:
+        for turn in (1, 2):
+            write_json(tmp_path / "file.json", {"turn": turn})
+            with atomic_folder(tmp_path / "folder") as new:
+                (new / f"{turn}.txt").write_text("")
+        assert read_json(tmp_path / "file.json") == {"turn": 2}
+        assert [path.name for path in (tmp_path / "folder").iterdir()] == ["2.txt"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["file.json", "folder"]
+
+    def test_what_a_scanner_holds_for_a_moment_is_replaced(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        scanner = (tmp_path / "file.json").open("w")
+        monkeypatch.setattr(workspace_module.time, "sleep", lambda _: scanner.close())
+        write_json(tmp_path / "file.json", {"turn": 2})
+        assert read_json(tmp_path / "file.json") == {"turn": 2}
+
+    def test_what_stays_open_is_an_error(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(workspace_module.time, "sleep", lambda _: None)
+        write_json(tmp_path / "file.json", {"turn": 1})
+        with (tmp_path / "file.json").open(), pytest.raises(workspace_module.StorageError):
+            write_json(tmp_path / "file.json", {"turn": 2})
+        assert read_json(tmp_path / "file.json") == {"turn": 1}
+        assert [path.name for path in tmp_path.iterdir()] == ["file.json"]
+
+    def test_a_film_is_ingested_twice_and_segmented_twice(self, cli: Cli, tmp_path: Path) -> None:
+        write_film(tmp_path / "film.mp4")
+        for words in ("ingest film.mp4", "ingest film.mp4 --force", *2 * ["segment film.mp4"]):
+            done = cli(*words.split(), cwd=tmp_path)
+            assert done.exit_code == 0, done.stderr
+        assert not [path for path in tmp_path.rglob(".partial-*")]
+
+    def test_a_training_goes_on_and_writes_its_checkpoint_anew(self, tmp_path: Path) -> None:
+        lab = tiny_lab(tmp_path)
+
+        def stop(done: int, total: int, words: str) -> None:
+            if "loss" in words and done == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        first = run(lab, tick=stop)
+        assert first.interrupted
+        gc.collect()  # another process would hold nothing of the first
+        assert not run(lab, resume=first.folder).interrupted

@@ -17,6 +17,7 @@ from conftest import Cli
 from distill_lab import run, tiny_lab
 from intake_films import write_film
 from vfss_distill import workspace as workspace_module
+from vfss_distill.errors import StorageError
 from vfss_distill.intake.discovery import way
 from vfss_distill.workspace import atomic_folder, read_json, write_json
 
@@ -100,7 +101,7 @@ class TestOnWindows:
     ) -> None:
         monkeypatch.setattr(workspace_module.time, "sleep", lambda _: None)
         write_json(tmp_path / "file.json", {"turn": 1})
-        with (tmp_path / "file.json").open(), pytest.raises(workspace_module.StorageError):
+        with (tmp_path / "file.json").open(), pytest.raises(StorageError, match="has it open"):
             write_json(tmp_path / "file.json", {"turn": 2})
         assert read_json(tmp_path / "file.json") == {"turn": 1}
         assert [path.name for path in tmp_path.iterdir()] == ["file.json"]

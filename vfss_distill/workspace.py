@@ -130,6 +130,8 @@ def storage_errors(target: Path) -> Iterator[None]:
             what, remedy = "the disk takes no file of that size", "Write to another disk."
         elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             what, remedy = "cannot be written", "Choose a folder you may write to."
+            if _IS_WINDOWS:
+                remedy = "Close the program that has it open, or choose a folder you may write to."
         else:
             raise
         raise StorageError(what, file=target.name, remedy=remedy) from error

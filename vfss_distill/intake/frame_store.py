@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
@@ -98,12 +99,14 @@ class FrameStore:
         def rewrite(index: int) -> Grey:
             return change(Frame(index, 0.0, read_frame_file(self._folder, index)))
 
-        kept = self._held or self._read_waiting()
         written = range(max(len(self._held), self._waiting), self._frames)
         again = written if boxes or mirror or see else ()
-        for grey in chain(_meanwhile(change, kept), _meanwhile(rewrite, again)):
-            if see:
-                see(grey)
+        # Whatever happens, the file is shut before the folder is taken away.
+        with closing(self._read_waiting()) as waiting:
+            kept = self._held or waiting
+            for grey in chain(_meanwhile(change, kept), _meanwhile(rewrite, again)):
+                if see:
+                    see(grey)
         self._held = []
         (self._folder / WAITING_FILE).unlink(missing_ok=True)
 
@@ -128,7 +131,7 @@ class FrameStore:
         held, self._held = self._held, []
         yield from held
 
-    def _read_waiting(self) -> Iterator[Frame]:
+    def _read_waiting(self) -> Generator[Frame]:
         if not self._waiting:
             return
         height, width = self._shape

@@ -18,7 +18,10 @@ from distill_lab import run, tiny_lab
 from intake_films import write_film
 from vfss_distill import workspace as workspace_module
 from vfss_distill.errors import StorageError
+from vfss_distill.intake import patients
 from vfss_distill.intake.discovery import way
+from vfss_distill.intake.patients import PatientTable, display
+from vfss_distill.intake.source import Found
 from vfss_distill.workspace import atomic_folder, read_json, write_json
 
 PROC = Path("/proc/self")
@@ -75,6 +78,17 @@ def test_way_to_another_drive() -> None:
     assert way(lab, stick) == "E:/films/one.mp4"
     assert way(lab, PureWindowsPath("C:/films/one.mp4")) == "../../films/one.mp4"
     assert way(PurePosixPath("/lab"), PurePosixPath("/lab/films/one.mp4")) == "films/one.mp4"
+
+
+def test_a_table_names_films_with_forward_slashes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = write_film(tmp_path / "films" / "a" / "one.mp4", frames=1).path
+    (tmp_path / "patients.csv").write_text("file,patient\nfilms/a/one.mp4,anna\n")
+    found = Found(film, tmp_path / "films")
+    monkeypatch.setattr(patients, "_relative", lambda _: PureWindowsPath("films/a/one.mp4"))
+    assert display(found) == "films/a/one.mp4"
+    assert PatientTable(tmp_path / "patients.csv").find(found) == ("anna", "")
 
 
 @pytest.mark.usefixtures("windows")

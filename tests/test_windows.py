@@ -21,7 +21,7 @@ from vfss_distill.errors import StorageError
 from vfss_distill.intake import patients
 from vfss_distill.intake.discovery import way
 from vfss_distill.intake.patients import PatientTable, display
-from vfss_distill.intake.source import Found
+from vfss_distill.intake.source import Found, LeftOut, walk
 from vfss_distill.workspace import atomic_folder, read_json, write_json
 
 PROC = Path("/proc/self")
@@ -89,6 +89,28 @@ def test_a_table_names_films_with_forward_slashes(
     monkeypatch.setattr(patients, "_relative", lambda _: PureWindowsPath("films/a/one.mp4"))
     assert display(found) == "films/a/one.mp4"
     assert PatientTable(tmp_path / "patients.csv").find(found) == ("anna", "")
+
+
+def test_the_bin_of_a_stick_and_what_nobody_may_read_are_no_recordings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = write_film(tmp_path / "one.mp4", frames=1).path
+    for name in ("$RECYCLE.BIN/S-1-5-21/$R1.mp4", "System Volume Information/two.mp4"):
+        write_film(tmp_path / name, frames=1)
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    may_look = Path.is_file
+
+    def is_file(path: Path) -> bool:
+        if path.parent == closed:  # as Python up to 3.13 does
+            raise PermissionError(13, "Access is denied", str(path))
+        return may_look(path)
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    left_out: list[LeftOut] = []
+    found = walk([tmp_path], left_out=left_out)
+    assert [item.path for item in found] == [film, closed]  # opened, it says what is wrong
+    assert not left_out
 
 
 @pytest.mark.usefixtures("windows")

@@ -16,13 +16,14 @@ import pytest
 from conftest import Cli
 from distill_lab import run, tiny_lab
 from intake_films import write_film
+from vfss_distill import doctor
 from vfss_distill import workspace as workspace_module
 from vfss_distill.errors import StorageError
 from vfss_distill.intake import patients
 from vfss_distill.intake.discovery import way
 from vfss_distill.intake.patients import PatientTable, display
 from vfss_distill.intake.source import Found, LeftOut, walk
-from vfss_distill.workspace import atomic_folder, read_json, write_json
+from vfss_distill.workspace import Workspace, atomic_folder, free_bytes, read_json, write_json
 
 PROC = Path("/proc/self")
 
@@ -111,6 +112,26 @@ def test_the_bin_of_a_stick_and_what_nobody_may_read_are_no_recordings(
     found = walk([tmp_path], left_out=left_out)
     assert [item.path for item in found] == [film, closed]  # opened, it says what is wrong
     assert not left_out
+
+
+class _NoDisk(PurePosixPath):
+    """A path on a disk that is not there, as Q: may be: not even its root exists."""
+
+    def exists(self) -> bool:
+        return False
+
+
+def test_a_disk_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder: Any = _NoDisk("/lab/cache")
+    with pytest.raises(StorageError, match="cache: its disk is not there"):
+        free_bytes(folder)
+
+    def none(_: Path) -> int:
+        raise StorageError("its disk is not there")
+
+    monkeypatch.setattr(doctor, "free_bytes", none)
+    (check,) = doctor._disk(Workspace(tmp_path))
+    assert check.status == "failed" and "is not there" in check.found
 
 
 @pytest.mark.usefixtures("windows")

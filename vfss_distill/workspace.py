@@ -256,10 +256,17 @@ def spreadsheet_cell(text: str) -> str:
 
 
 def free_bytes(folder: Path) -> int:
-    """Free space where `folder` is, or would be once made."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+    """Free space where `folder` is, or would be once made. Raises StorageError: no such disk."""
+    return shutil.disk_usage(nearest(folder)).free
+
+
+def nearest(folder: Path) -> Path:
+    """`folder`, or the deepest above it that is there. Raises StorageError where not even its
+    disk is: on Windows a stick that was pulled out, a network drive that is not connected."""
+    for one in (folder, *folder.parents):
+        if one.exists():
+            return one
+    raise StorageError("its disk is not there", file=folder.name, remedy="Connect that disk.")
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -16,13 +16,15 @@ import pytest
 from conftest import Cli
 from distill_lab import run, tiny_lab
 from intake_films import write_film
-from vfss_distill import doctor
+from vfss_distill import doctor, engines, simulate
 from vfss_distill import workspace as workspace_module
+from vfss_distill.engines import OneProcess, Processes
 from vfss_distill.errors import StorageError
 from vfss_distill.intake import patients
 from vfss_distill.intake.discovery import way
 from vfss_distill.intake.patients import PatientTable, display
 from vfss_distill.intake.source import Found, LeftOut, walk
+from vfss_distill.simulate import dataset
 from vfss_distill.workspace import Workspace, atomic_folder, free_bytes, read_json, write_json
 
 PROC = Path("/proc/self")
@@ -132,6 +134,29 @@ def test_a_disk_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(doctor, "free_bytes", none)
     (check,) = doctor._disk(Workspace(tmp_path))
     assert check.status == "failed" and "is not there" in check.found
+
+
+def test_no_more_workers_than_windows_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A laptop may have 32 cores, and `--workers 0` is one for each."""
+    monkeypatch.setattr(engines, "_MOST_WORKERS", 2)
+    assert Processes(str, 32).slots == 2
+    most = 0
+
+    class Few(OneProcess):
+        slots = 2
+
+        def submit(self, number: int, job: Any) -> None:
+            super().submit(number, job)
+            nonlocal most
+            most = max(most, len(self._done))
+
+    monkeypatch.setattr(dataset, "Processes", lambda work, slots: Few(work))
+    monkeypatch.setattr(dataset, "make_study", lambda *_: {"frames": 0})
+    options = simulate.DatasetOptions(patients=5)
+    assert len(simulate.simulate_dataset(tmp_path / "films", options, workers=4)) == 5
+    assert most == 2
 
 
 @pytest.mark.usefixtures("windows")

@@ -15,12 +15,14 @@ import pytest
 
 from conftest import Cli
 from distill_lab import run, tiny_lab
+from ingest_jobs import temporaries
 from intake_films import write_film
 from vfss_distill import doctor, engines, simulate
 from vfss_distill import workspace as workspace_module
-from vfss_distill.engines import OneProcess, Processes
+from vfss_distill.engines import Done, OneProcess, Processes
 from vfss_distill.errors import StorageError
-from vfss_distill.intake import patients
+from vfss_distill.intake import fill, patients
+from vfss_distill.intake import ingest as ingest_module
 from vfss_distill.intake.discovery import way
 from vfss_distill.intake.patients import PatientTable, display
 from vfss_distill.intake.source import Found, LeftOut, walk
@@ -157,6 +159,33 @@ def test_no_more_workers_than_windows_waits_for(
     options = simulate.DatasetOptions(patients=5)
     assert len(simulate.simulate_dataset(tmp_path / "films", options, workers=4)) == 5
     assert most == 2
+
+
+def test_a_worker_that_is_ended_leaves_no_half_study(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows knows no polite end of a process: its frames lie there, perhaps not blanked yet."""
+
+    class Ended:
+        slots = 2
+
+        def __enter__(self) -> Ended:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            """As TerminateProcess: nobody clears up."""
+
+        def submit(self, number: int, job: fill.Job) -> None:
+            half = job.target.with_name(f".partial-00000000-{job.target.name}")
+            (half / "frames").mkdir(parents=True)
+
+        def wait(self) -> Done:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ingest_module, "engine_for", lambda *_: Ended())
+    write_film(tmp_path / "film.mp4", frames=2)
+    assert cli("ingest", "film.mp4", "--workers", 2).exit_code == 130
+    assert not temporaries(tmp_path)
 
 
 @pytest.mark.usefixtures("windows")

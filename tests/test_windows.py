@@ -24,6 +24,7 @@ from vfss_distill.errors import StorageError
 from vfss_distill.intake import fill, patients
 from vfss_distill.intake import ingest as ingest_module
 from vfss_distill.intake.discovery import way
+from vfss_distill.intake.identities import Identities, Identity
 from vfss_distill.intake.patients import PatientTable, display
 from vfss_distill.intake.source import Found, LeftOut, walk
 from vfss_distill.simulate import dataset
@@ -186,6 +187,18 @@ def test_a_worker_that_is_ended_leaves_no_half_study(
     write_film(tmp_path / "film.mp4", frames=2)
     assert cli("ingest", "film.mp4", "--workers", 2).exit_code == 130
     assert not temporaries(tmp_path)
+
+
+def test_line_breaks_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_text(path: Path, text: str, encoding: str, errors: str | None = None) -> int:
+        return path.write_bytes(text.replace("\n", "\r\n").encode(encoding, errors or "strict"))
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+    first, second = Identity("pa-1", "pa", "An\na", "x.mp4"), Identity("pb-1", "pb", "B", "y.mp4")
+    for identity in (first, second):
+        Identities(Workspace(tmp_path)).record(identity)
+    assert Identities(Workspace(tmp_path)).find("pa-1") == first
+    assert b"\r" not in (tmp_path / "identities.csv").read_bytes()
 
 
 @pytest.mark.usefixtures("windows")

@@ -9,6 +9,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,10 +18,10 @@ from conftest import Cli
 from distill_lab import run, tiny_lab
 from ingest_jobs import temporaries
 from intake_films import write_film
-from vfss_distill import doctor, engines, simulate
+from vfss_distill import claims, doctor, engines, simulate
 from vfss_distill import workspace as workspace_module
 from vfss_distill.engines import Done, OneProcess, Processes
-from vfss_distill.errors import StorageError
+from vfss_distill.errors import StorageError, WorkspaceError
 from vfss_distill.intake import fill, patients
 from vfss_distill.intake import ingest as ingest_module
 from vfss_distill.intake.discovery import way
@@ -117,6 +118,33 @@ def test_the_bin_of_a_stick_and_what_nobody_may_read_are_no_recordings(
     found = walk([tmp_path], left_out=left_out)
     assert [item.path for item in found] == [film, closed]  # opened, it says what is wrong
     assert not left_out
+
+
+def test_one_ingest_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: dict[int, int] = {}  # place → descriptor
+
+    def locking(descriptor: int, how: int, count: int) -> None:
+        place = os.lseek(descriptor, 0, os.SEEK_CUR)
+        assert 0 <= place < 2**31 and count == 1
+        if how == 0:
+            if held.pop(place, None) != descriptor:
+                raise PermissionError(13, "not locked")
+        elif held.setdefault(place, descriptor) != descriptor:
+            raise PermissionError(13, "locked")
+
+    windows = SimpleNamespace(LK_UNLCK=0, LK_NBLCK=2, locking=locking)
+    monkeypatch.setattr(claims, "fcntl", None)
+    monkeypatch.setattr(claims, "msvcrt", windows)
+    place = Workspace(tmp_path)
+    with claims.alone_in(place):
+        with pytest.raises(WorkspaceError, match="is at work"), claims.alone_in(place):
+            pass
+        with claims.Claims(place.ingest_lock) as others:
+            assert others.take("something else")
+            others.give_back("something else")
+    assert not held
+    with claims.alone_in(place):
+        pass
 
 
 class _NoDisk(PurePosixPath):

@@ -258,6 +258,17 @@ class TestOnWindows:
         assert read_json(tmp_path / "file.json") == {"turn": 1}
         assert [path.name for path in tmp_path.iterdir()] == ["file.json"]
 
+    def test_a_folder_whose_successor_stays_open_is_put_back(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(workspace_module.time, "sleep", lambda _: None)
+        with atomic_folder(tmp_path / "masks") as new:
+            (new / "old.png").touch()
+        with pytest.raises(StorageError), atomic_folder(tmp_path / "masks") as new:
+            scanned = (new / "new.png").open("w")
+        scanned.close()
+        assert [path.name for path in (tmp_path / "masks").iterdir()] == ["old.png"]
+
     def test_a_film_is_ingested_twice_and_segmented_twice(self, cli: Cli, tmp_path: Path) -> None:
         write_film(tmp_path / "film.mp4")
         for words in ("ingest film.mp4", "ingest film.mp4 --force", *2 * ["segment film.mp4"]):

@@ -173,9 +173,14 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             _flush_all(temporary)
             if not (target.exists() and _exchange(temporary, target)):
                 old = target.parent / f"{_TEMPORARY}{secrets.token_hex(4)}-old"
-                if target.exists():
-                    _patiently(lambda: target.rename(old))
-                _patiently(lambda: temporary.rename(target))
+                try:
+                    if target.exists():
+                        _patiently(lambda: target.rename(old))
+                    _patiently(lambda: temporary.rename(target))
+                except BaseException:
+                    if old.exists() and not target.exists():
+                        _patiently(lambda: old.rename(target))
+                    raise
                 shutil.rmtree(old, ignore_errors=True)
             _flush(target.parent)
         finally:

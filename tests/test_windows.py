@@ -229,6 +229,14 @@ def test_line_breaks_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.Monkey
     assert b"\r" not in (tmp_path / "identities.csv").read_bytes()
 
 
+def test_identities_that_excel_saved_again(tmp_path: Path) -> None:
+    table = tmp_path / "identities.csv"
+    known = Identity("pa-1", "pa", "Änna", "x.mp4")
+    Identities(Workspace(tmp_path)).record(known)
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes().replace(b"\n", b"\r\n"))
+    assert Identities(Workspace(tmp_path)).find("pa-1") == known
+
+
 @pytest.mark.usefixtures("windows")
 class TestOnWindows:
     def test_files_and_folders_are_replaced(self, tmp_path: Path) -> None:

@@ -133,6 +133,7 @@ def _read(path: Path) -> dict[str, tuple[str, ...]]:
     text = _text(path)
     if text is None:
         return {}
+    text = text.removeprefix("\ufeff")  # Excel puts that mark in front
     lines = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: dict[str, tuple[str, ...]] = {}
     width, last = 0, 0

@@ -11,6 +11,7 @@ import pytest
 from conftest import Cli
 from fake_results import FRAMES, FakeWorkspace, digest
 from vfss_distill.evaluate.cases import gather
+from vfss_distill.evaluate.measures_file import read_measures
 from vfss_distill.tasks import VFSS12, TaskSet
 from vfss_distill.workspace import Workspace
 
@@ -188,6 +189,14 @@ def test_a_study_ingested_anew_since_its_result_was_measured(
     assert cli("report").exit_code == 0
     page = page_of(tmp_path)
     assert "said by hand" not in page and "was ingested anew since it was segmented" in page
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])
+def test_measures_corrected_in_a_spreadsheet(tmp_path: Path, encoding: str) -> None:
+    table = "measure,value,unit,frames,flags\r\nbolus_residue,1.5,%(C2-4)²,13,said by hand\r\n"
+    (tmp_path / "measures.csv").write_bytes(table.encode(encoding))
+    (line,) = read_measures(tmp_path)
+    assert [*line.values()] == ["bolus_residue", "1.5", "%(C2-4)²", "13", "said by hand"]
 
 
 def test_a_study_ingested_anew_with_other_repeats(

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self, TypeVar
@@ -23,6 +24,10 @@ try:
     import fcntl
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
+try:
+    import msvcrt
+except ImportError:  # nowhere else
+    msvcrt = None  # type: ignore[assignment]
 
 T = TypeVar("T")
 
@@ -54,21 +59,31 @@ class Claims:
 
     def take(self, work: str) -> bool:
         """Whether this process may do that work now; False while another one does."""
-        if fcntl is None or self._file is None:
+        if self._file is None:
             return True
         try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(work))
+            if fcntl is not None:
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(work))
+            elif msvcrt is not None:
+                self._on_windows(msvcrt.LK_NBLCK, work)  # type: ignore[attr-defined]
         except OSError as error:
             return error.errno not in _TAKEN
         return True
 
     def give_back(self, work: str) -> None:
-        if fcntl is None or self._file is None:
+        if self._file is None:
             return
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _place(work))
-        except OSError:  # a disk without locks never gave one
-            return
+        with suppress(OSError):  # a disk without locks never gave one
+            if fcntl is not None:
+                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _place(work))
+            elif msvcrt is not None:
+                self._on_windows(msvcrt.LK_UNLCK, work)  # type: ignore[attr-defined]
+
+    def _on_windows(self, how: int, work: str) -> None:
+        """There the byte is where the file stands, which is a number of 31 bits."""
+        assert self._file is not None
+        os.lseek(self._file.fileno(), _place(work) % 2**31, os.SEEK_SET)
+        msvcrt.locking(self._file.fileno(), how, 1)  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -82,7 +97,10 @@ def alone_in(workspace: Workspace) -> Iterator[None]:
                 "another `vfss ingest` or `vfss labels import` is at work in this workspace",
                 remedy="Run this one when it has ended.",
             )
-        yield
+        try:
+            yield
+        finally:
+            claims.give_back("ingest")  # Windows takes its time with locks of files that were shut
 
 
 def in_turn(

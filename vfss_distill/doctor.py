@@ -8,15 +8,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Literal
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from .cores import cgroup_quota, cores_allowed
-from .errors import ConfigError, VfssError
-from .workspace import Workspace, free_bytes
+from .errors import ConfigError, StorageError, VfssError
+from .workspace import Workspace, free_bytes, nearest
 
 Status = Literal["ok", "warning", "failed"]
 
@@ -235,9 +234,15 @@ def _machine(workspace: Workspace) -> Iterator[Check]:
 
 
 def _disk(workspace: Workspace) -> Iterator[Check]:
-    free = free_bytes(workspace.root.resolve())
+    root = workspace.root.resolve()
+    try:
+        free = free_bytes(root)
+    except StorageError:
+        found = "the disk of the workspace is not there"
+        yield Check("disk", "failed", found, "Connect it, or choose another with -w.")
+        return
     found = f"{free / 1e9:.0f} GB free for the workspace"
-    writable = os.access(_nearest(workspace.root), os.W_OK)
+    writable = os.access(nearest(root), os.W_OK)
     if not writable:
         yield Check("disk", "failed", "the workspace cannot be written", "Choose another with -w.")
     elif free < 5e9:
@@ -246,13 +251,6 @@ def _disk(workspace: Workspace) -> Iterator[Check]:
         )
     else:
         yield Check("disk", "ok", found)
-
-
-def _nearest(folder: Path) -> Path:
-    folder = folder.resolve()
-    while not folder.exists():
-        folder = folder.parent
-    return folder
 
 
 def _model(workspace: Workspace) -> Iterator[Check]:

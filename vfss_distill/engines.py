@@ -8,6 +8,7 @@ the inputs, so that the same files come out whatever the engine and the number o
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from typing import Any, Protocol, Self
 from .errors import DeviceError
 
 _PATIENCE_S = 10.0  # for a worker to take its half study away
+# Windows waits for 63 things at most, and a worker is two: its connection and its end.
+_MOST_WORKERS = 31 if os.name == "nt" else 10_000
 
 
 class WorkerDied(DeviceError):
@@ -85,11 +88,11 @@ class Processes:
     """Several processes of this machine, each with one job at a time.
 
     Not concurrent.futures: there, one worker that dies takes all jobs under way with it. Here its
-    job fails and the others go on. `work` must be importable by name.
+    job fails and the others go on. `work` must be importable by name. `slots` may become fewer.
     """
 
     def __init__(self, work: Callable[[Any], Any], slots: int) -> None:
-        self.slots = slots
+        self.slots = min(slots, _MOST_WORKERS)
         self._work = work
         self._idle: list[_Worker] = []
         self._busy: dict[int, _Worker] = {}

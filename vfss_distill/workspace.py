@@ -173,9 +173,14 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             _flush_all(temporary)
             if not (target.exists() and _exchange(temporary, target)):
                 old = target.parent / f"{_TEMPORARY}{secrets.token_hex(4)}-old"
-                if target.exists():
-                    _patiently(lambda: target.rename(old))
-                _patiently(lambda: temporary.rename(target))
+                try:
+                    if target.exists():
+                        _patiently(lambda: target.rename(old))
+                    _patiently(lambda: temporary.rename(target))
+                except BaseException:
+                    if old.exists() and not target.exists():
+                        _patiently(lambda: old.rename(target))
+                    raise
                 shutil.rmtree(old, ignore_errors=True)
             _flush(target.parent)
         finally:
@@ -256,10 +261,17 @@ def spreadsheet_cell(text: str) -> str:
 
 
 def free_bytes(folder: Path) -> int:
-    """Free space where `folder` is, or would be once made."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+    """Free space where `folder` is, or would be once made. Raises StorageError: no such disk."""
+    return shutil.disk_usage(nearest(folder)).free
+
+
+def nearest(folder: Path) -> Path:
+    """`folder`, or the deepest above it that is there. Raises StorageError where not even its
+    disk is: on Windows a stick that was pulled out, a network drive that is not connected."""
+    for one in (folder, *folder.parents):
+        if one.exists():
+            return one
+    raise StorageError("its disk is not there", file=folder.name, remedy="Connect that disk.")
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -6,6 +6,7 @@ measured.json beside it notes which frames counted as repeats then: no line of t
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -35,10 +36,19 @@ def has_repeats_of(folder: Path, repeats: Sequence[int]) -> bool:
 def read_measures(folder: Path) -> list[dict[str, str]]:
     """Its lines; none where there is no such file, or none that can be read."""
     try:
-        with (folder / MEASURES).open(encoding="utf-8", newline="") as stream:
-            return [{key: line[key] or "" for key in COLUMNS} for line in csv.DictReader(stream)]
-    except (OSError, KeyError, csv.Error, UnicodeDecodeError):
+        data = (folder / MEASURES).read_bytes()
+        lines = csv.DictReader(io.StringIO(_decoded(data), newline=""))
+        return [{key: line[key] or "" for key in COLUMNS} for line in lines]
+    except (OSError, KeyError, csv.Error):
         return []
+
+
+def _decoded(data: bytes) -> str:
+    """Excel saves a CSV with a mark in front, or else in the code page of its Windows."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 def has_times_of(lines: Iterable[Mapping[str, str]], times_s: Sequence[float]) -> bool:

@@ -39,7 +39,8 @@ class _Shown:
 
 def write_page(workspace: Workspace, report: CheckReport, name: str | None, force: bool) -> Path:
     """Write reports/<name>/index.html and return it. Raises UsageError for a name that is taken."""
-    if name is not None and (not name or "/" in name or "\\" in name or name.startswith(".")):
+    # A colon: on Windows `C:here` lies in another folder than reports/.
+    if name is not None and (not name or name.startswith(".") or any(c in name for c in "/\\:")):
         raise UsageError(f"{name!r} cannot be a report's name", remedy="Use letters and digits.")
     target = workspace.reports / (name or _next_name(workspace)) / "index.html"
     if target.parent.exists() and not force:

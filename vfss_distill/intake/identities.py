@@ -133,6 +133,7 @@ def _read(path: Path) -> dict[str, tuple[str, ...]]:
     text = _text(path)
     if text is None:
         return {}
+    text = text.removeprefix("\ufeff")  # Excel puts that mark in front
     lines = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: dict[str, tuple[str, ...]] = {}
     width, last = 0, 0
@@ -206,7 +207,8 @@ def _write_private(target: Path, text: str) -> None:
     """Where a link leads to a protected disk, the names are written there, and the link stays."""
     with atomic_path(Path(os.path.realpath(target)), mode=_PRIVATE) as temporary:
         temporary.touch(mode=_PRIVATE)  # before a single name is in it
-        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+        # As bytes: on Windows a text's line breaks change, also those in a cell.
+        temporary.write_bytes(text.encode(errors="surrogateescape"))
 
 
 def _keep_out_of_git(workspace: Workspace) -> None:

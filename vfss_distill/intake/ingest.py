@@ -169,6 +169,8 @@ class _Ingest:
 
     def settle(self) -> None:
         """Bring report and `splits.yaml` up to date with what is there; say what was noticed."""
+        for job in self._under_way.values():  # Windows ends a worker before it can clear up
+            sweep(self._workspace.studies, job.study)
         warned: dict[str, list[str]] = {}
         for number in sorted(self._ended):
             match self._ended[number]:

@@ -133,8 +133,9 @@ def guessed_name(found: Found, source_sha256: str) -> str:
 
 
 def display(found: Found) -> str:
-    """A recording as shown to the user: a relative path, never an absolute one; printable."""
-    return os.fsencode(_relative(found)).decode("utf-8", "backslashreplace")
+    """A recording as shown to the user: a relative path, never an absolute one, with forward
+    slashes; printable."""
+    return os.fsencode(_relative(found).as_posix()).decode("utf-8", "backslashreplace")
 
 
 def _relative(found: Found) -> Path:

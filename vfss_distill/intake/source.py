@@ -38,6 +38,8 @@ GENERIC_FOLDERS = frozenset({"images", "frames"})  # say nothing of the recordin
 
 # Of these folders in a workspace none is a recording.
 _OWN_FOLDERS = frozenset({"studies", "results", "cache", "runs", "reports", "weights"})
+# On every disk that Windows or Linux has written to: what was deleted, and what nobody may read.
+_OF_THE_SYSTEM = frozenset({"$recycle.bin", "recycler", "system volume information", "lost+found"})
 A_RESULT = "the overlay of a result, not a recording"
 _MASK_FOLDERS = frozenset({"masks", "labels"})
 _MAX_STRETCH = 4  # a pixel aspect beyond 1:4 is a damaged header, not an anamorphic recorder
@@ -184,11 +186,11 @@ def walk(
     A file given by name is always returned, so that opening it can say what is wrong with it.
     Inside folders: films and DICOM by extension or content; folders that hold images and no film.
     A single image in a folder with recordings below it is none of them (a still, a contact sheet).
-    Skipped: hidden names, `masks`, `labels`, `*_masks`, a workspace's own folders, `exclude`,
-    what was seen already. A DICOMDIR stands for the files it names. Of DICOM files only cine runs
-    are found (see dicom_series.py). `left_out` gets the DICOM files and single images that are no
-    recordings, overlays that `vfss segment` wrote, and links that lead out of the input. Raises
-    InputError for an input that does not exist.
+    Skipped: hidden names, a disk's bin, `masks`, `labels`, `*_masks`, a workspace's own folders,
+    `exclude`, what was seen already. A DICOMDIR stands for the files it names. Of DICOM files only
+    cine runs are found (see dicom_series.py). `left_out` gets the DICOM files and single images
+    that are no recordings, overlays that `vfss segment` wrote, and links that lead out of the
+    input. Raises InputError for an input that does not exist.
     """
     files = [path.parent for path in inputs if not path.is_dir()]
     common = _common_folder(files)
@@ -321,15 +323,16 @@ def _walk_folder(
     """Recordings in a folder of the input `given`, which `root` is without links."""
     if not _is_new(folder, given, root, seen, left_out):
         return
-    if (folder / "study.json").is_file():
-        yield folder
-        return
     try:
+        is_study = (folder / "study.json").is_file()
         entries = sorted(folder.iterdir(), key=natural_key)
     except OSError:
         yield folder  # opening it will say what is wrong
         return
-    entries = [entry for entry in entries if not entry.name.startswith(".")]
+    if is_study:
+        yield folder
+        return
+    entries = [entry for entry in entries if not _is_hidden(entry)]
     own = _OWN_FOLDERS if (folder / "vfss.yaml").is_file() else frozenset()
     films = [entry for entry in entries if entry.is_file() and _is_film(entry)]
     images = [] if films else image_files(folder)
@@ -363,6 +366,10 @@ def _is_new(path: Path, given: Path, root: Path, seen: set[Path], left_out: list
         left_out.append(LeftOut(Found(path, given), A_RESULT))
         return False
     return True
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".") or path.name.lower() in _OF_THE_SYSTEM
 
 
 def _holds_masks(folder: Path) -> bool:

@@ -232,7 +232,7 @@ def write_record(folder: Path, record: StudyRecord, **facts: Any) -> None:
     # One line a field: thousands of frame times would otherwise take thousands of lines.
     lines = [f" {json.dumps(key)}: {json.dumps(body[key], allow_nan=False)}" for key in body]
     text = "{\n" + ",\n".join(lines) + "\n}\n"
-    (folder / RECORD_FILE).write_text(text, encoding="utf-8")
+    (folder / RECORD_FILE).write_bytes(text.encode())  # the same bytes on Windows too
 
 
 def write_png(target: Path, grey: NDArray[np.uint8], settings: Sequence[int] = ()) -> None:

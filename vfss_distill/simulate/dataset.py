@@ -150,7 +150,7 @@ def _run(
     engine: Engine = OneProcess(work) if slots == 1 else Processes(work, slots)
     waiting = iter(enumerate(jobs))
     with engine:
-        for job in islice(waiting, slots):
+        for job in islice(waiting, engine.slots):
             engine.submit(*job)
         for _ in jobs:
             done = engine.wait()

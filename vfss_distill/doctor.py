@@ -158,7 +158,11 @@ def _torch_pair() -> Iterator[Check]:
         yield Check("torch pair", "failed", f"{pair}, which asks for torch {wanted}", remedy)
         return
     done = subprocess.run(
-        [sys.executable, "-c", _TRY_TORCH], capture_output=True, text=True, check=False
+        [sys.executable, "-c", _TRY_TORCH],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
     )
     if "imported" not in done.stdout:
         yield Check("torch pair", "failed", f"{pair} does not import", remedy)

@@ -189,7 +189,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 def _patiently(move: Callable[[], object]) -> None:
     """On Windows what is open cannot be moved, and scanners open what is new for a moment."""
-    for _ in range(40 if _IS_WINDOWS else 0):
+    for _ in range(100 if _IS_WINDOWS else 0):
         try:
             move()
         except PermissionError:
@@ -284,11 +284,13 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _flush_all(folder: Path) -> None:
-    """Everything in `folder` reaches the disk. One sync: thousands of fsyncs take minutes."""
+    """Everything in `folder` reaches the disk. One sync: thousands of fsyncs take minutes. Windows
+    has none: there records and weights do, and frames and masks, in folders below, a little later.
+    """
     if hasattr(os, "sync"):
         os.sync()
         return
-    for path in folder.rglob("*"):
+    for path in folder.iterdir():
         _flush(path)
 
 

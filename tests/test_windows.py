@@ -51,7 +51,7 @@ def held(path: str) -> list[str]:
 @pytest.fixture
 def windows(monkeypatch: pytest.MonkeyPatch) -> None:
     if not (PROC / "maps").exists():
-        pytest.skip("this system does not say what is open")
+        pytest.skip("needs /proc/self/maps, as Linux has it, to see what is open")
     plain_open = os.open
 
     def open_(path: Any, *rest: Any, **named: Any) -> int:

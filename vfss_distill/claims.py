@@ -59,31 +59,27 @@ class Claims:
 
     def take(self, work: str) -> bool:
         """Whether this process may do that work now; False while another one does."""
-        if self._file is None:
-            return True
         try:
-            if fcntl is not None:
-                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(work))
-            elif msvcrt is not None:
-                self._on_windows(msvcrt.LK_NBLCK, work)  # type: ignore[attr-defined]
+            self._lock(work, held=True)
         except OSError as error:
             return error.errno not in _TAKEN
         return True
 
     def give_back(self, work: str) -> None:
+        with suppress(OSError):  # a disk without locks never gave one
+            self._lock(work, held=False)
+
+    def _lock(self, work: str, *, held: bool) -> None:
+        """Lock the byte of `work`, or free it. Raises OSError, at once where another has it."""
         if self._file is None:
             return
-        with suppress(OSError):  # a disk without locks never gave one
-            if fcntl is not None:
-                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _place(work))
-            elif msvcrt is not None:
-                self._on_windows(msvcrt.LK_UNLCK, work)  # type: ignore[attr-defined]
-
-    def _on_windows(self, how: int, work: str) -> None:
-        """There the byte is where the file stands, which is a number of 31 bits."""
-        assert self._file is not None
-        os.lseek(self._file.fileno(), _place(work) % 2**31, os.SEEK_SET)
-        msvcrt.locking(self._file.fileno(), how, 1)  # type: ignore[attr-defined]
+        if fcntl is not None:
+            how = fcntl.LOCK_EX | fcntl.LOCK_NB if held else fcntl.LOCK_UN
+            fcntl.lockf(self._file, how, 1, _place(work))
+        elif msvcrt is not None:  # there the byte is where the file stands, a number of 31 bits
+            how = msvcrt.LK_NBLCK if held else msvcrt.LK_UNLCK  # type: ignore[attr-defined]
+            os.lseek(self._file.fileno(), _place(work) % 2**31, os.SEEK_SET)
+            msvcrt.locking(self._file.fileno(), how, 1)  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -88,6 +88,9 @@ class DistillConfig(_Strict):
     frame look alike to a self-supervised encoder. `embedding_weight`: the one embedding of a frame
     an image-text encoder gives. `anchor_weight`: how near it is to each text of `anchors`.
 
+    `read_share`: of the frames with masks of a batch, so many are unlabelled ones, with masks that
+    a small network on the features of all teachers together, fitted on the labels, reads in them.
+
     `init`: weights the student starts from: `vfss12-small` (the packaged student), `imagenet` (of a
     package that is installed), or a file relative to the workspace: timm's weights of its trunk, or
     another student.
@@ -123,6 +126,7 @@ class DistillConfig(_Strict):
     embedding_weight: float = Field(default=0.0, ge=0)
     anchor_weight: float = Field(default=0.0, ge=0)
     anchors: tuple[str, ...] = ()
+    read_share: float = Field(default=0.0, ge=0, lt=1)
     mirrored: float = Field(default=0.5, ge=0, le=1)
     blank: float = Field(default=0.03, ge=0, lt=1)
     lag: float = Field(default=0.0, ge=0, le=1)

@@ -16,13 +16,14 @@ from torch import Tensor
 from ..config import DistillConfig
 from .augment import blanked, collimated, geometric, lingering, photometric, spliced
 from .cache import TeacherFeatures
-from .data import Frames, Key, LabelledBatch, LabelledFrames, Order, shares
+from .data import Frames, Key, LabelledBatch, LabelledFrames, Order, joined, shares
 from .outputs import Outputs
 from .processes import Processes
 from .prompts import PromptedMasks
 from .proposals import Proposals
+from .reader import ReadFrames
 
-_STREAM_ALIGN, _STREAM_TASK, _STREAM_PROMPTED = 1, 2, 3
+_STREAM_ALIGN, _STREAM_TASK, _STREAM_PROMPTED, _STREAM_READ = 1, 2, 3, 4
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Material:
     validation: LabelledFrames | None
     outputs: Outputs = field(default_factory=Outputs)
     proposals: Proposals | None = None
+    read: ReadFrames | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class Batches:
         self.prompted: list[Key] = []
         self._align = Order(len(material.align_keys), config.seed, _STREAM_ALIGN)
         self._task = Order(len(material.labelled), config.seed, _STREAM_TASK)
+        read = material.read
+        self._read = Order(len(read), config.seed, _STREAM_READ) if read is not None else None
         self.add_masks(list(material.outputs.masks.values()))
         processes.check_batch(config.batch_size)
         if config.task_steps and self._share():
@@ -96,8 +100,17 @@ class Batches:
         if step < self.config.align_steps:
             align_keys = self._align_rows(step, self.config.batch_size)
             return self._prepared(align_keys, None, generator)
-        rows = self._task.batch(step - self.config.align_steps, self.config.batch_size)
-        return self._prepared(self._task_align(step), self.material.labelled.batch(rows), generator)
+        masked = self._with_masks(step - self.config.align_steps)
+        return self._prepared(self._task_align(step), masked, generator)
+
+    def _with_masks(self, step: int) -> LabelledBatch:
+        """Labelled frames, and the share of them that was read instead."""
+        size, material = self.config.batch_size, self.material
+        read = min(size - 1, round(size * self.config.read_share))
+        if not read or material.read is None or self._read is None:
+            return material.labelled.batch(self._task.batch(step, size))
+        labelled = material.labelled.batch(self._task.batch(step, size - read))
+        return joined(labelled, material.read.batch(self._read.batch(step, read)))
 
     def _share(self) -> int:
         """Frames for alignment beside those with masks."""

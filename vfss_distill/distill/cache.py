@@ -54,6 +54,14 @@ class Job:
     study: Study
     frames: tuple[int, ...]
 
+    def squares(self, numbers: Sequence[int]) -> NDArray[np.uint8]:
+        """What the teachers are shown of some of `frames`: (n, S, S)."""
+        return np.stack([full_square(self.study, number) for number in numbers])
+
+    def digest(self, numbers: Sequence[int]) -> str:
+        """Changes with what `squares` gives."""
+        return frames_digest(self.study, numbers)
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -141,7 +149,7 @@ def fill_cache(
         features = _compute(teacher, recipe, job, batch_size, seen)
         parts = pack(features, recipe.numbers)
         lost.add(features, parts)
-        header = {"recipe": recipe.digest, "frames_sha256": frames_digest(job.study, job.frames)}
+        header = {"recipe": recipe.digest, "frames_sha256": job.digest(job.frames)}
         write_shard(folder, recipe, job, parts, header)
         done += len(job.frames)
         forecast.seen(done, whole_study=True)
@@ -258,7 +266,7 @@ def _compute(
     pieces = []
     for first in range(0, len(job.frames), batch_size):
         numbers = job.frames[first : first + batch_size]
-        squares = torch.from_numpy(np.stack([full_square(job.study, n) for n in numbers]))
+        squares = torch.from_numpy(job.squares(numbers))
         features = pool_to(_features(teacher, squares), recipe.grid)
         expected = (len(numbers), recipe.channels, recipe.grid, recipe.grid)
         if tuple(features.shape) != expected:
@@ -330,7 +338,7 @@ def _fault(path: Path, recipe: Recipe, job: Job) -> str:
         return "have another shape"
     if not set(job.frames) <= set(frames):
         return "lack some frames"
-    if header.get("frames_sha256") != frames_digest(job.study, frames):
+    if header.get("frames_sha256") != job.digest(frames):
         return "are of other frames"
     if header.get("sha256") != checksum(parts):
         return "do not have their checksum"

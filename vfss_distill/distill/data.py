@@ -108,6 +108,16 @@ class LabelledBatch:
     labelled: Tensor
 
 
+def joined(one: LabelledBatch, other: LabelledBatch) -> LabelledBatch:
+    """The frames of both, in order."""
+    return LabelledBatch(
+        keys=[*one.keys, *other.keys],
+        frames=torch.cat([one.frames, other.frames]),
+        planes=torch.cat([one.planes, other.planes]),
+        labelled=torch.cat([one.labelled, other.labelled]),
+    )
+
+
 class LabelledFrames:
     """Frames of which at least one task is labelled, with what is known of each task.
 

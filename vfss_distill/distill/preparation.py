@@ -16,7 +16,8 @@ from safetensors.numpy import load_file, save
 from torch import Tensor
 
 from ..config import DistillConfig
-from ..errors import UsageError, WeightsMissing
+from ..counting import counted
+from ..errors import ModelError, UsageError, WeightsMissing
 from ..models.teachers.base import fixed_image
 from ..models.teachers.card import (
     VOCABULARY,
@@ -29,13 +30,27 @@ from ..models.teachers.registry import load_teacher
 from ..models.teachers.text import NoTexts, embed_texts
 from ..workspace import Workspace, write_bytes
 from .batches import Material
-from .cache import Recipe, TeacherFeatures, fill_cache, jobs_from, write_index
+from .cache import Job, Recipe, TeacherFeatures, fill_cache, jobs_from, write_index
 from .data import Frames, Key, LabelledFrames, memory_budget
 from .loop import Place
 from .outputs import FrameEmbeddings, Outputs
 from .pictures import look_at, shown_in
 from .prompts import PromptedMasks, fill_prompts, prompt_recipe
 from .proposals import Proposals, evenly
+from .reader import (
+    MOST,
+    VIEWS,
+    Lesson,
+    ReadFrames,
+    Views,
+    fit_reader,
+    read,
+    save_readings,
+    stored_readings,
+    view_jobs,
+    view_recipe,
+    view_size,
+)
 from .standardise import Standardiser, fit
 from .survey import Survey
 
@@ -96,16 +111,21 @@ def prepare(
         tick=place.tick,
     )
     asked = _Asked(workspace.cache, config, found, align_keys, labelled_keys, place)
-    features, outputs, shas = [], Outputs(), {}
+    features, seen, outputs, shas = [], [], Outputs(), {}
     for teacher in teachers:
         with _loaded(teacher, place.device) as network:
             shas[teacher.card.name] = network.weights_sha256
             recipe = _recipe(teacher, network, config)
             features.append(asked.features(network, recipe))
+            if asked.to_read:
+                seen.append(asked.views(network, recipe))
             outputs = asked.outputs(teacher, network, recipe, outputs)
             if place.processes.is_first:
                 look_at(network, teacher.card.name, shown_in(found), place.folder)
     _say_what_is_missing(config, outputs, place)
+    if config.read_share and not (teachers and asked.to_read):
+        lack = "every frame has labels" if teachers else "there are no teachers"
+        place.say(f"warning: read_share does nothing here: {lack}")
     _standardise(features, config, place)
     for cached in features:
         cached.hold(budget // len(features), place.tick)
@@ -120,7 +140,14 @@ def prepare(
         )
     drawing = [teacher for teacher in teachers if teacher.card.name in outputs.masks]
     proposals = asked.proposals(drawing[0], frames) if drawing else None
-    return Material(frames, align_keys, features, labelled, validation, outputs, proposals), shas
+    reading = None
+    if asked.to_read and features:
+        masks = asked.readings(features, seen)
+        reading = ReadFrames(frames, asked.to_read, masks, labelled.labelled.any(0))
+    material = Material(
+        frames, align_keys, features, labelled, validation, outputs, proposals, reading
+    )
+    return material, shas
 
 
 def fill(
@@ -141,6 +168,8 @@ def fill(
         with _loaded(teacher, place.device) as network:
             recipe = _recipe(teacher, network, config)
             asked.features(network, recipe)
+            if asked.to_read:
+                asked.views(network, recipe)
             outputs = asked.outputs(teacher, network, recipe, outputs)
 
 
@@ -166,10 +195,35 @@ class _Asked:
     labelled_keys: list[Key]
     place: Place
 
+    @property
+    def bare(self) -> list[Key]:
+        """Unlabelled frames among those the teachers have seen."""
+        labelled = set(self.labelled_keys)
+        return [key for key in self.align_keys if key not in labelled]
+
+    @property
+    def to_read(self) -> list[Key]:
+        return evenly(self.bare, MOST) if self.config.read_share and self.labelled_keys else []
+
+    @property
+    def view_jobs(self) -> dict[int, Views]:
+        return view_jobs(self.found.train, evenly(self.labelled_keys, VIEWS), self.config)
+
     def features(self, teacher: Any, recipe: Recipe) -> TeacherFeatures:
+        jobs = jobs_from(self.found.train, self.align_keys)
+        return self._cached(teacher, recipe, jobs, self.align_keys)
+
+    def views(self, teacher: Any, recipe: Recipe) -> TeacherFeatures:
+        """What a teacher says of labelled frames that are moved and altered."""
+        jobs = self.view_jobs
+        keys = [(study, number) for study, job in jobs.items() for number in job.frames]
+        return self._cached(teacher, view_recipe(recipe, jobs), list(jobs.values()), keys)
+
+    def _cached(
+        self, teacher: Any, recipe: Recipe, jobs: Sequence[Job], keys: Sequence[Key]
+    ) -> TeacherFeatures:
         """Each process computes the shards of its share of studies."""
-        place, studies = self.place, self.found.train
-        jobs = jobs_from(studies, self.align_keys)
+        place = self.place
         folder = fill_cache(
             teacher,
             recipe,
@@ -180,7 +234,7 @@ class _Asked:
             tick=place.tick,
         )
         self._filled(folder, recipe)
-        return TeacherFeatures(folder, recipe, studies, self.align_keys)
+        return TeacherFeatures(folder, recipe, self.found.train, keys)
 
     def outputs(
         self, teacher: TeacherFile, network: Any, recipe: Recipe, so_far: Outputs
@@ -222,14 +276,47 @@ class _Asked:
         )
         return masks
 
+    def readings(
+        self, features: Sequence[TeacherFeatures], seen: Sequence[TeacherFeatures]
+    ) -> Tensor:
+        """Masks of `to_read`, made in the first process and kept: a resumed run sees the same."""
+        place, path = self.place, self.place.folder / "readings.safetensors"
+        masks = stored_readings(path, self.to_read)
+        if masks is None and place.processes.is_first:
+            jobs = self.view_jobs
+            for cached, views in zip(features, seen, strict=True):
+                views.standardiser = cached.standardiser
+            lesson = Lesson(jobs, seen, self._labelled(jobs))
+            reader = fit_reader(lesson, self.config.seed, place.device, place.tick)
+            masks = read(reader, features, self.to_read, place.device, place.tick)
+            save_readings(path, self.to_read, masks)
+            place.say(
+                f"reader of {', '.join(cached.name for cached in features)}: fitted on "
+                f"{len(seen[0].keys)} views of labelled frames, has read "
+                f"{counted(len(masks), 'unlabelled frame')}"
+            )
+        place.processes.wait()
+        masks = stored_readings(path, self.to_read) if masks is None else masks
+        if masks is None:
+            raise ModelError(
+                "what the reader read is gone",
+                file=path.name,
+                remedy="Start a new run with `vfss distill` (without --resume).",
+            )
+        return masks
+
+    def _labelled(self, jobs: Mapping[int, Views]) -> LabelledFrames:
+        """The frames that views are of, at their size."""
+        keys = [(study, frame) for study, views in jobs.items() for frame in views.of]
+        size = view_size(self.config)
+        frames = Frames(self.found.train, keys, size=size, context=0, budget_bytes=0)
+        return LabelledFrames(frames, keys, self.found.tasks.ids, budget_bytes=0)
+
     def proposals(self, teacher: TeacherFile, frames: Frames) -> Proposals | None:
-        """For unlabelled frames among those the teachers have seen."""
         config, place = self.config, self.place
-        labelled = set(self.labelled_keys)
-        bare = [key for key in self.align_keys if key not in labelled]
         if not config.proposal_frames:
             return None
-        if not bare:
+        if not (bare := self.bare):
             place.say("warning: proposal_frames does nothing here: every frame has labels")
             return None
         return Proposals(

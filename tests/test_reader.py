@@ -1,0 +1,251 @@
+"""The reader of all teachers, and the frames it reads for the student."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tiny_studies import TASKS, small_world, write_splits, write_study
+from vfss_distill.config import DistillConfig
+from vfss_distill.distill import reader
+from vfss_distill.distill.batches import Batches, Material
+from vfss_distill.distill.data import Frames, Key, LabelledFrames
+from vfss_distill.distill.processes import Processes
+from vfss_distill.distill.reader import (
+    Lesson,
+    ReadFrames,
+    Views,
+    fit_reader,
+    read,
+    save_readings,
+    stored_readings,
+    view_jobs,
+)
+from vfss_distill.distill.run import RunOutcome, distill
+from vfss_distill.intake.study import Study, list_studies
+from vfss_distill.models import PACKAGED_WEIGHTS
+from vfss_distill.workspace import Workspace
+
+CPU = torch.device("cpu")
+SETTINGS: dict[str, Any] = {
+    "task_set": "three.yaml",
+    "student": "nano",
+    "image_size": 64,
+    "grid": 8,
+    "batch_size": 4,
+    "align_steps": 2,
+    "task_steps": 4,
+    "warmup_steps": 2,
+    "validate_every": 2,
+    "checkpoint_every": 2,
+    "threads": 1,
+    "device": "cpu",
+    "read_share": 0.5,
+    "teachers": ("small-sam", "small-dino"),
+}
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Workspace:
+    workspace = small_world(tmp_path)
+    write_study(workspace, "pu", labelled={})
+    write_splits(workspace, train=["pa", "pb", "pu"], val=["pd"], test=["pc", "pe"])
+    return workspace
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "VIEWS", 12)
+    monkeypatch.setattr(reader, "_STEPS", 6)
+
+
+def run(workspace: Workspace, **changes: Any) -> RunOutcome:
+    arguments = {key: changes.pop(key) for key in ("resume", "tick", "say") & changes.keys()}
+    config = DistillConfig(**{**SETTINGS, **changes})
+    return distill(workspace, config, weights_folders=[PACKAGED_WEIGHTS], **arguments)
+
+
+# ---- in a run
+
+
+def test_frames_are_read_once_and_a_resumed_run_sees_the_same(lab: Workspace, short: None) -> None:
+    said: list[str] = []
+    whole = run(lab, say=said.append)
+    assert any(
+        "reader of small-sam, small-dino: fitted on" in line and "6 unlabelled frames" in line
+        for line in said
+    )
+    stored = load_file(whole.folder / "readings.safetensors")
+    assert stored["keys"].tolist() == [[2, frame] for frame in range(6)]
+    assert stored["masks"].shape == (6, len(TASKS), 64, 64)
+    kept = load_file(whole.folder / "student.safetensors")
+    assert not [name for name in kept if "layers" in name and "reader" in name]
+
+    def stop(done: int, total: int, words: str) -> None:
+        if "loss" in words and done == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    said.clear()
+    half = run(lab, tick=stop, say=said.append)
+    assert half.interrupted
+    assert sum("are cached" in line for line in said) == 4  # frames and views of two teachers
+    said.clear()
+    again = load_file(run(lab, resume=half.folder, say=said.append).folder / "student.safetensors")
+    assert not any("reader of" in line for line in said)  # kept in the run
+    assert all(torch.equal(kept[name], again[name]) for name in kept)
+
+
+def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+    workspace = small_world(tmp_path)
+    write_splits(workspace, train=["pa", "pb"], val=["pd"], test=["pc", "pe"])
+    for teachers, lack in ((("small-clip",), "every frame has labels"), ((), "no teachers")):
+        said: list[str] = []
+        aligned = 2 if teachers else 0
+        done = run(workspace, teachers=teachers, align_steps=aligned, say=said.append)
+        assert any("read_share does nothing here" in line and lack in line for line in said)
+        assert not (done.folder / "readings.safetensors").exists()
+
+
+def test_a_batch_has_the_share_of_frames_that_were_read(lab: Workspace) -> None:
+    studies = list_studies(lab)
+    keys = [(number, 0) for number in range(3)]
+    frames = Frames(studies, keys, size=64, context=0, budget_bytes=1 << 20)
+    labelled = LabelledFrames(frames, keys[:2], TASKS, budget_bytes=1 << 20)
+    masks = torch.full((1, len(TASKS), 64, 64), 255, dtype=torch.uint8)
+    reading = ReadFrames(frames, keys[2:], masks, torch.tensor([True, False, True]))
+    material = Material(frames, [], [], labelled, None, read=reading)
+    for share, expected in ((0.0, 0), (0.25, 1), (0.75, 3), (0.99, 3)):
+        config = DistillConfig(
+            batch_size=4, image_size=64, align_steps=0, read_share=share, blank=0.0
+        )
+        batch = Batches(material, config, 2, Processes()).at(0, CPU)
+        assert sum(key == keys[2] for key in batch.keys) == expected
+        if expected:
+            assert batch.labelled[-1].tolist() == [True, False, True]
+            assert batch.masks[-1].mean() > 0.3  # moved, and black from outside
+
+
+# ---- views
+
+
+def views_of(workspace: Workspace) -> tuple[Study, Views]:
+    studies = list_studies(workspace)
+    config = DistillConfig(image_size=64, mirrored=0.5)
+    (views,) = view_jobs(studies, [(0, 1), (0, 4)], config).values()
+    return studies[0], views
+
+
+def test_views_are_the_same_each_time_and_differ_from_one_another(
+    lab: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "VIEWS", 6)
+    study, views = views_of(lab)
+    assert (views.of, views.each, views.size) == ([1, 4], 3, 128)
+    assert views.frames == (3, 4, 5, 12, 13, 14)
+    seen = views.squares(views.frames)
+    assert seen.shape == (6, 128, 128) and seen.dtype == np.uint8
+    np.testing.assert_array_equal(views.squares([13]), seen[4:5])
+    assert all((seen[row] != seen[row + 1]).mean() > 0.2 for row in range(5))
+    digest = views.digest(views.frames)
+    picture = study.folder / "frames" / "000004.png"
+    picture.write_bytes((study.folder / "frames" / "000000.png").read_bytes())
+    assert views.digest(views.frames) != digest
+    assert views.digest([3]) == Views(study, (3,), 128, 3).digest([3])
+
+
+def test_masks_move_with_their_frame(lab: Workspace) -> None:
+    views = views_of(lab)[1]
+    square = torch.zeros(1, 1, 128, 128)
+    square[..., 40:80, 50:90] = 1
+    for number in range(5):
+        frame, planes = views.moved(number, 255 * square, square)
+        near = (frame / 255 - planes).abs()
+        assert 300 < planes.sum() < 4000
+        assert near.mean() < 0.01  # the rim alone: one linear, the other the nearest
+
+
+# ---- reading
+
+
+@dataclass
+class Knows:
+    """Features of a teacher, made up: one channel with what it knows and one of noise."""
+
+    keys: list[Key]
+    maps: Tensor
+    channels: int = 2
+
+    def batch(self, keys: list[Key]) -> Tensor:
+        return self.maps[[self.keys.index(key) for key in keys]]
+
+
+def test_two_teachers_are_read_better_than_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "_STEPS", 30)
+    draw = torch.Generator().manual_seed(3)
+    keys = [(0, number) for number in range(24)]
+    halves = torch.zeros(2, 24, 1, 32, 32)  # left-right and up-down, shifted from frame to frame
+    for row in range(24):
+        x, y = torch.randint(8, 24, (2,), generator=draw).tolist()
+        halves[0, row, :, :, x:] = 1
+        halves[1, row, :, y:] = 1
+    noise = torch.randn(2, 24, 1, 32, 32, generator=draw)
+    first, second = (
+        Knows(keys, torch.cat([half, grain], 1)) for half, grain in zip(halves, noise, strict=True)
+    )
+    truth = (halves[0] * halves[1]).repeat_interleave(2, 2).repeat_interleave(2, 3)  # both
+    known = torch.ones(24, 1, dtype=torch.bool)
+    monkeypatch.setattr(reader, "_seen_masks", lambda lesson, keys: (truth, known))
+
+    def dice(*teachers: Any) -> float:
+        lesson = Lesson({}, teachers, SimpleNamespace())  # type: ignore[arg-type]
+        fitted = fit_reader(lesson, 0, CPU, lambda *_: None)
+        seen = read(fitted, teachers, keys, CPU, lambda *_: None)
+        found, real = seen > 127, truth > 0.5
+        return float(2 * (found & real).sum() / (found.sum() + real.sum()))
+
+    together = dice(first, second)
+    assert together > 0.95
+    assert max(dice(first), dice(second)) < together - 0.1
+
+
+def test_masks_of_the_views_are_those_of_their_frames(lab: Workspace) -> None:
+    studies = list_studies(lab)
+    labelled_frame = studies[0].labelled_frames(TASKS[0])[0]
+    jobs = {0: Views(studies[0], (2 * labelled_frame, 2 * labelled_frame + 1), 128, 2)}
+    frames = Frames(studies, [(0, labelled_frame)], size=128, context=0, budget_bytes=0)
+    labelled = LabelledFrames(frames, [(0, labelled_frame)], TASKS, budget_bytes=0)
+    keys = [(0, number) for number in jobs[0].frames]
+    masks, known = reader._seen_masks(Lesson(jobs, [], labelled), keys)
+    assert masks.shape == (2, len(TASKS), 64, 64) and known[:, 0].all()
+    planes = labelled.batch([0]).planes
+    whole = (planes.int() & 1).float().mean()
+    assert whole > 0
+    assert (masks[0, 0] != masks[1, 0]).any()
+    for one in masks[:, 0]:
+        assert 0.2 * whole < one.float().mean() < 3 * whole
+
+
+# ---- kept
+
+
+def test_readings_are_taken_only_if_they_are_these_and_whole(tmp_path: Path) -> None:
+    path = tmp_path / "readings.safetensors"
+    keys = [(0, 1), (2, 5)]
+    masks = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    assert stored_readings(path, keys) is None
+    save_readings(path, keys, masks)
+    kept = stored_readings(path, keys)
+    assert kept is not None and torch.equal(kept, masks)
+    assert stored_readings(path, [(0, 1), (2, 6)]) is None
+    path.write_bytes(path.read_bytes()[:-100])
+    assert stored_readings(path, keys) is None

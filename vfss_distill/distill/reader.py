@@ -1,0 +1,265 @@
+"""Masks of frames nobody has labelled, read from all that the teachers say of them.
+
+    cache/<teacher>-<digest12>/<study>.safetensors   features of labelled frames, moved and altered
+    runs/<run>/readings.safetensors                  {"masks": (n, T, 64, 64) uint8, 255 for sure,
+                                                      "keys": (n, 2) study and frame number}
+
+The reader is a small network on the frozen features of every teacher side by side, fitted on the
+labels. What one teacher does not tell apart another may, and the reader sees both at once, which a
+student that copies each of them by itself does not. The student then learns from these masks as
+from labels, its frames moved and altered in the same way.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from ..config import DistillConfig
+from ..models.decoder import pool_to
+from ..provenance import digest_json
+from ..workspace import write_bytes
+from .augment import collimated, geometric, photometric
+from .cache import Job, Recipe, TeacherFeatures, frames_digest
+from .data import BITS, Frames, Key, LabelledBatch, LabelledFrames, Order, Tick, shares
+from .losses import task_loss
+
+if TYPE_CHECKING:
+    from ..intake.study import Study
+
+_RULE = 1  # counts changes of what views show: part of the cache key
+VIEWS = 400  # of labelled frames, all together; three times as many read no better
+MOST = 4000  # frames to read: 50 kB each
+_GRID = 32
+_SIDE = 64
+_WIDTH = 64
+_STEPS = 300
+_BATCH = 8
+_RATE = 0.01
+_WEIGHT_DECAY = 0.05
+_DROPPED = 0.1  # of the channels: not everything on one
+_RARE = -3.0  # maps begin at a probability of .05: most of a frame is nothing
+_STREAM = 6
+
+
+@dataclass(frozen=True)
+class Views(Job):
+    """Labelled frames of one study as a job for the cache, each seen `each` times: as a student
+    would, moved, collimated and altered. `frames` are frame · each + view."""
+
+    size: int = 256
+    each: int = 1
+    mirrored: float = 0.5
+
+    @property
+    def of(self) -> list[int]:
+        """The frames themselves."""
+        return sorted({number // self.each for number in self.frames})
+
+    def squares(self, numbers: Sequence[int]) -> NDArray[np.uint8]:
+        box = self.study.letterbox(self.size)
+        blank = torch.zeros(1, 1, self.size, self.size)
+        seen = []
+        for number in numbers:
+            square = box.frame(self.study.read_frame(number // self.each))
+            frame = torch.from_numpy(square)[None, None]
+            seen.append(self.moved(number, photometric(frame, self._drawn(number, 0)), blank)[0])
+        return torch.cat(seen)[:, 0].round().clamp(0, 255).to(torch.uint8).numpy()
+
+    def digest(self, numbers: Sequence[int]) -> str:
+        return frames_digest(self.study, sorted({number // self.each for number in numbers}))
+
+    def moved(self, number: int, frame: Tensor, planes: Tensor) -> tuple[Tensor, Tensor]:
+        """A frame (1, 1, S, S) and bit planes of its masks (1, P, S, S) as that view has them."""
+        generator = self._drawn(number, 1)
+        return geometric(*collimated(frame, planes, generator), generator, self.mirrored)
+
+    def _drawn(self, number: int, stream: int) -> torch.Generator:
+        seed = np.random.SeedSequence((zlib.crc32(self.study.id.encode()), number, stream))
+        return torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
+
+
+def view_size(config: DistillConfig) -> int:
+    """Side of views: twice as fine as what the student sees, which teachers make use of."""
+    return 2 * config.image_size
+
+
+def view_jobs(
+    studies: Sequence[Study], keys: Sequence[Key], config: DistillConfig
+) -> dict[int, Views]:
+    """By study number: labelled frames `keys`, each as often as makes about VIEWS together."""
+    each = max(1, VIEWS // max(1, len(keys)))
+    frames: dict[int, list[int]] = {}
+    for study, frame in keys:
+        frames.setdefault(study, []).extend(frame * each + view for view in range(each))
+    size, mirrored = view_size(config), config.mirrored
+    return {
+        study: Views(studies[study], tuple(some), size, each, mirrored)
+        for study, some in frames.items()
+    }
+
+
+def view_recipe(features: Recipe, jobs: Mapping[int, Views]) -> Recipe:
+    """The cache key of what a teacher says of views, from that of its features."""
+    shown = {(views.size, views.each, views.mirrored) for views in jobs.values()}
+    rules = {"features": features.fingerprint, "rule": _RULE, "views": sorted(shown)}
+    return replace(features, fingerprint=digest_json(rules))
+
+
+class Reader(nn.Module):
+    """Standardised maps of all teachers (B, C, 32, 32) → logits (B, T, 64, 64)."""
+
+    def __init__(self, channels: int, tasks: int) -> None:
+        super().__init__()
+        last = nn.Conv2d(_WIDTH, 4 * tasks, 1)
+        nn.init.constant_(last.bias, _RARE)  # type: ignore[arg-type]
+        self.layers = nn.Sequential(
+            nn.BatchNorm2d(channels),
+            nn.Dropout2d(_DROPPED),
+            *_block(channels, 1),
+            *_block(_WIDTH, 3),
+            *_block(_WIDTH, 3),
+            last,
+            nn.PixelShuffle(_SIDE // _GRID),
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        logits: Tensor = self.layers(maps)
+        return logits
+
+
+def _block(channels: int, kernel: int) -> tuple[nn.Module, ...]:
+    convolution = nn.Conv2d(channels, _WIDTH, kernel, padding=kernel // 2, bias=False)
+    return convolution, nn.BatchNorm2d(_WIDTH), nn.ReLU()
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a reader is fitted on: views of labelled frames, and what teachers say of each.
+
+    `jobs` by study number; `features` by teacher, standardised, with keys (study, view).
+    """
+
+    jobs: Mapping[int, Views]
+    features: Sequence[TeacherFeatures]
+    labelled: LabelledFrames  # of the views' size
+
+
+def fit_reader(lesson: Lesson, seed: int, device: torch.device, tick: Tick) -> Reader:
+    """A reader of these teachers and labels. torch's own random numbers are drawn from `seed`."""
+    keys = lesson.features[0].keys
+    masks, labelled = _seen_masks(lesson, keys)
+    order = Order(len(keys), seed, _STREAM)
+    channels = sum(teacher.channels for teacher in lesson.features)
+    torch.manual_seed(seed)
+    reader = Reader(channels, masks.shape[1]).to(device).train()
+    optimiser = torch.optim.AdamW(reader.parameters(), weight_decay=_WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, _STEPS)
+    for step in range(_STEPS):
+        rows = order.batch(step, _BATCH)
+        logits = reader(_maps(lesson.features, [keys[row] for row in rows], device))
+        loss = task_loss(logits, masks[rows].float().to(device), labelled[rows].to(device))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        tick(step + 1, _STEPS, "the reader of all teachers")
+    return reader.eval()
+
+
+@torch.no_grad()
+def read(
+    reader: Reader,
+    features: Sequence[TeacherFeatures],
+    keys: Sequence[Key],
+    device: torch.device,
+    tick: Tick,
+) -> Tensor:
+    """→ probabilities (n, T, 64, 64) as uint8, 255 for certain."""
+    seen = []
+    for first in range(0, len(keys), _BATCH):
+        some = keys[first : first + _BATCH]
+        maps = torch.sigmoid(reader(_maps(features, some, device)))
+        seen.append((255 * maps).round().to(torch.uint8).cpu())
+        tick(first + len(some), len(keys), "frames that are read")
+    return torch.cat(seen)
+
+
+class ReadFrames:
+    """Unlabelled frames with the masks that were read, as if labelled."""
+
+    def __init__(self, frames: Frames, keys: Sequence[Key], masks: Tensor, known: Tensor) -> None:
+        """`masks` uint8 (n, T, m, m); `known` (T,) bool: tasks that the reader was taught."""
+        self.frames, self.keys, self.masks, self.known = frames, list(keys), masks, known
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def batch(self, rows: Sequence[int]) -> LabelledBatch:
+        keys = [self.keys[row] for row in rows]
+        size = self.frames.size
+        maps = F.interpolate(
+            self.masks[list(rows)].float(), (size, size), mode="bilinear", align_corners=False
+        )
+        return LabelledBatch(
+            keys=keys,
+            frames=self.frames.batch(keys),
+            planes=_packed(maps > 127.5),
+            labelled=self.known.expand(len(keys), -1),
+        )
+
+
+def save_readings(path: Path, keys: Sequence[Key], masks: Tensor) -> None:
+    """Raises StorageError."""
+    write_bytes(path, save({"masks": masks, "keys": torch.tensor(list(keys))}))
+
+
+def stored_readings(path: Path, keys: Sequence[Key]) -> Tensor | None:
+    """Masks of exactly these frames, if they are there and whole."""
+    try:
+        stored = load_file(path)
+    except (OSError, SafetensorError):
+        return None
+    if stored.get("keys", torch.empty(0)).tolist() != [list(key) for key in keys]:
+        return None
+    return stored.get("masks")
+
+
+def _seen_masks(lesson: Lesson, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
+    """→ masks of the views (n, T, 64, 64), 0..1, and which are labelled (n, T)."""
+    row_of = {key: row for row, key in enumerate(lesson.labelled.keys)}
+    one_frame = lru_cache(maxsize=1)(lambda row: lesson.labelled.batch([row]))
+    masks, labelled = [], []
+    for study, number in keys:
+        views = lesson.jobs[study]
+        batch = one_frame(row_of[study, number // views.each])
+        planes = views.moved(number, batch.frames.float(), batch.planes)[1]
+        tasks = batch.labelled.shape[1]
+        masks.append(shares(planes, tasks, views.size // _SIDE).half())
+        labelled.append(batch.labelled)
+    return torch.cat(masks), torch.cat(labelled)
+
+
+def _maps(features: Sequence[TeacherFeatures], keys: Sequence[Key], device: torch.device) -> Tensor:
+    maps = [pool_to(teacher.batch(keys).to(device), _GRID) for teacher in features]
+    return torch.cat(maps, dim=1)
+
+
+def _packed(masks: Tensor) -> Tensor:
+    """Masks bool (B, T, S, S) → bit planes float32 (B, P, S, S)."""
+    planes = torch.zeros(len(masks), -(-masks.shape[1] // BITS), *masks.shape[2:])
+    for task in range(masks.shape[1]):
+        planes[:, task // BITS] += masks[:, task].float() * (1 << task % BITS)
+    return planes

@@ -31,7 +31,7 @@ from vfss_distill.distill.reader import (
     stored_readings,
     view_jobs,
 )
-from vfss_distill.distill.run import RunOutcome, distill
+from vfss_distill.distill.run import RunOutcome, distill, fill_caches
 from vfss_distill.intake.study import Study, list_studies
 from vfss_distill.models import PACKAGED_WEIGHTS
 from vfss_distill.workspace import Workspace
@@ -80,7 +80,11 @@ def run(workspace: Workspace, **changes: Any) -> RunOutcome:
 
 def test_frames_are_read_once_and_a_resumed_run_sees_the_same(lab: Workspace, short: None) -> None:
     said: list[str] = []
+    fill_caches(lab, DistillConfig(**SETTINGS), weights_folders=[PACKAGED_WEIGHTS], say=said.append)
+    assert sum("to compute" in line for line in said) == 4  # frames and views of two teachers
+    said.clear()
     whole = run(lab, say=said.append)
+    assert sum("are cached" in line for line in said) == 4
     assert any(
         "reader of small-sam, small-dino: fitted on" in line and "6 unlabelled frames" in line
         for line in said
@@ -95,10 +99,8 @@ def test_frames_are_read_once_and_a_resumed_run_sees_the_same(lab: Workspace, sh
         if "loss" in words and done == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
-    said.clear()
-    half = run(lab, tick=stop, say=said.append)
+    half = run(lab, tick=stop)
     assert half.interrupted
-    assert sum("are cached" in line for line in said) == 4  # frames and views of two teachers
     said.clear()
     again = load_file(run(lab, resume=half.folder, say=said.append).folder / "student.safetensors")
     assert not any("reader of" in line for line in said)  # kept in the run

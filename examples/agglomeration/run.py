@@ -5,6 +5,7 @@
     python run.py WORKSPACE --times 3           # with three times the steps
     python run.py WORKSPACE --size 256          # the student sees twice as fine: four times as long
     python run.py OTHER --labelled 1            # labels of one patient instead of four
+    python run.py OTHER --labelled 1 --arms "small-dino and reader,uniform and reader"
     python run.py OTHER --ceiling --arms supervised     # with the labels of all 104 patients
     python run.py WORKSPACE --table             # only the table of what is done
     python run.py OTHER --real DATA --jobs 2    # the same on 18 real patients, cine-MRI, one task
@@ -77,8 +78,11 @@ COLUMNS = (
     *(field.name for field in fields(Score)),
 )
 ALL = {"teachers": TEACHERS}
+# Three quarters of the frames with masks are unlabelled ones that a reader of the arm's teachers
+# has read, as finely as they see.
+READER: Mapping[str, Any] = {"read_share": 0.75, "grid": 32}
 
-ARMS: Mapping[str, dict[str, Any]] = {
+ARMS: dict[str, dict[str, Any]] = {
     "supervised": {"align_steps": 0, "task_steps": STEPS},
     **{name: {"teachers": (name,)} for name in TEACHERS},
     **{f"{name} and output": {"teachers": (name,), **OUTPUTS[name]} for name in TEACHERS},
@@ -95,6 +99,8 @@ ARMS: Mapping[str, dict[str, Any]] = {
     "not standardised": {**ALL, "standardisation": "none"},
     "mean and deviation": {**ALL, "standardisation": "meanstd"},
 }
+READ = (*TEACHERS, "uniform", "mlp", "attention", "without small-clip")
+ARMS |= {f"{arm} and reader": {**ARMS[arm], **READER} for arm in READ}
 SINGLE = [arm for arm in ARMS if arm.split(" ")[0] in TEACHERS]
 
 
@@ -225,10 +231,10 @@ def one_run(lab: Lab, arm: str, seed: int) -> None:
     """Train and score on the test patients; the scores are what stays."""
     name = lab.run_name(arm, seed)
     folder = lab.train.runs / name
-    settings = {**SHARED, **ARMS[arm], "seed": seed, "threads": 1}
+    as_fine = {"image_size": lab.size, "grid": lab.size // 8}  # as the student's map
+    settings = {**SHARED, **as_fine, **ARMS[arm], "seed": seed, "threads": 1}
     for stage in ("align_steps", "task_steps"):
         settings[stage] *= lab.times
-    settings |= {"image_size": lab.size, "grid": lab.size // 8}  # as fine as the student's map
     config = parse(DistillConfig, {"task_set": load_lab(lab.train).task_set, **settings})
     print(f"{arm}, seed {seed}", flush=True)
     if not (folder / "student.safetensors").exists():

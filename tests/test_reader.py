@@ -27,11 +27,13 @@ from vfss_distill.distill.reader import (
     Views,
     fit_reader,
     read,
+    renewals,
     save_readings,
     stored_readings,
     view_jobs,
 )
 from vfss_distill.distill.run import RunOutcome, distill, fill_caches
+from vfss_distill.errors import ModelError
 from vfss_distill.intake.study import Study, list_studies
 from vfss_distill.models import PACKAGED_WEIGHTS
 from vfss_distill.workspace import Workspace
@@ -93,18 +95,26 @@ def test_frames_are_read_once_and_a_resumed_run_sees_the_same(lab: Workspace, sh
     assert stored["keys"].tolist() == [[2, frame] for frame in range(6)]
     assert stored["masks"].shape == (6, len(TASKS), 64, 64)
     kept = load_file(whole.folder / "student.safetensors")
-    assert not [name for name in kept if "layers" in name and "reader" in name]
+    again = [load_file(whole.folder / f"readings-{step}.safetensors") for step in (3, 4)]
+    assert not torch.equal(again[0]["masks"], stored["masks"])  # the student has read them
+    assert not torch.equal(again[0]["masks"], again[1]["masks"])
 
     def stop(done: int, total: int, words: str) -> None:
-        if "loss" in words and done == 3:
+        if "loss" in words and done == 5:
             os.kill(os.getpid(), signal.SIGINT)
 
     half = run(lab, tick=stop)
     assert half.interrupted
+    latest = half.folder / "readings-4.safetensors"
+    masks = latest.read_bytes()
+    latest.unlink()
+    with pytest.raises(ModelError, match="masks that were read for this run are gone"):
+        run(lab, resume=half.folder)
+    latest.write_bytes(masks)
     said.clear()
-    again = load_file(run(lab, resume=half.folder, say=said.append).folder / "student.safetensors")
+    end = load_file(run(lab, resume=half.folder, say=said.append).folder / "student.safetensors")
     assert not any("reader of" in line for line in said)  # kept in the run
-    assert all(torch.equal(kept[name], again[name]) for name in kept)
+    assert all(torch.equal(kept[name], end[name]) for name in kept)
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
@@ -124,7 +134,7 @@ def test_a_batch_has_the_share_of_frames_that_were_read(lab: Workspace) -> None:
     frames = Frames(studies, keys, size=64, context=0, budget_bytes=1 << 20)
     labelled = LabelledFrames(frames, keys[:2], TASKS, budget_bytes=1 << 20)
     masks = torch.full((1, len(TASKS), 64, 64), 255, dtype=torch.uint8)
-    reading = ReadFrames(frames, keys[2:], masks, torch.tensor([True, False, True]))
+    reading = ReadFrames(frames, keys[2:], masks, torch.tensor([True, False, True]), lab.root)
     material = Material(frames, [], [], labelled, None, read=reading)
     for share, expected in ((0.0, 0), (0.25, 1), (0.75, 3), (0.99, 3)):
         config = DistillConfig(
@@ -135,6 +145,16 @@ def test_a_batch_has_the_share_of_frames_that_were_read(lab: Workspace) -> None:
         if expected:
             assert batch.labelled[-1].tolist() == [True, False, True]
             assert batch.masks[-1].mean() > 0.3  # moved, and black from outside
+
+
+def test_the_student_reads_anew_evenly_over_the_steps_with_masks() -> None:
+    def steps(align: int, task: int, again: int) -> list[int]:
+        config = DistillConfig(align_steps=align, task_steps=task, read_again=again)
+        return renewals(config)
+
+    assert steps(100, 600, 2) == [300, 500]
+    assert steps(0, 600, 0) == []
+    assert steps(10, 2, 2) == [11]  # never before a student has seen a mask
 
 
 # ---- views

@@ -89,7 +89,8 @@ class DistillConfig(_Strict):
     an image-text encoder gives. `anchor_weight`: how near it is to each text of `anchors`.
 
     `read_share`: of the frames with masks of a batch, so many are unlabelled ones, with masks that
-    a small network on the features of all teachers together, fitted on the labels, reads in them.
+    a small network on the features of all teachers together, fitted on the labels, reads in them;
+    `read_again` times during `task_steps` the averaged student reads them anew.
 
     `init`: weights the student starts from: `vfss12-small` (the packaged student), `imagenet` (of a
     package that is installed), or a file relative to the workspace: timm's weights of its trunk, or
@@ -127,6 +128,7 @@ class DistillConfig(_Strict):
     anchor_weight: float = Field(default=0.0, ge=0)
     anchors: tuple[str, ...] = ()
     read_share: float = Field(default=0.0, ge=0, lt=1)
+    read_again: int = Field(default=2, ge=0, le=10)
     mirrored: float = Field(default=0.5, ge=0, le=1)
     blank: float = Field(default=0.03, ge=0, lt=1)
     lag: float = Field(default=0.0, ge=0, le=1)

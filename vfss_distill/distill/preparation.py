@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..config import DistillConfig
 from ..counting import counted
-from ..errors import ModelError, UsageError, WeightsMissing
+from ..errors import UsageError, WeightsMissing
 from ..models.teachers.base import fixed_image
 from ..models.teachers.card import (
     VOCABULARY,
@@ -44,7 +44,9 @@ from .reader import (
     ReadFrames,
     Views,
     fit_reader,
+    kept_readings,
     read,
+    renewals,
     save_readings,
     stored_readings,
     view_jobs,
@@ -143,7 +145,9 @@ def prepare(
     reading = None
     if asked.to_read and features:
         masks = asked.readings(features, seen)
-        reading = ReadFrames(frames, asked.to_read, masks, labelled.labelled.any(0))
+        known = labelled.labelled.any(0)
+        again = renewals(config)
+        reading = ReadFrames(frames, asked.to_read, masks, known, place.folder, again)
     material = Material(
         frames, align_keys, features, labelled, validation, outputs, proposals, reading
     )
@@ -296,14 +300,7 @@ class _Asked:
                 f"{counted(len(masks), 'unlabelled frame')}"
             )
         place.processes.wait()
-        masks = stored_readings(path, self.to_read) if masks is None else masks
-        if masks is None:
-            raise ModelError(
-                "what the reader read is gone",
-                file=path.name,
-                remedy="Start a new run with `vfss distill` (without --resume).",
-            )
-        return masks
+        return kept_readings(path, self.to_read)
 
     def _labelled(self, jobs: Mapping[int, Views]) -> LabelledFrames:
         """The frames that views are of, at their size."""

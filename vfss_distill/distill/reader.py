@@ -3,11 +3,13 @@
     cache/<teacher>-<digest12>/<study>.safetensors   features of labelled frames, moved and altered
     runs/<run>/readings.safetensors                  {"masks": (n, T, 64, 64) uint8, 255 for sure,
                                                       "keys": (n, 2) study and frame number}
+    runs/<run>/readings-<step>.safetensors           the same, read anew by the student
 
 The reader is a small network on the frozen features of every teacher side by side, fitted on the
 labels. What one teacher does not tell apart another may, and the reader sees both at once, which a
 student that copies each of them by itself does not. The student then learns from these masks as
-from labels, its frames moved and altered in the same way.
+from labels, its frames moved and altered in the same way. Once it reads better than the reader
+does, it takes over.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ..config import DistillConfig
+from ..errors import ModelError
 from ..models.decoder import pool_to
 from ..provenance import digest_json
 from ..workspace import write_bytes
@@ -35,13 +38,14 @@ from .augment import collimated, geometric, photometric
 from .cache import Job, Recipe, TeacherFeatures, frames_digest
 from .data import BITS, Frames, Key, LabelledBatch, LabelledFrames, Order, Tick, shares
 from .losses import task_loss
+from .processes import Processes
 
 if TYPE_CHECKING:
     from ..intake.study import Study
 
 _RULE = 1  # counts changes of what views show: part of the cache key
 VIEWS = 400  # of labelled frames, all together; three times as many read no better
-MOST = 4000  # frames to read: 50 kB each
+MOST = 2000  # frames to read: 50 kB each, each time
 _GRID = 32
 _SIDE = 64
 _WIDTH = 64
@@ -200,9 +204,54 @@ def read(
 class ReadFrames:
     """Unlabelled frames with the masks that were read, as if labelled."""
 
-    def __init__(self, frames: Frames, keys: Sequence[Key], masks: Tensor, known: Tensor) -> None:
-        """`masks` uint8 (n, T, m, m); `known` (T,) bool: tasks that the reader was taught."""
+    def __init__(
+        self,
+        frames: Frames,
+        keys: Sequence[Key],
+        masks: Tensor,
+        known: Tensor,
+        folder: Path,
+        renewals: Sequence[int] = (),
+    ) -> None:
+        """`masks` uint8 (n, T, m, m); `known` (T,) bool: tasks that the reader was taught.
+        `renewals`: before these steps the student reads them anew, kept in `folder`."""
         self.frames, self.keys, self.masks, self.known = frames, list(keys), masks, known
+        self.folder, self.renewals = folder, renewals
+        self._since = -1  # the step before which the masks were read
+
+    def renew(
+        self,
+        step: int,
+        student: nn.Module,
+        device: torch.device,
+        processes: Processes,
+        tick: Tick = lambda *_: None,
+    ) -> None:
+        """Make the masks what they are at this step; a resumed run finds them in its folder.
+
+        Raises ModelError when they are gone, StorageError.
+        """
+        since = max((at for at in self.renewals if at <= step), default=-1)
+        if since == self._since:
+            return
+        path = self.folder / f"readings-{since}.safetensors"
+        if since == step:
+            if processes.is_first:
+                save_readings(path, self.keys, self._read_by(student, device, tick))
+            processes.wait()
+        self.masks, self._since = kept_readings(path, self.keys), since
+
+    @torch.no_grad()
+    def _read_by(self, student: nn.Module, device: torch.device, tick: Tick) -> Tensor:
+        student.eval()
+        seen = []
+        for first in range(0, len(self.keys), _BATCH):
+            some = self.keys[first : first + _BATCH]
+            maps = torch.sigmoid(student(self.frames.batch(some).to(device)).float())
+            small = F.interpolate(maps, (_SIDE, _SIDE), mode="bilinear", antialias=True)
+            seen.append((255 * small).round().clamp(0, 255).to(torch.uint8).cpu())
+            tick(first + len(some), len(self.keys), "frames that are read anew")
+        return torch.cat(seen)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -223,7 +272,7 @@ class ReadFrames:
 
 def save_readings(path: Path, keys: Sequence[Key], masks: Tensor) -> None:
     """Raises StorageError."""
-    write_bytes(path, save({"masks": masks, "keys": torch.tensor(list(keys))}))
+    write_bytes(path, save({"masks": masks.contiguous(), "keys": torch.tensor(list(keys))}))
 
 
 def stored_readings(path: Path, keys: Sequence[Key]) -> Tensor | None:
@@ -235,6 +284,25 @@ def stored_readings(path: Path, keys: Sequence[Key]) -> Tensor | None:
     if stored.get("keys", torch.empty(0)).tolist() != [list(key) for key in keys]:
         return None
     return stored.get("masks")
+
+
+def kept_readings(path: Path, keys: Sequence[Key]) -> Tensor:
+    """As `stored_readings`. Raises ModelError where there is nothing."""
+    masks = stored_readings(path, keys)
+    if masks is None:
+        raise ModelError(
+            "masks that were read for this run are gone",
+            file=path.name,
+            remedy="Start a new run with `vfss distill` (without --resume).",
+        )
+    return masks
+
+
+def renewals(config: DistillConfig) -> list[int]:
+    """Steps before which the student reads anew: evenly over those with masks."""
+    parts = config.read_again + 1
+    places = {config.task_steps * part // parts for part in range(1, parts)}
+    return sorted(config.align_steps + place for place in places if place)
 
 
 def _seen_masks(lesson: Lesson, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:

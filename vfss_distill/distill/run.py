@@ -4,7 +4,7 @@ runs/<run>/
   config.yaml  metrics.jsonl  train.log  curves.svg  last.ckpt/
   standardise.safetensors     statistics of the teachers' features
   proposals.safetensors       masks a teacher drew where the student was sure, by option
-  readings.safetensors        masks read from all teachers' features together, by option
+  readings*.safetensors       masks read from all teachers' features together, by option
   student.safetensors  facts.json  MODEL_CARD.md
 """
 

@@ -221,6 +221,7 @@ class _Asked:
         """What a teacher says of labelled frames that are moved and altered."""
         jobs = self.view_jobs
         keys = [(study, number) for study, job in jobs.items() for number in job.frames]
+        self.place.say(f"{recipe.teacher}: for the reader, {len(keys)} views of labelled frames")
         return self._cached(teacher, view_recipe(recipe, jobs), list(jobs.values()), keys)
 
     def _cached(

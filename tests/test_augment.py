@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vfss_distill.distill import augment
-from vfss_distill.distill.data import BITS, shares, unpack
+from vfss_distill.distill.data import pack, shares, unpack
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -35,9 +35,8 @@ def test_blur_is_two_means() -> None:
 def test_shares_are_the_means_of_masks(tasks: int, cell: int, seed: int) -> None:
     masks = torch.rand(2, tasks, 16, 16, generator=seeded(seed)) > 0.4
     masks[0, 0] = True  # every cell full: the largest count
-    planes = torch.zeros(2, -(-tasks // BITS), 16, 16)
-    for task in range(tasks):
-        planes[:, task // BITS] += masks[:, task] * float(1 << (task % BITS))
+    planes = pack(masks)
+    assert torch.equal(unpack(planes, tasks) > 0, masks)
     assert torch.equal(shares(planes, tasks, cell), F.avg_pool2d(unpack(planes, tasks), cell))
 
 

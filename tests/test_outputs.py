@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from distill_lab import TINY
 from tiny_studies import TASKS, small_world, write_splits, write_study
 from tiny_teachers import write_tiny_weights
 from vfss_distill.config import DistillConfig, parse
@@ -31,18 +32,9 @@ from vfss_distill.workspace import Workspace
 
 SMALL = ("small-sam", "small-dino", "small-clip")
 SETTINGS: dict[str, Any] = {
-    "task_set": "three.yaml",
-    "student": "nano",
-    "image_size": 64,
-    "grid": 8,
-    "batch_size": 4,
+    **TINY,
     "align_steps": 2,
     "task_steps": 4,
-    "warmup_steps": 2,
-    "validate_every": 2,
-    "checkpoint_every": 2,
-    "threads": 1,
-    "device": "cpu",
     "mask_weight": 0.5,
     "affinity_weight": 1.0,
     "embedding_weight": 0.5,

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from distill_lab import TINY
 from tiny_studies import TASKS, small_world, write_splits, write_study
 from vfss_distill.config import DistillConfig
 from vfss_distill.distill import reader
@@ -40,18 +41,9 @@ from vfss_distill.workspace import Workspace
 
 CPU = torch.device("cpu")
 SETTINGS: dict[str, Any] = {
-    "task_set": "three.yaml",
-    "student": "nano",
-    "image_size": 64,
-    "grid": 8,
-    "batch_size": 4,
+    **TINY,
     "align_steps": 2,
     "task_steps": 4,
-    "warmup_steps": 2,
-    "validate_every": 2,
-    "checkpoint_every": 2,
-    "threads": 1,
-    "device": "cpu",
     "read_share": 0.5,
     "teachers": ("small-sam", "small-dino"),
 }

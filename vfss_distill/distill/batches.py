@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..config import DistillConfig
 from .augment import blanked, collimated, geometric, lingering, photometric, spliced
 from .cache import TeacherFeatures
-from .data import Frames, Key, LabelledBatch, LabelledFrames, Order, joined, shares
+from .data import Frames, Key, LabelledBatch, LabelledFrames, Order, joined, mixed_seed, shares
 from .outputs import Outputs
 from .processes import Processes
 from .prompts import PromptedMasks
@@ -81,8 +80,7 @@ class Batches:
         self.prompted: list[Key] = []
         self._align = Order(len(material.align_keys), config.seed, _STREAM_ALIGN)
         self._task = Order(len(material.labelled), config.seed, _STREAM_TASK)
-        read = material.read
-        self._read = Order(len(read), config.seed, _STREAM_READ) if read is not None else None
+        self._read = Order(len(material.read or ()), config.seed, _STREAM_READ)
         self.add_masks(list(material.outputs.masks.values()))
         processes.check_batch(config.batch_size)
         if config.task_steps and self._share():
@@ -107,7 +105,7 @@ class Batches:
         """Labelled frames, and the share of them that was read instead."""
         size, material = self.config.batch_size, self.material
         read = min(size - 1, round(size * self.config.read_share))
-        if not read or material.read is None or self._read is None:
+        if not read or material.read is None:
             return material.labelled.batch(self._task.batch(step, size))
         labelled = material.labelled.batch(self._task.batch(step, size - read))
         return joined(labelled, material.read.batch(self._read.batch(step, read)))
@@ -169,6 +167,6 @@ class Batches:
 
 def _generator(seed: int, step: int, device: torch.device) -> torch.Generator:
     """Seeds torch's own generator (dropout of a trunk) and returns one for augmentation."""
-    mixed = int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> 1)
+    mixed = mixed_seed(seed, step)
     torch.manual_seed(mixed)
     return torch.Generator(device=device).manual_seed(mixed)

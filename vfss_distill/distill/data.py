@@ -201,6 +201,14 @@ def _all_of(read: Callable[[Item], Read], items: Iterable[Item]) -> Iterator[tup
         pool.shutdown(cancel_futures=True)
 
 
+def pack(masks: Tensor) -> Tensor:
+    """Masks bool (B, T, S, S) → bit planes float32 (B, P, S, S)."""
+    planes = torch.zeros(len(masks), -(-masks.shape[1] // BITS), *masks.shape[2:])
+    for task in range(masks.shape[1]):
+        planes[:, task // BITS] += masks[:, task].float() * (1 << task % BITS)
+    return planes
+
+
 def unpack(planes: Tensor, tasks: int) -> Tensor:
     """Bit planes (B, P, S, S) → masks float32 (B, T, S, S), 0 or 1."""
     bits = planes.to(torch.int32)
@@ -230,6 +238,11 @@ def shares(planes: Tensor, tasks: int, cell: int) -> Tensor:
                 one = (counts[:, task // BITS] >> task % BITS) & ((1 << width) - 1)
                 found[:, task] = one
     return found.div_(cell * cell)
+
+
+def mixed_seed(*numbers: int) -> int:
+    """One seed for a generator from several numbers that are not negative."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 class Order:

@@ -109,7 +109,7 @@ def train(training: Training, material: Material, config: DistillConfig, place: 
             if (proposals := material.proposals) is not None and step >= proposals.at:
                 batches.add_masks([proposals.before(step, training.ema, device)])
                 material = replace(material, proposals=None)
-            if material.read is not None and not aligning:
+            if material.read is not None:
                 material.read.renew(step, training.ema, device, processes, place.tick)
             batch = batches.at(step, device)
             record: dict[str, Any] = {"step": step, "stage": "align" if aligning else "task"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ def prepare(
             if place.processes.is_first:
                 look_at(network, teacher.card.name, shown_in(found), place.folder)
     _say_what_is_missing(config, outputs, place)
-    if config.read_share and not (teachers and asked.to_read):
+    if config.read_share and not asked.to_read:
         lack = "every frame has labels" if teachers else "there are no teachers"
         place.say(f"warning: read_share does nothing here: {lack}")
     _standardise(features, config, place)
@@ -143,7 +143,7 @@ def prepare(
     drawing = [teacher for teacher in teachers if teacher.card.name in outputs.masks]
     proposals = asked.proposals(drawing[0], frames) if drawing else None
     reading = None
-    if asked.to_read and features:
+    if asked.to_read:
         masks = asked.readings(features, seen)
         known = labelled.labelled.any(0)
         again = renewals(config)
@@ -199,17 +199,17 @@ class _Asked:
     labelled_keys: list[Key]
     place: Place
 
-    @property
+    @cached_property
     def bare(self) -> list[Key]:
         """Unlabelled frames among those the teachers have seen."""
         labelled = set(self.labelled_keys)
         return [key for key in self.align_keys if key not in labelled]
 
-    @property
+    @cached_property
     def to_read(self) -> list[Key]:
         return evenly(self.bare, MOST) if self.config.read_share and self.labelled_keys else []
 
-    @property
+    @cached_property
     def view_jobs(self) -> dict[int, Views]:
         return view_jobs(self.found.train, evenly(self.labelled_keys, VIEWS), self.config)
 
@@ -286,8 +286,7 @@ class _Asked:
     ) -> Tensor:
         """Masks of `to_read`, made in the first process and kept: a resumed run sees the same."""
         place, path = self.place, self.place.folder / "readings.safetensors"
-        masks = stored_readings(path, self.to_read)
-        if masks is None and place.processes.is_first:
+        if place.processes.is_first and stored_readings(path, self.to_read) is None:
             jobs = self.view_jobs
             for cached, views in zip(features, seen, strict=True):
                 views.standardiser = cached.standardiser

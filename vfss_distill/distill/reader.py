@@ -15,7 +15,7 @@ does, it takes over.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -36,7 +36,17 @@ from ..provenance import digest_json
 from ..workspace import write_bytes
 from .augment import collimated, geometric, photometric
 from .cache import Job, Recipe, TeacherFeatures, frames_digest
-from .data import BITS, Frames, Key, LabelledBatch, LabelledFrames, Order, Tick, shares
+from .data import (
+    Frames,
+    Key,
+    LabelledBatch,
+    LabelledFrames,
+    Order,
+    Tick,
+    mixed_seed,
+    pack,
+    shares,
+)
 from .losses import task_loss
 from .processes import Processes
 
@@ -91,8 +101,8 @@ class Views(Job):
         return geometric(*collimated(frame, planes, generator), generator, self.mirrored)
 
     def _drawn(self, number: int, stream: int) -> torch.Generator:
-        seed = np.random.SeedSequence((zlib.crc32(self.study.id.encode()), number, stream))
-        return torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
+        study = zlib.crc32(self.study.id.encode())
+        return torch.Generator().manual_seed(mixed_seed(study, number, stream))
 
 
 def view_size(config: DistillConfig) -> int:
@@ -192,13 +202,9 @@ def read(
     tick: Tick,
 ) -> Tensor:
     """→ probabilities (n, T, 64, 64) as uint8, 255 for certain."""
-    seen = []
-    for first in range(0, len(keys), _BATCH):
-        some = keys[first : first + _BATCH]
-        maps = torch.sigmoid(reader(_maps(features, some, device)))
-        seen.append((255 * maps).round().to(torch.uint8).cpu())
-        tick(first + len(some), len(keys), "frames that are read")
-    return torch.cat(seen)
+    return _all_read(
+        keys, lambda some: reader(_maps(features, some, device)), tick, "frames that are read"
+    )
 
 
 class ReadFrames:
@@ -244,14 +250,12 @@ class ReadFrames:
     @torch.no_grad()
     def _read_by(self, student: nn.Module, device: torch.device, tick: Tick) -> Tensor:
         student.eval()
-        seen = []
-        for first in range(0, len(self.keys), _BATCH):
-            some = self.keys[first : first + _BATCH]
-            maps = torch.sigmoid(student(self.frames.batch(some).to(device)).float())
-            small = F.interpolate(maps, (_SIDE, _SIDE), mode="bilinear", antialias=True)
-            seen.append((255 * small).round().clamp(0, 255).to(torch.uint8).cpu())
-            tick(first + len(some), len(self.keys), "frames that are read anew")
-        return torch.cat(seen)
+        return _all_read(
+            self.keys,
+            lambda some: student(self.frames.batch(some).to(device)).float(),
+            tick,
+            "frames that are read anew",
+        )
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -265,9 +269,24 @@ class ReadFrames:
         return LabelledBatch(
             keys=keys,
             frames=self.frames.batch(keys),
-            planes=_packed(maps > 127.5),
+            planes=pack(maps > 127.5),
             labelled=self.known.expand(len(keys), -1),
         )
+
+
+def _all_read(
+    keys: Sequence[Key], logits_of: Callable[[Sequence[Key]], Tensor], tick: Tick, words: str
+) -> Tensor:
+    """Logits (b, T, s, s) of a few frames at a time → probabilities (n, T, 64, 64) as uint8."""
+    seen = []
+    for first in range(0, len(keys), _BATCH):
+        some = keys[first : first + _BATCH]
+        maps = torch.sigmoid(logits_of(some))
+        if maps.shape[-1] != _SIDE:
+            maps = F.interpolate(maps, (_SIDE, _SIDE), mode="bilinear", antialias=True)
+        seen.append((255 * maps).round().clamp(0, 255).to(torch.uint8).cpu())
+        tick(first + len(some), len(keys), words)
+    return torch.cat(seen)
 
 
 def save_readings(path: Path, keys: Sequence[Key], masks: Tensor) -> None:
@@ -323,11 +342,3 @@ def _seen_masks(lesson: Lesson, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
 def _maps(features: Sequence[TeacherFeatures], keys: Sequence[Key], device: torch.device) -> Tensor:
     maps = [pool_to(teacher.batch(keys).to(device), _GRID) for teacher in features]
     return torch.cat(maps, dim=1)
-
-
-def _packed(masks: Tensor) -> Tensor:
-    """Masks bool (B, T, S, S) → bit planes float32 (B, P, S, S)."""
-    planes = torch.zeros(len(masks), -(-masks.shape[1] // BITS), *masks.shape[2:])
-    for task in range(masks.shape[1]):
-        planes[:, task // BITS] += masks[:, task].float() * (1 << task % BITS)
-    return planes

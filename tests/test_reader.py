@@ -112,10 +112,13 @@ def test_frames_are_read_once_and_a_resumed_run_sees_the_same(lab: Workspace, sh
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     workspace = small_world(tmp_path)
     write_splits(workspace, train=["pa", "pb"], val=["pd"], test=["pc", "pe"])
-    for teachers, lack in ((("small-clip",), "every frame has labels"), ((), "no teachers")):
+    for why, lack in (
+        ({}, "every frame has labels"),
+        ({"teachers": (), "align_steps": 0}, "no teachers"),
+        ({"task_steps": 0}, "no step has masks"),
+    ):
         said: list[str] = []
-        aligned = 2 if teachers else 0
-        done = run(workspace, teachers=teachers, align_steps=aligned, say=said.append)
+        done = run(workspace, **why, say=said.append)
         assert any("read_share does nothing here" in line and lack in line for line in said)
         assert not (done.folder / "readings.safetensors").exists()
 

@@ -5,7 +5,7 @@
     python run.py WORKSPACE --times 3           # with three times the steps
     python run.py WORKSPACE --size 256          # the student sees twice as fine: four times as long
     python run.py OTHER --labelled 1            # labels of one patient instead of four
-    python run.py OTHER --labelled 1 --arms "small-dino and reader,uniform and reader"
+    python run.py THIRD --labelled 1 --turns --times 3 --arms "small-sam,uniform and reader"
     python run.py OTHER --ceiling --arms supervised     # with the labels of all 104 patients
     python run.py WORKSPACE --table             # only the table of what is done
     python run.py OTHER --real DATA --jobs 2    # the same on 18 real patients, cine-MRI, one task
@@ -14,7 +14,9 @@ Few labels (4 simulated patients × 20 frames), 100 unlabelled patients, 40 othe
 the real patients (see ../swallow-cine-mri) 4 are labelled, 6 are not, 8 are for the test. Every arm
 has the same student, frames, labels, augmentation and number of steps; an arm without teachers
 spends the steps of the alignment on the labels. There are no validation patients: every arm keeps
-the averaged weights of its last step. Differences are paired by patient; intervals are bootstraps
+the averaged weights of its last step. With `--turns` each seed has labelled patients of its own, so
+that nothing hangs on whom a lab happens to have labelled: the next of those whose labels show every
+task. Differences are paired by patient; intervals are bootstraps
 over patients, which know nothing of how much a training differs from the next: the last interval
 does, of the differences seed by seed (Student's t).
 """
@@ -33,6 +35,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from scipy.stats import sem, t
 
 from vfss_distill.claims import in_turn
@@ -105,6 +108,17 @@ SINGLE = [arm for arm in ARMS if arm.split(" ")[0] in TEACHERS]
 
 
 @dataclass(frozen=True)
+class Turn(Workspace):
+    """The workspace `train` for one seed: other seeds' labelled patients stay out of training."""
+
+    seed: int = 0
+
+    @property
+    def splits_file(self) -> Path:
+        return self.root / f"splits-{self.seed}.yaml"
+
+
+@dataclass(frozen=True)
 class Lab:
     """Two workspaces, so that no test patient can be trained on: `train` and `test`.
 
@@ -114,10 +128,14 @@ class Lab:
     root: Path
     times: int = 1
     size: int = 128
+    turns: bool = False
 
     @property
     def train(self) -> Workspace:
         return Workspace(self.root / "train")
+
+    def train_of(self, seed: int) -> Workspace:
+        return Turn(self.train.root, seed) if self.turns else self.train
 
     @property
     def test(self) -> Workspace:
@@ -145,6 +163,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, a core each")
     parser.add_argument("--job", action="store_true", help=argparse.SUPPRESS)  # one of them
     parser.add_argument("--labelled", type=int, default=4, help="simulated patients with labels")
+    parser.add_argument("--turns", action="store_true", help="others for each seed")
     parser.add_argument(
         "--ceiling",
         action="store_true",
@@ -152,7 +171,9 @@ def main() -> None:
     )
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    lab = Lab(options.workspace, options.times, options.size)
+    if options.turns and (options.real or options.ceiling):
+        parser.error("--turns is for simulated patients of whom few have labels")
+    lab = Lab(options.workspace, options.times, options.size, options.turns)
     # Seeds outermost: what is done at any time is balanced.
     due = [(arm, seed) for seed in range(options.seeds) for arm in options.arms.split(",")]
     if options.job:
@@ -167,7 +188,8 @@ def main() -> None:
         return
     if not options.table:
         if options.real is None:
-            make_films(lab, options.labelled, keep_labels=options.ceiling)
+            seeds = options.seeds if options.turns else 0
+            make_films(lab, options.labelled, seeds, keep_labels=options.ceiling)
         else:
             take_films(lab, options.real)
         words = [sys.executable, *sys.argv]
@@ -177,9 +199,13 @@ def main() -> None:
     print("\n".join(table(lab, options.arms.split(","), options.seeds)))
 
 
-def make_films(lab: Lab, labelled: int, *, keep_labels: bool) -> None:
-    """Simulated films of the three groups of patients, ingested; quick when it is all there."""
-    some = f"--patients {labelled} --seed 310000 --frames 40 --label-every 2"
+def make_films(lab: Lab, labelled: int, seeds: int, *, keep_labels: bool) -> None:
+    """Simulated films of the three groups of patients, ingested; quick when it is all there.
+
+    `seeds`: with `--turns`, so many times the labelled patients.
+    """
+    most = 20 * labelled if seeds else labelled  # two in five show every task: enough for 5 seeds
+    some = f"--patients {most} --seed 310000 --frames 40 --label-every 2"
     every = 1 if keep_labels else 100
     others = f"--patients 100 --seed 320000 --frames 12 --label-every {every}"
     groups = (
@@ -193,7 +219,36 @@ def make_films(lab: Lab, labelled: int, *, keep_labels: bool) -> None:
         if group == "unlabelled" and not keep_labels:  # frame 0 is always labelled: not here
             for masks in (workspace.root / group).rglob("*_masks"):
                 shutil.rmtree(masks)
-        vfss(workspace, f"ingest {group} --quiet")
+        films = [film.name for film in sorted((workspace.root / group).rglob("*.mp4"))]
+        people = workspace.root / f"{group}.csv"  # each group's sim0000 is somebody else
+        rows = "".join(f"{film},{group} {film}\n" for film in films)
+        people.write_text(f"file,patient\n{rows}")
+        vfss(workspace, f"ingest {group} --patients {people.name} --quiet")
+    if seeds:
+        take_turns(lab, labelled, seeds)
+
+
+def take_turns(lab: Lab, labelled: int, seeds: int) -> None:
+    """For each seed its own splits.yaml: the next labelled patients and all unlabelled ones."""
+    studies = sorted(list_studies(lab.train), key=lambda study: study.record.source_sha256)
+    tasks = lab_tasks(lab.train).ids
+    others = {study.patient for study in studies if study.labelled_frames(tasks[0])}
+    all_shown = [study.patient for study in studies if shows_all(study, tasks)]
+    if len(all_shown) < labelled * seeds:
+        sys.exit(f"labels of {len(all_shown)} patients show every task: too few for {seeds} seeds")
+    everyone = {study.patient for study in studies}
+    for seed in range(seeds):
+        mine = set(all_shown[seed * labelled : (seed + 1) * labelled])
+        parts = {"train": everyone - others | mine, "val": set(), "test": others - mine}
+        file = lab.train_of(seed).splits_file
+        file.write_text(yaml.safe_dump({part: sorted(some) for part, some in parts.items()}))
+
+
+def shows_all(study: Study, tasks: Sequence[str]) -> bool:
+    def masks(task: str) -> Iterator[Any]:
+        return (study.read_mask(task, number) for number in study.labelled_frames(task))
+
+    return all(any(mask is not None and mask.any() for mask in masks(task)) for task in tasks)
 
 
 def take_films(lab: Lab, data: Path) -> None:
@@ -230,7 +285,8 @@ def vfss(workspace: Workspace, words: str) -> None:
 def one_run(lab: Lab, arm: str, seed: int) -> None:
     """Train and score on the test patients; the scores are what stays."""
     name = lab.run_name(arm, seed)
-    folder = lab.train.runs / name
+    workspace = lab.train_of(seed)
+    folder = workspace.runs / name
     as_fine = {"image_size": lab.size, "grid": lab.size // 8}  # as the student's map
     settings = {**SHARED, **as_fine, **ARMS[arm], "seed": seed, "threads": 1}
     for stage in ("align_steps", "task_steps"):
@@ -240,11 +296,11 @@ def one_run(lab: Lab, arm: str, seed: int) -> None:
     if not (folder / "student.safetensors").exists():
         resumed = folder if (folder / "config.yaml").exists() else None
         done = distill(
-            lab.train,
+            workspace,
             config,
             run_name=None if resumed else name,
             resume=resumed,
-            weights_folders=weights_folders(lab.train.root),
+            weights_folders=weights_folders(workspace.root),
         )
         if done.interrupted:
             raise KeyboardInterrupt

@@ -126,8 +126,7 @@ def prepare(
                 look_at(network, teacher.card.name, shown_in(found), place.folder)
     _say_what_is_missing(config, outputs, place)
     if config.read_share and not asked.to_read:
-        lack = "every frame has labels" if teachers else "there are no teachers"
-        place.say(f"warning: read_share does nothing here: {lack}")
+        place.say(f"warning: read_share does nothing here: {asked.why_nothing_to_read()}")
     _standardise(features, config, place)
     for cached in features:
         cached.hold(budget // len(features), place.tick)
@@ -208,6 +207,11 @@ class _Asked:
     @cached_property
     def to_read(self) -> list[Key]:
         return evenly(self.bare, MOST) if self.config.read_share and self.labelled_keys else []
+
+    def why_nothing_to_read(self) -> str:
+        if not self.config.teachers:
+            return "there are no teachers"
+        return "no step has masks" if not self.config.task_steps else "every frame has labels"
 
     @cached_property
     def view_jobs(self) -> dict[int, Views]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill_lab import TINY
 from tiny_studies import TASKS, small_world, write_splits, write_study
@@ -26,11 +26,11 @@ from vfss_distill.distill.reader import (
     Lesson,
     ReadFrames,
     Views,
-    fit_reader,
-    read,
+    read_twice,
     renewals,
     save_readings,
     stored_readings,
+    surer,
     view_jobs,
 )
 from vfss_distill.distill.run import RunOutcome, distill, fill_caches
@@ -142,6 +142,44 @@ def test_a_batch_has_the_share_of_frames_that_were_read(lab: Workspace) -> None:
             assert batch.masks[-1].mean() > 0.3  # moved, and black from outside
 
 
+class Says(nn.Module):
+    """A student with one logit for everything."""
+
+    def __init__(self, logit: float) -> None:
+        super().__init__()
+        self.logit = logit
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return torch.full((len(frames), len(TASKS), 32, 32), self.logit)
+
+
+def test_nothing_that_was_read_is_learned_before_the_student_reads_too(lab: Workspace) -> None:
+    studies = list_studies(lab)
+    keys = [(number, 0) for number in range(3)]
+    frames = Frames(studies, keys, size=64, context=0, budget_bytes=1 << 20)
+    labelled = LabelledFrames(frames, keys[:2], TASKS, budget_bytes=1 << 20)
+    masks = torch.full((1, len(TASKS), 64, 64), 200, dtype=torch.uint8)
+    known = torch.ones(len(TASKS), dtype=torch.bool)
+
+    def readings() -> ReadFrames:
+        return ReadFrames(frames, keys[2:], masks, known, lab.root, [3, 5])
+
+    reading = readings()
+    material = Material(frames, [], [], labelled, None, read=reading)
+    config = DistillConfig(batch_size=4, image_size=64, align_steps=0, read_share=0.5)
+    batches = Batches(material, config, 2, Processes())
+    seen = []
+    for step in range(6):
+        reading.renew(step, Says(0.0 if step == 3 else 9.0), CPU, Processes())
+        seen.append(sum(key == keys[2] for key in batches.at(step, CPU).keys))
+        if step in (3, 5):  # both together: (200 + 128) / 2; then the student alone
+            assert reading.masks.unique().tolist() == [164 if step == 3 else 255]
+    assert seen == [0, 0, 0, 2, 2, 2]
+    later = readings()  # a resumed run
+    later.renew(4, Says(9.0), CPU, Processes())
+    assert later.open and later.masks.unique().tolist() == [164]
+
+
 def test_the_student_reads_anew_evenly_over_the_steps_with_masks() -> None:
     def steps(align: int, task: int, again: int) -> list[int]:
         config = DistillConfig(align_steps=align, task_steps=task, read_again=again)
@@ -225,8 +263,7 @@ def test_two_teachers_are_read_better_than_either(monkeypatch: pytest.MonkeyPatc
 
     def dice(*teachers: Any) -> float:
         lesson = Lesson({}, teachers, SimpleNamespace())  # type: ignore[arg-type]
-        fitted = fit_reader(lesson, 0, CPU, lambda *_: None)
-        seen = read(fitted, teachers, keys, CPU, lambda *_: None)
+        seen = read_twice(lesson, teachers, keys, 0, CPU, lambda *_: None)
         found, real = seen > 127, truth > 0.5
         return float(2 * (found & real).sum() / (found.sum() + real.sum()))
 
@@ -250,6 +287,19 @@ def test_masks_of_the_views_are_those_of_their_frames(lab: Workspace) -> None:
     assert (masks[0, 0] != masks[1, 0]).any()
     for one in masks[:, 0]:
         assert 0.2 * whole < one.float().mean() < 3 * whole
+
+
+def test_only_the_surer_half_is_learned_of_each_task() -> None:
+    maps = torch.zeros(6, 2, 8, 8, dtype=torch.uint8)
+    for row, inside in enumerate((250, 140, 200, 160)):  # four frames that show the first task
+        maps[row, 0, 2:5, 2:5] = inside
+    maps[4, 0, 0, 0], maps[5, 0, 0, 0] = 100, 10  # two that do not, one of them nearly
+    maps[:, 1, 3:6, 3:6] = 255
+    maps[:, 1, 3:6, 0] = torch.arange(6, dtype=torch.uint8)[:, None] * 20  # a doubtful rim
+    assert surer(maps).T.tolist() == [
+        [True, False, True, False, False, True],
+        [True, True, True, False, False, False],
+    ]
 
 
 # ---- kept

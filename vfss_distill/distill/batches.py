@@ -105,7 +105,7 @@ class Batches:
         """Labelled frames, and the share of them that was read instead."""
         size, material = self.config.batch_size, self.material
         read = min(size - 1, round(size * self.config.read_share))
-        if not read or material.read is None:
+        if not read or material.read is None or not material.read.open:
             return material.labelled.batch(self._task.batch(step, size))
         labelled = material.labelled.batch(self._task.batch(step, size - read))
         return joined(labelled, material.read.batch(self._read.batch(step, read)))

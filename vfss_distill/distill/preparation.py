@@ -43,9 +43,8 @@ from .reader import (
     Lesson,
     ReadFrames,
     Views,
-    fit_reader,
     kept_readings,
-    read,
+    read_twice,
     renewals,
     save_readings,
     stored_readings,
@@ -295,8 +294,8 @@ class _Asked:
             for cached, views in zip(features, seen, strict=True):
                 views.standardiser = cached.standardiser
             lesson = Lesson(jobs, seen, self._labelled(jobs))
-            reader = fit_reader(lesson, self.config.seed, place.device, place.tick)
-            masks = read(reader, features, self.to_read, place.device, place.tick)
+            seed = self.config.seed
+            masks = read_twice(lesson, features, self.to_read, seed, place.device, place.tick)
             save_readings(path, self.to_read, masks)
             place.say(
                 f"reader of {', '.join(cached.name for cached in features)}: fitted on "

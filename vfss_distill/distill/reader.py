@@ -6,10 +6,12 @@
     runs/<run>/readings-<step>.safetensors           the same, read anew by the student
 
 The reader is a small network on the frozen features of every teacher side by side, fitted on the
-labels. What one teacher does not tell apart another may, and the reader sees both at once, which a
-student that copies each of them by itself does not. The student then learns from these masks as
-from labels, its frames moved and altered in the same way. Once it reads better than the reader
-does, it takes over.
+labels; a second one, fitted on the labels and on what the first has read, which is of many more
+patients, reads again. What one teacher does not tell apart another may, and the reader sees both at
+once, which a student that copies each of them by itself does not. The student then learns from
+these masks as from labels, its frames moved and altered in the same way: not at once, but when it
+has learned enough from the labels to read with the reader, who learned apart from it and errs
+elsewhere; and only from those masks that are sure. Later it reads alone.
 """
 
 from __future__ import annotations
@@ -63,9 +65,10 @@ _STEPS = 300
 _BATCH = 8
 _RATE = 0.01
 _WEIGHT_DECAY = 0.05
+_OF_READ = 6  # of a batch, for the second reader; a third is no better than the second
 _DROPPED = 0.1  # of the channels: not everything on one
 _RARE = -3.0  # maps begin at a probability of .05: most of a frame is nothing
-_STREAM = 6
+_STREAM, _READ_STREAM = 6, 7
 
 
 @dataclass(frozen=True)
@@ -171,20 +174,56 @@ class Lesson:
     labelled: LabelledFrames  # of the views' size
 
 
-def fit_reader(lesson: Lesson, seed: int, device: torch.device, tick: Tick) -> Reader:
-    """A reader of these teachers and labels. torch's own random numbers are drawn from `seed`."""
-    keys = lesson.features[0].keys
-    masks, labelled = _seen_masks(lesson, keys)
-    order = Order(len(keys), seed, _STREAM)
-    channels = sum(teacher.channels for teacher in lesson.features)
+@dataclass(frozen=True)
+class Taught:
+    """Masks with what teachers say of their frames: `each_batch` of them in a batch."""
+
+    features: Sequence[TeacherFeatures]
+    keys: Sequence[Key]
+    masks: Tensor  # (n, T, 64, 64), 0..1
+    labelled: Tensor  # (n, T) bool
+    order: Order
+    each_batch: int
+
+    def batch(self, step: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        rows = self.order.batch(step, self.each_batch)
+        maps = _maps(self.features, [self.keys[row] for row in rows], device)
+        return maps, self.masks[rows].float().to(device), self.labelled[rows].to(device)
+
+
+def read_twice(
+    lesson: Lesson,
+    features: Sequence[TeacherFeatures],
+    keys: Sequence[Key],
+    seed: int,
+    device: torch.device,
+    tick: Tick,
+) -> Tensor:
+    """`features` of the frames `keys` → probabilities (n, T, 64, 64) as uint8, 255 for certain."""
+    seen = lesson.features[0].keys
+    masks, labelled = _seen_masks(lesson, seen)
+    order = Order(len(seen), seed, _STREAM)
+    labels = Taught(lesson.features, seen, masks, labelled, order, _BATCH)
+    first = read(fit_reader([labels], seed, device, tick), features, keys, device, tick)
+    known = labelled.any(0).expand(len(keys), -1)
+    order = Order(len(keys), seed, _READ_STREAM)
+    before = Taught(features, keys, first.half() / 255, known, order, _OF_READ)
+    fewer = replace(labels, each_batch=_BATCH - _OF_READ)
+    second = fit_reader([fewer, before], seed + 1, device, tick)
+    return read(second, features, keys, device, tick)
+
+
+def fit_reader(parts: Sequence[Taught], seed: int, device: torch.device, tick: Tick) -> Reader:
+    """A reader of these masks. torch's own random numbers are drawn from `seed`."""
+    channels = sum(teacher.channels for teacher in parts[0].features)
     torch.manual_seed(seed)
-    reader = Reader(channels, masks.shape[1]).to(device).train()
+    reader = Reader(channels, parts[0].masks.shape[1]).to(device).train()
     optimiser = torch.optim.AdamW(reader.parameters(), weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, _STEPS)
     for step in range(_STEPS):
-        rows = order.batch(step, _BATCH)
-        logits = reader(_maps(lesson.features, [keys[row] for row in rows], device))
-        loss = task_loss(logits, masks[rows].float().to(device), labelled[rows].to(device))
+        batches = [part.batch(step, device) for part in parts]
+        maps, masks, labelled = (torch.cat(some) for some in zip(*batches, strict=True))
+        loss = task_loss(reader(maps), masks, labelled)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -220,10 +259,13 @@ class ReadFrames:
         renewals: Sequence[int] = (),
     ) -> None:
         """`masks` uint8 (n, T, m, m); `known` (T,) bool: tasks that the reader was taught.
-        `renewals`: before these steps the student reads them anew, kept in `folder`."""
-        self.frames, self.keys, self.masks, self.known = frames, list(keys), masks, known
+        `renewals`: before these steps the student reads too, kept in `folder`; with the reader
+        before the first of them, alone before others. None of it is learned earlier."""
+        self.frames, self.keys, self.known = frames, list(keys), known
         self.folder, self.renewals = folder, renewals
+        self._take(masks)
         self._since = -1  # the step before which the masks were read
+        self.open = not renewals  # to be learned from
 
     def renew(
         self,
@@ -243,9 +285,16 @@ class ReadFrames:
         path = self.folder / f"readings-{since}.safetensors"
         if since == step:
             if processes.is_first:
-                save_readings(path, self.keys, self._read_by(student, device, tick))
+                masks = self._read_by(student, device, tick)
+                if since == self.renewals[0]:
+                    masks = ((masks.int() + self.masks) // 2).to(torch.uint8)
+                save_readings(path, self.keys, masks)
             processes.wait()
-        self.masks, self._since = kept_readings(path, self.keys), since
+        self._take(kept_readings(path, self.keys))
+        self._since, self.open = since, True
+
+    def _take(self, masks: Tensor) -> None:
+        self.masks, self.taught = masks, self.known & surer(masks)
 
     @torch.no_grad()
     def _read_by(self, student: nn.Module, device: torch.device, tick: Tick) -> Tensor:
@@ -270,8 +319,31 @@ class ReadFrames:
             keys=keys,
             frames=self.frames.batch(keys),
             planes=pack(maps > 127.5),
-            labelled=self.known.expand(len(keys), -1),
+            labelled=self.taught[list(rows)],
         )
+
+
+def surer(masks: Tensor) -> Tensor:
+    """Which masks are to be learned from, (n, T) bool, of probabilities (n, T, m, m), 255 for sure.
+
+    Of each task the surer half of the frames that show it, by the soft Dice of its map with the map
+    cut at one half, and of those that do not, by their surest pixel. Where a reader is unsure it is
+    often wrong.
+    """
+    sure = []
+    for map_ in masks.transpose(0, 1):
+        soft = map_.flatten(1).float() / 255
+        cut = soft > 0.5
+        agreement = 2 * (soft * cut).sum(1) / (soft.sum(1) + cut.sum(1)).clamp_min(1e-6)
+        shown = cut.any(1)
+        sure.append(_upper_half(agreement, shown) | _upper_half(-soft.amax(1), ~shown))
+    return torch.stack(sure, dim=1)
+
+
+def _upper_half(values: Tensor, among: Tensor) -> Tensor:
+    if not among.any():
+        return among
+    return among & (values >= values[among].quantile(0.5))
 
 
 def _all_read(

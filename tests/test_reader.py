@@ -123,11 +123,14 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
         assert not (done.folder / "readings.safetensors").exists()
 
 
-def test_a_batch_has_the_share_of_frames_that_were_read(lab: Workspace) -> None:
-    studies = list_studies(lab)
+def two_labelled_and_one(lab: Workspace) -> tuple[list[Key], Frames, LabelledFrames]:
     keys = [(number, 0) for number in range(3)]
-    frames = Frames(studies, keys, size=64, context=0, budget_bytes=1 << 20)
-    labelled = LabelledFrames(frames, keys[:2], TASKS, budget_bytes=1 << 20)
+    frames = Frames(list_studies(lab), keys, size=64, context=0, budget_bytes=1 << 20)
+    return keys, frames, LabelledFrames(frames, keys[:2], TASKS, budget_bytes=1 << 20)
+
+
+def test_a_batch_has_the_share_of_frames_that_were_read(lab: Workspace) -> None:
+    keys, frames, labelled = two_labelled_and_one(lab)
     masks = torch.full((1, len(TASKS), 64, 64), 255, dtype=torch.uint8)
     reading = ReadFrames(frames, keys[2:], masks, torch.tensor([True, False, True]), lab.root)
     material = Material(frames, [], [], labelled, None, read=reading)
@@ -154,10 +157,7 @@ class Says(nn.Module):
 
 
 def test_nothing_that_was_read_is_learned_before_the_student_reads_too(lab: Workspace) -> None:
-    studies = list_studies(lab)
-    keys = [(number, 0) for number in range(3)]
-    frames = Frames(studies, keys, size=64, context=0, budget_bytes=1 << 20)
-    labelled = LabelledFrames(frames, keys[:2], TASKS, budget_bytes=1 << 20)
+    keys, frames, labelled = two_labelled_and_one(lab)
     masks = torch.full((1, len(TASKS), 64, 64), 200, dtype=torch.uint8)
     known = torch.ones(len(TASKS), dtype=torch.bool)
 

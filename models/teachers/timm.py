@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import timm
+import torch
 from timm.models import get_pretrained_cfg
 from torch import Tensor
 
 from .base import Teacher
 from .card import TeacherCard, card_fault
-from .checkpoint import Checkpoint, below, fit
+from .checkpoint import Checkpoint, Tensors, below, fit
 from .preprocess import Preprocessing
 
 # Ours to decide: nothing is downloaded, and classifiers are of no use.
@@ -27,6 +28,8 @@ class TimmTeacher(Teacher):
         super().__init__(card, checkpoint, f"timm {card.architecture}")
         self.network = build_network(card)
         classifier = _classifiers(self.network)
+        if card.package and not checkpoint.tensors.keys() & self.network.state_dict().keys():
+            checkpoint = checkpoint.renamed(in_timms_order(checkpoint, card.architecture or ""))
         inner, spare = below(checkpoint, card.prefix)
         dropped = fit(
             self.network,
@@ -49,6 +52,20 @@ class TimmTeacher(Teacher):
             output_fmt="NCHW",
         )
         return maps[-1]
+
+
+def in_timms_order(checkpoint: Checkpoint, name: str) -> Tensors:
+    """Names of the original code → timm's: the same network, the same order, other words.
+
+    Raises WeightsMismatch.
+    """
+    with torch.device("meta"):
+        expected = timm.create_model(name).state_dict()
+    given = checkpoint.tensors
+    shapes = [tuple(tensor.shape) for tensor in given.values()]
+    if shapes != [tuple(tensor.shape) for tensor in expected.values()]:
+        raise checkpoint.mismatch(f"is no {name}", "Install the package again.")
+    return dict(zip(expected, given.values(), strict=True))
 
 
 def build_network(card: TeacherCard) -> Any:

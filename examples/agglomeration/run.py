@@ -50,6 +50,8 @@ from vfss_distill.models.teachers.card import weights_folders
 from vfss_distill.workspace import Workspace, atomic_path
 
 TEACHERS = ("small-sam", "small-dino", "small-clip")
+# Trained on photographs: `pip install 'vfss-distill[imagenet]'`.
+PHOTOGRAPHS = "imagenet"
 SHARED: dict[str, Any] = {
     "student": "small",
     "batch_size": 8,
@@ -79,6 +81,7 @@ COLUMNS = (
     *(field.name for field in fields(Score)),
 )
 ALL = {"teachers": TEACHERS}
+WITH = {"teachers": ("small-sam", "small-dino", PHOTOGRAPHS)}  # for small-clip, which says little
 # Three quarters of the frames with masks are unlabelled ones that a reader of the arm's teachers
 # has read, as finely as they see.
 READER: Mapping[str, Any] = {"read_share": 0.75, "grid": 32}
@@ -92,6 +95,11 @@ ARMS: dict[str, dict[str, Any]] = {
     "attention": {**ALL, "balancing": "attention"},
     "drop": {**ALL, "balancing": "drop"},
     "without small-clip": {"teachers": ("small-sam", "small-dino")},
+    PHOTOGRAPHS: {"teachers": (PHOTOGRAPHS,)},
+    "small-sam and imagenet": {"teachers": ("small-sam", PHOTOGRAPHS)},
+    "uniform with imagenet": WITH,
+    "mlp with imagenet": {**WITH, "balancing": "mlp"},
+    "attention with imagenet": {**WITH, "balancing": "attention"},
     "all and outputs": {**ALL, **EVERY_OUTPUT},
     **{
         f"outputs without {name}'s": {**ALL, **EVERY_OUTPUT, **dict.fromkeys(OUTPUTS[name], 0)}
@@ -100,9 +108,13 @@ ARMS: dict[str, dict[str, Any]] = {
     "not standardised": {**ALL, "standardisation": "none"},
     "mean and deviation": {**ALL, "standardisation": "meanstd"},
 }
-READ = (*TEACHERS, "uniform", "mlp", "attention", "without small-clip")
+READ = (
+    *(*TEACHERS, "uniform", "mlp", "attention", "without small-clip"),
+    *(PHOTOGRAPHS, "small-sam and imagenet"),
+    *(f"{balancing} with imagenet" for balancing in ("uniform", "mlp", "attention")),
+)
 ARMS |= {f"{arm} and reader": {**ARMS[arm], **READER} for arm in READ}
-SINGLE = [arm for arm in ARMS if arm.split(" ")[0] in TEACHERS]
+SINGLE = [arm for arm, settings in ARMS.items() if len(settings.get("teachers", ())) == 1]
 
 
 def main() -> None:

@@ -48,6 +48,7 @@ class TimmTeacher(Teacher):
             # A number counts from the end, a list from the start.
             indices=[self.card.stage - 1] if self.card.stage else 1,
             norm=True,
+            stop_early=True,  # stages after it are not asked for
             intermediates_only=True,
             output_fmt="NCHW",
         )

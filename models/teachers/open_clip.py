@@ -106,6 +106,7 @@ class TowerTeacher(Teacher):
             images,
             indices=[self.card.stage - 1] if self.card.stage else 1,
             normalize_intermediates=True,
+            stop_early=True,  # stages after it are not asked for
             intermediates_only=True,
         )["image_intermediates"]
         last: Tensor = maps[-1]

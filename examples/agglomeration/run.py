@@ -50,8 +50,6 @@ from vfss_distill.models.teachers.card import weights_folders
 from vfss_distill.workspace import Workspace, atomic_path
 
 TEACHERS = ("small-sam", "small-dino", "small-clip")
-# Trained on photographs: `pip install 'vfss-distill[imagenet]'`.
-PHOTOGRAPHS = "imagenet"
 SHARED: dict[str, Any] = {
     "student": "small",
     "batch_size": 8,
@@ -81,7 +79,8 @@ COLUMNS = (
     *(field.name for field in fields(Score)),
 )
 ALL = {"teachers": TEACHERS}
-WITH = {"teachers": ("small-sam", "small-dino", PHOTOGRAPHS)}  # for small-clip, which says little
+# A teacher of photographs (`pip install 'vfss-distill[imagenet]'`) for small-clip.
+WITH = {"teachers": ("small-sam", "small-dino", "imagenet")}
 # Three quarters of the frames with masks are unlabelled ones that a reader of the arm's teachers
 # has read, as finely as they see.
 READER: Mapping[str, Any] = {"read_share": 0.75, "grid": 32}
@@ -95,8 +94,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "attention": {**ALL, "balancing": "attention"},
     "drop": {**ALL, "balancing": "drop"},
     "without small-clip": {"teachers": ("small-sam", "small-dino")},
-    PHOTOGRAPHS: {"teachers": (PHOTOGRAPHS,)},
-    "small-sam and imagenet": {"teachers": ("small-sam", PHOTOGRAPHS)},
+    "imagenet": {"teachers": ("imagenet",)},
+    "small-sam and imagenet": {"teachers": ("small-sam", "imagenet")},
     "uniform with imagenet": WITH,
     "mlp with imagenet": {**WITH, "balancing": "mlp"},
     "attention with imagenet": {**WITH, "balancing": "attention"},
@@ -110,8 +109,8 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 READ = (
     *(*TEACHERS, "uniform", "mlp", "attention", "without small-clip"),
-    *(PHOTOGRAPHS, "small-sam and imagenet"),
-    *(f"{balancing} with imagenet" for balancing in ("uniform", "mlp", "attention")),
+    *("imagenet", "small-sam and imagenet"),
+    *("uniform with imagenet", "mlp with imagenet", "attention with imagenet"),
 )
 ARMS |= {f"{arm} and reader": {**ARMS[arm], **READER} for arm in READ}
 SINGLE = [arm for arm, settings in ARMS.items() if len(settings.get("teachers", ())) == 1]

@@ -26,7 +26,8 @@ class TimmTeacher(Teacher):
 
     def __init__(self, card: TeacherCard, checkpoint: Checkpoint) -> None:
         super().__init__(card, checkpoint, f"timm {card.architecture}")
-        self.network = build_network(card)
+        # The same values, from convolutions about a quarter faster on a CPU.
+        self.network = build_network(card).to(memory_format=torch.channels_last)
         classifier = _classifiers(self.network)
         if card.package and not checkpoint.tensors.keys() & self.network.state_dict().keys():
             checkpoint = checkpoint.renamed(in_timms_order(checkpoint, card.architecture or ""))

@@ -19,6 +19,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from .counting import listed
 from .errors import (
     EXIT_DEVICE,
     EXIT_INTERRUPTED,
@@ -162,9 +163,8 @@ def _clear(folder: Path) -> None:
     others = [name for name in names if not any(fnmatchcase(name, made) for made in _MADE)]
     others += _others_studies(Workspace(folder))
     if others:
-        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         raise UsageError(
-            f"holds what no demo made: {others[0]}{more}",
+            f"holds what no demo made: {listed(others, 1, ' ')}",
             file=folder,
             remedy="Name another folder for the demo.",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ..counting import counted
+from ..counting import counted, listed
 from .patients import Owner, PatientTable, display
 from .source import Found
 
@@ -59,8 +59,8 @@ class Doubts:
                 "name: each counts as a patient. If some are of one person, use --patients."
             )
         if shared := [folder for folder, patients in self._below.items() if len(patients) > 1]:
-            more = f" and {len(shared) - 1} more" if len(shared) > 1 else ""
+            names = [folder.as_posix() for folder in shared]
             self._say(
-                f"{shared[0].as_posix()}{more}: the folders in it are taken as "
+                f"{listed(names, 1, ' ')}: the folders in it are taken as "
                 f"{len(self._below[shared[0]])} patients. If they are one, use --patients."
             )

@@ -155,10 +155,9 @@ def _names(
         else:
             names[label] = task
     if unknown:
-        shown = ", ".join(repr(label[:60]) for label in unknown[:12])
-        more = f" and {len(unknown) - 12} more" if len(unknown) > 12 else ""
+        shown = [repr(label[:60]) for label in unknown]
         raise LabelError(
-            f"unknown task {shown}{more}",
+            f"unknown task {listed(shown, 12, ', ')}",
             file=files[0].file,
             remedy=f"Rename with --map theirs=ours, or leave out with --map theirs=-. "
             f"Task set {tasks.name!r} has: {' '.join(tasks.ids)}.",

@@ -22,16 +22,14 @@ from vfss_distill.distill import reader
 from vfss_distill.distill.batches import Batches, Material
 from vfss_distill.distill.data import Frames, Key, LabelledFrames
 from vfss_distill.distill.processes import Processes
-from vfss_distill.distill.reader import (
-    Lesson,
+from vfss_distill.distill.reader import Lesson, Views, read_twice, view_jobs
+from vfss_distill.distill.readings import (
     ReadFrames,
-    Views,
-    read_twice,
+    believable,
     renewals,
     save_readings,
     stored_readings,
     surer,
-    view_jobs,
 )
 from vfss_distill.distill.run import RunOutcome, distill, fill_caches
 from vfss_distill.errors import ModelError
@@ -40,6 +38,7 @@ from vfss_distill.models import PACKAGED_WEIGHTS
 from vfss_distill.workspace import Workspace
 
 CPU = torch.device("cpu")
+ABSENT = torch.tensor([True, True, False])  # of TASKS
 SETTINGS: dict[str, Any] = {
     **TINY,
     "align_steps": 2,
@@ -132,7 +131,9 @@ def two_labelled_and_one(lab: Workspace) -> tuple[list[Key], Frames, LabelledFra
 def test_a_batch_has_the_share_of_frames_that_were_read(lab: Workspace) -> None:
     keys, frames, labelled = two_labelled_and_one(lab)
     masks = torch.full((1, len(TASKS), 64, 64), 255, dtype=torch.uint8)
-    reading = ReadFrames(frames, keys[2:], masks, torch.tensor([True, False, True]), lab.root)
+    reading = ReadFrames(
+        frames, keys[2:], masks, torch.tensor([True, False, True]), ABSENT, lab.root
+    )
     material = Material(frames, [], [], labelled, None, read=reading)
     for share, expected in ((0.0, 0), (0.25, 1), (0.75, 3), (0.99, 3)):
         config = DistillConfig(
@@ -162,7 +163,7 @@ def test_nothing_that_was_read_is_learned_before_the_student_reads_too(lab: Work
     known = torch.ones(len(TASKS), dtype=torch.bool)
 
     def readings() -> ReadFrames:
-        return ReadFrames(frames, keys[2:], masks, known, lab.root, [3, 5])
+        return ReadFrames(frames, keys[2:], masks, known, ABSENT, lab.root, [3, 5])
 
     reading = readings()
     material = Material(frames, [], [], labelled, None, read=reading)
@@ -262,7 +263,7 @@ def test_two_teachers_are_read_better_than_either(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(reader, "_seen_masks", lambda lesson, keys: (truth, known))
 
     def dice(*teachers: Any) -> float:
-        lesson = Lesson({}, teachers, SimpleNamespace())  # type: ignore[arg-type]
+        lesson = Lesson({}, teachers, SimpleNamespace(), torch.tensor([True]))  # type: ignore[arg-type]
         seen = read_twice(lesson, teachers, keys, 0, CPU, lambda *_: None)
         found, real = seen > 127, truth > 0.5
         return float(2 * (found & real).sum() / (found.sum() + real.sum()))
@@ -279,7 +280,7 @@ def test_masks_of_the_views_are_those_of_their_frames(lab: Workspace) -> None:
     frames = Frames(studies, [(0, labelled_frame)], size=128, context=0, budget_bytes=0)
     labelled = LabelledFrames(frames, [(0, labelled_frame)], TASKS, budget_bytes=0)
     keys = [(0, number) for number in jobs[0].frames]
-    masks, known = reader._seen_masks(Lesson(jobs, [], labelled), keys)
+    masks, known = reader._seen_masks(Lesson(jobs, [], labelled, ABSENT), keys)
     assert masks.shape == (2, len(TASKS), 64, 64) and known[:, 0].all()
     planes = labelled.batch([0]).planes
     whole = (planes.int() & 1).float().mean()
@@ -300,6 +301,13 @@ def test_only_the_surer_half_is_learned_of_each_task() -> None:
         [True, False, True, False, False, True],
         [True, True, True, False, False, False],
     ]
+
+
+def test_what_is_never_missing_is_not_learned_as_missing() -> None:
+    maps = torch.zeros(2, 2, 8, 8, dtype=torch.uint8)
+    maps[0, :, 2:5, 2:5] = 250
+    known = believable(maps, torch.tensor([True, False]))
+    assert known.tolist() == [[True, True], [True, False]]
 
 
 # ---- kept

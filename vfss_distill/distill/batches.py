@@ -20,7 +20,7 @@ from .outputs import Outputs
 from .processes import Processes
 from .prompts import PromptedMasks
 from .proposals import Proposals
-from .reader import ReadFrames
+from .readings import ReadFrames
 
 _STREAM_ALIGN, _STREAM_TASK, _STREAM_PROMPTED, _STREAM_READ = 1, 2, 3, 4
 

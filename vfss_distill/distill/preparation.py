@@ -37,20 +37,14 @@ from .outputs import FrameEmbeddings, Outputs
 from .pictures import look_at, shown_in
 from .prompts import PromptedMasks, fill_prompts, prompt_recipe
 from .proposals import Proposals, evenly
-from .reader import (
+from .reader import VIEWS, Lesson, Views, read_twice, view_jobs, view_recipe, view_size
+from .readings import (
     MOST,
-    VIEWS,
-    Lesson,
     ReadFrames,
-    Views,
     kept_readings,
-    read_twice,
     renewals,
     save_readings,
     stored_readings,
-    view_jobs,
-    view_recipe,
-    view_size,
 )
 from .standardise import Standardiser, fit
 from .survey import Survey
@@ -144,8 +138,10 @@ def prepare(
     if asked.to_read:
         masks = asked.readings(features, seen)
         known = labelled.labelled.any(0)
-        again = renewals(config)
-        reading = ReadFrames(frames, asked.to_read, masks, known, place.folder, again)
+        reading = ReadFrames(
+            *(frames, asked.to_read, masks, known, asked.absent),
+            *(place.folder, renewals(config)),
+        )
     material = Material(
         frames, align_keys, features, labelled, validation, outputs, proposals, reading
     )
@@ -206,6 +202,11 @@ class _Asked:
     @cached_property
     def to_read(self) -> list[Key]:
         return evenly(self.bare, MOST) if self.config.read_share and self.labelled_keys else []
+
+    @cached_property
+    def absent(self) -> Tensor:
+        """(T,) bool: tasks of which a frame may show nothing."""
+        return torch.tensor([task.may_be_absent for task in self.found.tasks])
 
     def why_nothing_to_read(self) -> str:
         if not self.config.teachers:
@@ -293,7 +294,7 @@ class _Asked:
             jobs = self.view_jobs
             for cached, views in zip(features, seen, strict=True):
                 views.standardiser = cached.standardiser
-            lesson = Lesson(jobs, seen, self._labelled(jobs))
+            lesson = Lesson(jobs, seen, self._labelled(jobs), self.absent)
             seed = self.config.seed
             masks = read_twice(lesson, features, self.to_read, seed, place.device, place.tick)
             save_readings(path, self.to_read, masks)

@@ -1,65 +1,49 @@
-"""Masks of frames nobody has labelled, read from all that the teachers say of them.
+"""A reader of frames nobody has labelled: masks from all that the teachers say of them.
 
     cache/<teacher>-<digest12>/<study>.safetensors   features of labelled frames, moved and altered
-    runs/<run>/readings.safetensors                  {"masks": (n, T, 64, 64) uint8, 255 for sure,
-                                                      "keys": (n, 2) study and frame number}
-    runs/<run>/readings-<step>.safetensors           the same, read with the student; later by it
 
 The reader is a small network on the frozen features of every teacher side by side, fitted on the
 labels; a second one, fitted on the labels and on what the first has read, which is of many more
 patients, reads again. What one teacher does not tell apart another may, and the reader sees both at
-once, which a student that copies each of them by itself does not. The student then learns from
-these masks as from labels, its frames moved and altered in the same way: not at once, but when it
-has learned enough from the labels to read with the reader, who learned apart from it and errs
-elsewhere; and only from those masks that are sure. Later it reads alone.
+once, which a student that copies each of them by itself does not. What becomes of what it reads is
+in readings.py.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ..config import DistillConfig
-from ..errors import ModelError
 from ..models.decoder import pool_to
 from ..provenance import digest_json
-from ..workspace import write_bytes
 from .augment import collimated, geometric, photometric
 from .cache import Job, Recipe, TeacherFeatures, frames_digest
 from .data import (
-    Frames,
     Key,
-    LabelledBatch,
     LabelledFrames,
     Order,
     Tick,
     mixed_seed,
-    pack,
     shares,
 )
 from .losses import task_loss
-from .processes import Processes
+from .readings import SIDE, all_read, believable
 
 if TYPE_CHECKING:
     from ..intake.study import Study
 
 _RULE = 1  # counts changes of what views show: part of the cache key
 VIEWS = 400  # of labelled frames, all together; three times as many read no better
-MOST = 2000  # frames to read: 50 kB each, each time
 _GRID = 32
-_SIDE = 64
 _WIDTH = 64
 _STEPS = 300
 _BATCH = 8
@@ -149,7 +133,7 @@ class Reader(nn.Module):
             *_block(_WIDTH, 3),
             *_block(_WIDTH, 3),
             last,
-            nn.PixelShuffle(_SIDE // _GRID),
+            nn.PixelShuffle(SIDE // _GRID),
         )
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -172,6 +156,7 @@ class Lesson:
     jobs: Mapping[int, Views]
     features: Sequence[TeacherFeatures]
     labelled: LabelledFrames  # of the views' size
+    absent: Tensor  # (T,) bool: tasks of which a frame may show nothing
 
 
 @dataclass(frozen=True)
@@ -205,7 +190,7 @@ def read_twice(
     order = Order(len(seen), seed, _STREAM)
     labels = Taught(lesson.features, seen, masks, labelled, order, _BATCH)
     first = read(fit_reader([labels], seed, device, tick), features, keys, device, tick)
-    known = labelled.any(0).expand(len(keys), -1)
+    known = labelled.any(0) & believable(first, lesson.absent)
     order = Order(len(keys), seed, _READ_STREAM)
     before = Taught(features, keys, first.half() / 255, known, order, _OF_READ)
     fewer = replace(labels, each_batch=_BATCH - _OF_READ)
@@ -241,163 +226,9 @@ def read(
     tick: Tick,
 ) -> Tensor:
     """→ probabilities (n, T, 64, 64) as uint8, 255 for certain."""
-    return _all_read(
+    return all_read(
         keys, lambda some: reader(_maps(features, some, device)), tick, "frames that are read"
     )
-
-
-class ReadFrames:
-    """Unlabelled frames with the masks that were read, as if labelled."""
-
-    def __init__(
-        self,
-        frames: Frames,
-        keys: Sequence[Key],
-        masks: Tensor,
-        known: Tensor,
-        folder: Path,
-        renewals: Sequence[int] = (),
-    ) -> None:
-        """`masks` uint8 (n, T, m, m); `known` (T,) bool: tasks that the reader was taught.
-        `renewals`: before these steps the student reads too, kept in `folder`; with the reader
-        before the first of them, alone before others. None of it is learned earlier."""
-        self.frames, self.keys, self.known = frames, list(keys), known
-        self.folder, self.renewals = folder, renewals
-        self._take(masks)
-        self._since = -1  # the step before which the masks were read
-
-    @property
-    def open(self) -> bool:
-        """To be learned from."""
-        return not self.renewals or self._since >= 0
-
-    def renew(
-        self,
-        step: int,
-        student: nn.Module,
-        device: torch.device,
-        processes: Processes,
-        tick: Tick = lambda *_: None,
-    ) -> None:
-        """Make the masks what they are at this step; a resumed run finds them in its folder.
-
-        Raises ModelError when they are gone, StorageError.
-        """
-        since = max((at for at in self.renewals if at <= step), default=-1)
-        if since == self._since:
-            return
-        path = self.folder / f"readings-{since}.safetensors"
-        if since == step:
-            if processes.is_first:
-                masks = self._read_by(student, device, tick)
-                if since == self.renewals[0]:
-                    masks = ((masks.int() + self.masks) // 2).to(torch.uint8)
-                save_readings(path, self.keys, masks)
-            processes.wait()
-        self._take(kept_readings(path, self.keys))
-        self._since = since
-
-    def _take(self, masks: Tensor) -> None:
-        self.masks, self.taught = masks, self.known & surer(masks)
-
-    @torch.no_grad()
-    def _read_by(self, student: nn.Module, device: torch.device, tick: Tick) -> Tensor:
-        student.eval()
-        return _all_read(
-            self.keys,
-            lambda some: student(self.frames.batch(some).to(device)).float(),
-            tick,
-            "frames that are read anew",
-        )
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def batch(self, rows: Sequence[int]) -> LabelledBatch:
-        keys = [self.keys[row] for row in rows]
-        size = self.frames.size
-        maps = F.interpolate(
-            self.masks[list(rows)].float(), (size, size), mode="bilinear", align_corners=False
-        )
-        return LabelledBatch(
-            keys=keys,
-            frames=self.frames.batch(keys),
-            planes=pack(maps > 127.5),
-            labelled=self.taught[list(rows)],
-        )
-
-
-def surer(masks: Tensor) -> Tensor:
-    """Which masks are to be learned from, (n, T) bool, of probabilities (n, T, m, m), 255 for sure.
-
-    Of each task the surer half of the frames that show it, by the soft Dice of its map with the map
-    cut at one half, and of those that do not, by their surest pixel. Where a reader is unsure it is
-    often wrong.
-    """
-    sure = []
-    for map_ in masks.transpose(0, 1):
-        soft = map_.flatten(1).float() / 255
-        cut = soft > 0.5
-        agreement = 2 * (soft * cut).sum(1) / (soft.sum(1) + cut.sum(1)).clamp_min(1e-6)
-        shown = cut.any(1)
-        sure.append(_upper_half(agreement, shown) | _upper_half(-soft.amax(1), ~shown))
-    return torch.stack(sure, dim=1)
-
-
-def _upper_half(values: Tensor, among: Tensor) -> Tensor:
-    if not among.any():
-        return among
-    return among & (values >= values[among].quantile(0.5))
-
-
-def _all_read(
-    keys: Sequence[Key], logits_of: Callable[[Sequence[Key]], Tensor], tick: Tick, words: str
-) -> Tensor:
-    """Logits (b, T, s, s) of a few frames at a time → probabilities (n, T, 64, 64) as uint8."""
-    seen = []
-    for first in range(0, len(keys), _BATCH):
-        some = keys[first : first + _BATCH]
-        maps = torch.sigmoid(logits_of(some))
-        if maps.shape[-1] != _SIDE:
-            maps = F.interpolate(maps, (_SIDE, _SIDE), mode="bilinear", antialias=True)
-        seen.append((255 * maps).round().clamp(0, 255).to(torch.uint8).cpu())
-        tick(first + len(some), len(keys), words)
-    return torch.cat(seen)
-
-
-def save_readings(path: Path, keys: Sequence[Key], masks: Tensor) -> None:
-    """Raises StorageError."""
-    write_bytes(path, save({"masks": masks.contiguous(), "keys": torch.tensor(list(keys))}))
-
-
-def stored_readings(path: Path, keys: Sequence[Key]) -> Tensor | None:
-    """Masks of exactly these frames, if they are there and whole."""
-    try:
-        stored = load_file(path)
-    except (OSError, SafetensorError):
-        return None
-    if stored.get("keys", torch.empty(0)).tolist() != [list(key) for key in keys]:
-        return None
-    return stored.get("masks")
-
-
-def kept_readings(path: Path, keys: Sequence[Key]) -> Tensor:
-    """As `stored_readings`. Raises ModelError where there is nothing."""
-    masks = stored_readings(path, keys)
-    if masks is None:
-        raise ModelError(
-            "masks that were read for this run are gone",
-            file=path.name,
-            remedy="Start a new run with `vfss distill` (without --resume).",
-        )
-    return masks
-
-
-def renewals(config: DistillConfig) -> list[int]:
-    """Steps before which the student reads: evenly over those with masks."""
-    parts = config.read_again + 1
-    places = {config.task_steps * part // parts for part in range(1, parts)}
-    return sorted(config.align_steps + place for place in places if place)
 
 
 def _seen_masks(lesson: Lesson, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
@@ -410,7 +241,7 @@ def _seen_masks(lesson: Lesson, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
         batch = one_frame(row_of[study, number // views.each])
         planes = views.moved(number, batch.frames.float(), batch.planes)[1]
         tasks = batch.labelled.shape[1]
-        masks.append(shares(planes, tasks, views.size // _SIDE).half())
+        masks.append(shares(planes, tasks, views.size // SIDE).half())
         labelled.append(batch.labelled)
     return torch.cat(masks), torch.cat(labelled)
 

@@ -1,0 +1,195 @@
+"""Masks that were read in frames nobody has labelled, to be learned from as if they were labels.
+
+    runs/<run>/readings.safetensors                  {"masks": (n, T, 64, 64) uint8, 255 for sure,
+                                                      "keys": (n, 2) study and frame number}
+    runs/<run>/readings-<step>.safetensors           the same, read with the student; later by it
+
+The student learns from these masks as from labels, its frames moved and altered in the same way:
+not at once, but when it has learned enough from the labels to read with the reader (reader.py), who
+learned apart from it and errs elsewhere; and only from those masks that are sure and can be true.
+Later it reads alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from ..config import DistillConfig
+from ..errors import ModelError
+from ..workspace import write_bytes
+from .data import Frames, Key, LabelledBatch, Tick, pack
+from .processes import Processes
+
+MOST = 2000  # frames to read: 50 kB each, each time
+SIDE = 64
+_AT_ONCE = 8
+
+
+class ReadFrames:
+    """Unlabelled frames with the masks that were read, as if labelled."""
+
+    def __init__(
+        self,
+        frames: Frames,
+        keys: Sequence[Key],
+        masks: Tensor,
+        known: Tensor,
+        absent: Tensor,
+        folder: Path,
+        renewals: Sequence[int] = (),
+    ) -> None:
+        """`masks` uint8 (n, T, m, m); `known` (T,) bool: tasks that the reader was taught; `absent`
+        (T,) bool: tasks of which a frame may show nothing.
+        `renewals`: before these steps the student reads too, kept in `folder`; with the reader
+        before the first of them, alone before others. None of it is learned earlier."""
+        self.frames, self.keys, self.known, self.absent = frames, list(keys), known, absent
+        self.folder, self.renewals = folder, renewals
+        self._take(masks)
+        self._since = -1  # the step before which the masks were read
+
+    @property
+    def open(self) -> bool:
+        """To be learned from."""
+        return not self.renewals or self._since >= 0
+
+    def renew(
+        self,
+        step: int,
+        student: nn.Module,
+        device: torch.device,
+        processes: Processes,
+        tick: Tick = lambda *_: None,
+    ) -> None:
+        """Make the masks what they are at this step; a resumed run finds them in its folder.
+
+        Raises ModelError when they are gone, StorageError.
+        """
+        since = max((at for at in self.renewals if at <= step), default=-1)
+        if since == self._since:
+            return
+        path = self.folder / f"readings-{since}.safetensors"
+        if since == step:
+            if processes.is_first:
+                masks = self._read_by(student, device, tick)
+                if since == self.renewals[0]:
+                    masks = ((masks.int() + self.masks) // 2).to(torch.uint8)
+                save_readings(path, self.keys, masks)
+            processes.wait()
+        self._take(kept_readings(path, self.keys))
+        self._since = since
+
+    def _take(self, masks: Tensor) -> None:
+        self.masks = masks
+        self.taught = self.known & believable(masks, self.absent) & surer(masks)
+
+    @torch.no_grad()
+    def _read_by(self, student: nn.Module, device: torch.device, tick: Tick) -> Tensor:
+        student.eval()
+        return all_read(
+            self.keys,
+            lambda some: student(self.frames.batch(some).to(device)).float(),
+            tick,
+            "frames that are read anew",
+        )
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def batch(self, rows: Sequence[int]) -> LabelledBatch:
+        keys = [self.keys[row] for row in rows]
+        size = self.frames.size
+        maps = F.interpolate(
+            self.masks[list(rows)].float(), (size, size), mode="bilinear", align_corners=False
+        )
+        return LabelledBatch(
+            keys=keys,
+            frames=self.frames.batch(keys),
+            planes=pack(maps > 127.5),
+            labelled=self.taught[list(rows)],
+        )
+
+
+def believable(masks: Tensor, absent: Tensor) -> Tensor:
+    """Which masks can be true, (n, T) bool: a task that is never `absent` (T,) is there, though a
+    reader finds nothing. Learned from, such frames teach the student to find nothing either."""
+    return absent | (masks > 127).flatten(2).any(2)
+
+
+def surer(masks: Tensor) -> Tensor:
+    """Which masks are to be learned from, (n, T) bool, of probabilities (n, T, m, m), 255 for sure.
+
+    Of each task the surer half of the frames that show it, by the soft Dice of its map with the map
+    cut at one half, and of those that do not, by their surest pixel. Where a reader is unsure it is
+    often wrong.
+    """
+    sure = []
+    for map_ in masks.transpose(0, 1):
+        soft = map_.flatten(1).float() / 255
+        cut = soft > 0.5
+        agreement = 2 * (soft * cut).sum(1) / (soft.sum(1) + cut.sum(1)).clamp_min(1e-6)
+        shown = cut.any(1)
+        sure.append(_upper_half(agreement, shown) | _upper_half(-soft.amax(1), ~shown))
+    return torch.stack(sure, dim=1)
+
+
+def _upper_half(values: Tensor, among: Tensor) -> Tensor:
+    if not among.any():
+        return among
+    return among & (values >= values[among].quantile(0.5))
+
+
+def all_read(
+    keys: Sequence[Key], logits_of: Callable[[Sequence[Key]], Tensor], tick: Tick, words: str
+) -> Tensor:
+    """Logits (b, T, s, s) of a few frames at a time → probabilities (n, T, 64, 64) as uint8."""
+    seen = []
+    for first in range(0, len(keys), _AT_ONCE):
+        some = keys[first : first + _AT_ONCE]
+        maps = torch.sigmoid(logits_of(some))
+        if maps.shape[-1] != SIDE:
+            maps = F.interpolate(maps, (SIDE, SIDE), mode="bilinear", antialias=True)
+        seen.append((255 * maps).round().clamp(0, 255).to(torch.uint8).cpu())
+        tick(first + len(some), len(keys), words)
+    return torch.cat(seen)
+
+
+def save_readings(path: Path, keys: Sequence[Key], masks: Tensor) -> None:
+    """Raises StorageError."""
+    write_bytes(path, save({"masks": masks.contiguous(), "keys": torch.tensor(list(keys))}))
+
+
+def stored_readings(path: Path, keys: Sequence[Key]) -> Tensor | None:
+    """Masks of exactly these frames, if they are there and whole."""
+    try:
+        stored = load_file(path)
+    except (OSError, SafetensorError):
+        return None
+    if stored.get("keys", torch.empty(0)).tolist() != [list(key) for key in keys]:
+        return None
+    return stored.get("masks")
+
+
+def kept_readings(path: Path, keys: Sequence[Key]) -> Tensor:
+    """As `stored_readings`. Raises ModelError where there is nothing."""
+    masks = stored_readings(path, keys)
+    if masks is None:
+        raise ModelError(
+            "masks that were read for this run are gone",
+            file=path.name,
+            remedy="Start a new run with `vfss distill` (without --resume).",
+        )
+    return masks
+
+
+def renewals(config: DistillConfig) -> list[int]:
+    """Steps before which the student reads: evenly over those with masks."""
+    parts = config.read_again + 1
+    places = {config.task_steps * part // parts for part in range(1, parts)}
+    return sorted(config.align_steps + place for place in places if place)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from distill_lab import TINY
 from tiny_studies import TASKS, small_world, write_splits, write_study
 from vfss_distill.config import DistillConfig
-from vfss_distill.distill import reader
+from vfss_distill.distill import reader, readings
 from vfss_distill.distill.batches import Batches, Material
 from vfss_distill.distill.data import Frames, Key, LabelledFrames
 from vfss_distill.distill.processes import Processes
@@ -30,6 +30,7 @@ from vfss_distill.distill.readings import (
     save_readings,
     stored_readings,
     surer,
+    together,
 )
 from vfss_distill.distill.run import RunOutcome, distill, fill_caches
 from vfss_distill.errors import ModelError
@@ -60,6 +61,7 @@ def lab(tmp_path: Path) -> Workspace:
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "VIEWS", 12)
     monkeypatch.setattr(reader, "_STEPS", 6)
+    monkeypatch.setattr(readings, "_SURENESS", 100.0)  # a student of three steps counts too
 
 
 def run(workspace: Workspace, **changes: Any) -> RunOutcome:
@@ -173,12 +175,12 @@ def test_nothing_that_was_read_is_learned_before_the_student_reads_too(lab: Work
     for step in range(6):
         reading.renew(step, Says(0.0 if step == 3 else 9.0), CPU, Processes())
         seen.append(sum(key == keys[2] for key in batches.at(step, CPU).keys))
-        if step in (3, 5):  # both together: (200 + 128) / 2; then the student alone
-            assert reading.masks.unique().tolist() == [164 if step == 3 else 255]
+        if step in (3, 5):  # the reader (200) is surer than the student (128), later it (255) is
+            assert reading.masks.unique().tolist() == [199 if step == 3 else 250]
     assert seen == [0, 0, 0, 2, 2, 2]
     later = readings()  # a resumed run
     later.renew(4, Says(9.0), CPU, Processes())
-    assert later.open and later.masks.unique().tolist() == [164]
+    assert later.open and later.masks.unique().tolist() == [199]
 
 
 def test_the_student_reads_anew_evenly_over_the_steps_with_masks() -> None:
@@ -301,6 +303,17 @@ def test_only_the_surer_half_is_learned_of_each_task() -> None:
         [True, False, True, False, False, True],
         [True, True, True, False, False, False],
     ]
+
+
+def test_who_is_surer_of_a_structure_counts_for_more() -> None:
+    reader, student = torch.zeros(2, 1, 3, 8, 8, dtype=torch.uint8)
+    reader[0, 0, :4], student[0, 0, 4:] = 200, 200  # as sure, of other places
+    reader[0, 1, :4], student[0, 1, 4:] = 200, 255  # the student is surer
+    reader[0, 2, :4], student[0, 2] = 200, 30  # it sees nothing
+    masks = together(reader, student)
+    assert masks[0, 0].unique().tolist() == [100]
+    assert masks[0, 1, 0].unique() < 20 and masks[0, 1, 5].unique() > 230
+    assert masks[0, 2, 0].unique() > 195 and masks[0, 2, 5].unique() < 5
 
 
 def test_what_is_never_missing_is_not_learned_as_missing() -> None:

@@ -90,8 +90,8 @@ class DistillConfig(_Strict):
 
     `read_share`: of the frames with masks of a batch, so many are unlabelled ones, with masks that
     a small network on the features of all teachers together, fitted on the labels, reads in them.
-    `read_again` times during `task_steps` the averaged student reads them too, the first time
-    together with it, and nothing is learned of them before.
+    `read_again` times during `task_steps` the averaged student reads them together with it, and
+    nothing is learned of them before.
 
     `init`: weights the student starts from: `vfss12-small` (the packaged student), `imagenet` (of a
     package that is installed), or a file relative to the workspace: timm's weights of its trunk, or

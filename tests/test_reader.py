@@ -306,14 +306,17 @@ def test_only_the_surer_half_is_learned_of_each_task() -> None:
 
 
 def test_who_is_surer_of_a_structure_counts_for_more() -> None:
-    reader, student = torch.zeros(2, 1, 3, 8, 8, dtype=torch.uint8)
-    reader[0, 0, :4], student[0, 0, 4:] = 200, 200  # as sure, of other places
-    reader[0, 1, :4], student[0, 1, 4:] = 200, 255  # the student is surer
-    reader[0, 2, :4], student[0, 2] = 200, 30  # it sees nothing
-    masks = together(reader, student)
-    assert masks[0, 0].unique().tolist() == [100]
-    assert masks[0, 1, 0].unique() < 20 and masks[0, 1, 5].unique() > 230
-    assert masks[0, 2, 0].unique() > 195 and masks[0, 2, 5].unique() < 5
+    reader, student = torch.zeros(2, 1, 1, 8, 8, dtype=torch.uint8)
+    reader[..., :4, :], student[..., 4:, :] = 200, 200  # as sure, of other places
+    assert together(reader, student).unique().tolist() == [100]
+    surer_one = student + student // 4
+    assert together(reader, surer_one)[0, 0, :, 0].tolist() == [20] * 4 + [225] * 4
+    blank = torch.full_like(student, 30)  # it has not learned to see it
+    assert together(reader, blank)[0, 0, 0].min() > 195
+
+    # By itself as sure as the reader of the first task, but of nothing else.
+    two = torch.cat([reader, reader], 1), torch.cat([student, blank], 1)
+    assert together(*two)[0, 0, 0].min() > 195
 
 
 def test_what_is_never_missing_is_not_learned_as_missing() -> None:

@@ -140,13 +140,14 @@ def surer(masks: Tensor) -> Tensor:
 def together(reader: Tensor, student: Tensor) -> Tensor:
     """The mean of what both have read, uint8 (n, T, m, m), of each task weighed by how sure they
     are: the soft Dice with its cut, over the frames that show it. A student of few steps is unsure
-    of what it has hardly seen, and half its doubt would wipe out what the reader sees well."""
+    of what it has hardly seen, and half its doubt would wipe out what the reader sees well. Half of
+    the sureness is that of all tasks: a reader of few labels may be sure of one, and wrong."""
+    own = torch.tensor([[_sureness(task) for task in maps.unbind(1)] for maps in (reader, student)])
+    sureness = (own + own.mean(1, keepdim=True)) / 2
+    weights = torch.softmax(sureness / _SURENESS, 0)
     masks = torch.empty_like(reader)
-    for task, both in enumerate(zip(reader.unbind(1), student.unbind(1), strict=True)):
-        sureness = torch.tensor([_sureness(maps) for maps in both])
-        weights = torch.softmax(sureness / _SURENESS, 0)
-        mean = weights[0] * both[0] + weights[1] * both[1]
-        masks[:, task] = mean.round().to(torch.uint8)
+    for task, (first, second) in enumerate(weights.T):  # one at a time: floats of all are large
+        masks[:, task] = (first * reader[:, task] + second * student[:, task]).round().byte()
     return masks
 
 

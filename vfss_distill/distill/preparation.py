@@ -136,11 +136,14 @@ def prepare(
     proposals = asked.proposals(drawing[0], frames) if drawing else None
     reading = None
     if asked.to_read:
-        masks = asked.readings(features, seen)
-        known = labelled.labelled.any(0)
         reading = ReadFrames(
-            *(frames, asked.to_read, masks, known, asked.absent),
-            *(place.folder, renewals(config)),
+            frames,
+            asked.to_read,
+            asked.readings(features, seen),
+            known=labelled.labelled.any(0),
+            absent=asked.absent,
+            folder=place.folder,
+            renewals=renewals(config),
         )
     material = Material(
         frames, align_keys, features, labelled, validation, outputs, proposals, reading

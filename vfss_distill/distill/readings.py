@@ -53,8 +53,9 @@ class ReadFrames:
         self.frames, self.keys, self.known, self.absent = frames, list(keys), known, absent
         self.folder, self.renewals = folder, renewals
         self._of_reader = masks
-        self._take(masks)
         self._since = -1  # the step before which the masks were read
+        if self.open:
+            self._take(masks)
 
     @property
     def open(self) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from distill_lab import TINY
 from tiny_studies import TASKS, small_world, write_splits, write_study
-from vfss_distill.config import DistillConfig
+from vfss_distill.config import DistillConfig, lab_tasks
 from vfss_distill.distill import reader, readings
 from vfss_distill.distill.batches import Batches, Material
 from vfss_distill.distill.data import Frames, Key, LabelledFrames
@@ -26,6 +27,8 @@ from vfss_distill.distill.reader import Lesson, Views, read_twice, view_jobs
 from vfss_distill.distill.readings import (
     ReadFrames,
     believable,
+    from_sure_to_unsure,
+    may_be_absent,
     renewals,
     save_readings,
     stored_readings,
@@ -39,7 +42,6 @@ from vfss_distill.models import PACKAGED_WEIGHTS
 from vfss_distill.workspace import Workspace
 
 CPU = torch.device("cpu")
-ABSENT = torch.tensor([True, True, False])  # of TASKS
 SETTINGS: dict[str, Any] = {
     **TINY,
     "align_steps": 2,
@@ -134,7 +136,7 @@ def test_a_batch_has_the_share_of_frames_that_were_read(lab: Workspace) -> None:
     keys, frames, labelled = two_labelled_and_one(lab)
     masks = torch.full((1, len(TASKS), 64, 64), 255, dtype=torch.uint8)
     reading = ReadFrames(
-        frames, keys[2:], masks, torch.tensor([True, False, True]), ABSENT, lab.root
+        frames, keys[2:], masks, torch.tensor([True, False, True]), lab_tasks(lab), lab.root
     )
     material = Material(frames, [], [], labelled, None, read=reading)
     for share, expected in ((0.0, 0), (0.25, 1), (0.75, 3), (0.99, 3)):
@@ -165,7 +167,7 @@ def test_nothing_that_was_read_is_learned_before_the_student_reads_too(lab: Work
     known = torch.ones(len(TASKS), dtype=torch.bool)
 
     def readings() -> ReadFrames:
-        return ReadFrames(frames, keys[2:], masks, known, ABSENT, lab.root, [3, 5])
+        return ReadFrames(frames, keys[2:], masks, known, lab_tasks(lab), lab.root, [3, 5])
 
     reading = readings()
     material = Material(frames, [], [], labelled, None, read=reading)
@@ -282,7 +284,8 @@ def test_masks_of_the_views_are_those_of_their_frames(lab: Workspace) -> None:
     frames = Frames(studies, [(0, labelled_frame)], size=128, context=0, budget_bytes=0)
     labelled = LabelledFrames(frames, [(0, labelled_frame)], TASKS, budget_bytes=0)
     keys = [(0, number) for number in jobs[0].frames]
-    masks, known = reader._seen_masks(Lesson(jobs, [], labelled, ABSENT), keys)
+    lesson = Lesson(jobs, [], labelled, may_be_absent(lab_tasks(lab)))
+    masks, known = reader._seen_masks(lesson, keys)
     assert masks.shape == (2, len(TASKS), 64, 64) and known[:, 0].all()
     planes = labelled.batch([0]).planes
     whole = (planes.int() & 1).float().mean()
@@ -317,6 +320,45 @@ def test_who_is_surer_of_a_structure_counts_for_more() -> None:
     # By itself as sure as the reader of the first task, but of nothing else.
     two = torch.cat([reader, reader], 1), torch.cat([student, blank], 1)
     assert together(*two)[0, 0, 0].min() > 195
+
+
+def test_frames_to_look_at_run_from_sure_to_unsure() -> None:
+    maps = torch.zeros(5, 2, 8, 8, dtype=torch.uint8)
+    for row, inside in enumerate((150, 250, 200, 180)):  # the last shows nothing at all
+        maps[row, 0, 2:5, 2:5] = inside
+    maps[2, 1, 0, 0] = 240
+    assert from_sure_to_unsure(maps, 5) == [1, 2, 3, 0, 4]
+    assert from_sure_to_unsure(maps, 3) == [1, 3, 4]
+    assert from_sure_to_unsure(maps, 9) == [1, 2, 3, 0, 4]
+
+
+def test_what_was_read_is_drawn_and_what_is_learned_is_filled(lab: Workspace) -> None:
+    keys, frames, _ = two_labelled_and_one(lab)
+    masks = torch.zeros(1, len(TASKS), 64, 64, dtype=torch.uint8)
+    masks[0, 2, 16:48, 16:48] = 255
+    known, tasks = torch.ones(len(TASKS), dtype=torch.bool), lab_tasks(lab)
+    picture = lab.root / "readings.png"
+
+    def coloured() -> list[int]:
+        """Of each third of the table's picture, how much is in colour."""
+        table = cv2.imread(str(picture))
+        assert table is not None
+        columns = np.array_split(table[60:330].astype(int), round(table.shape[1] / 286), axis=1)
+        return [int((np.ptp(column, axis=2) > 20).sum()) for column in columns]
+
+    ReadFrames(frames, keys[2:], masks, known, tasks, lab.root).draw()
+    grey, filled = coloured()
+    assert grey == 0 and filled > 5000
+    reading = ReadFrames(frames, keys[2:], masks, known, tasks, lab.root, [3])
+    reading.draw()
+    grey, outline = coloured()  # not learned yet
+    assert grey == 0 and 0 < outline < filled / 3
+    reading.renew(3, Says(-9.0), CPU, Processes())
+    grey, outline, filled = coloured()
+    assert grey == 0 and 0 < outline < filled / 3
+    whole = picture.read_bytes()
+    reading.draw()
+    assert picture.read_bytes() == whole
 
 
 def test_what_is_never_missing_is_not_learned_as_missing() -> None:

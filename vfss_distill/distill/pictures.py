@@ -12,7 +12,9 @@ run, and what stands out from what, can.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,7 +146,7 @@ def draw_features(folder: Path, student: Student, shown: Shown) -> None:
         name, _, channels = key.rpartition(".")
         grid = colours.shape[1]
         columns[f"{name}\n{channels} × {grid} × {grid}"] = colours
-    _draw(columns, folder / FILE)
+    draw_table(columns, folder / FILE)
 
 
 @torch.no_grad()
@@ -157,20 +159,34 @@ def _student_maps(student: Student, frames: Frames, keys: Sequence[Key]) -> Floa
     return maps
 
 
-def _draw(columns: dict[str, Colours], target: Path) -> None:
+def draw_table(
+    columns: Mapping[str, Colours],
+    target: Path,
+    legend: Mapping[str, tuple[int, int, int]] | None = None,
+    words: str = "",
+) -> None:
+    """Pictures uint8 (n, h, w) or (n, h, w, 3) as a PNG: by title a column, a row for each of n;
+    below them `legend`, names with colours, and `words`. Raises StorageError."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.patches import Patch
 
-    rows = len(columns["frame"])
-    high = 2.6 * rows + 0.5
+    rows, wide = max(map(len, columns.values())), 2.6 * len(columns)
+    lines = [part for line in words.splitlines() for part in textwrap.wrap(line, round(15 * wide))]
+    names = len(legend or ()) / int(1.6 * len(columns))
+    below = 0.17 * len(lines) + (0.2 + 0.19 * math.ceil(names) if legend else 0)
+    high = 2.6 * rows + 0.5 + below
     with plt.rc_context({"font.size": 9}):
-        figure, axes = plt.subplots(
-            rows, len(columns), figsize=(2.6 * len(columns), high), squeeze=False
-        )
+        figure, axes = plt.subplots(rows, len(columns), figsize=(wide, high), squeeze=False)
         figure.subplots_adjust(
-            left=0.01, right=0.99, bottom=0.01, top=1 - 0.5 / high, hspace=0.03, wspace=0.03
+            left=0.01,
+            right=0.99,
+            bottom=0.01 + below / high,
+            top=1 - 0.5 / high,
+            hspace=0.03,
+            wspace=0.03,
         )
         for place, (title, pictures) in enumerate(columns.items()):
             axes[0, place].set_title(title)
@@ -180,6 +196,19 @@ def _draw(columns: dict[str, Colours], target: Path) -> None:
                 axes[row, place].imshow(picture, interpolation="nearest", **grey)
         for axis in axes.flat:
             axis.set_axis_off()
+        if legend:
+            patches = [
+                Patch(color=tuple(part / 255 for part in colour), label=name)
+                for name, colour in legend.items()
+            ]
+            figure.legend(
+                handles=patches,
+                loc="upper left",
+                bbox_to_anchor=(0.005, 0.005 + below / high),
+                ncols=int(1.6 * len(columns)),
+                frameon=False,
+            )
+        figure.text(0.01, 0.005, "\n".join(lines), va="bottom")
         with atomic_path(target) as temporary:
             figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
         plt.close(figure)

@@ -38,10 +38,12 @@ from .pictures import look_at, shown_in
 from .prompts import PromptedMasks, fill_prompts, prompt_recipe
 from .proposals import Proposals, evenly
 from .reader import VIEWS, Lesson, Views, read_twice, view_jobs, view_recipe, view_size
+from .reading_pictures import FILE as READINGS_PICTURE
 from .readings import (
     MOST,
     ReadFrames,
     kept_readings,
+    may_be_absent,
     renewals,
     save_readings,
     stored_readings,
@@ -141,10 +143,12 @@ def prepare(
             asked.to_read,
             asked.readings(features, seen),
             known=labelled.labelled.any(0),
-            absent=asked.absent,
+            tasks=found.tasks,
             folder=place.folder,
             renewals=renewals(config),
         )
+        if place.processes.is_first and not (place.folder / READINGS_PICTURE).exists():
+            reading.draw()
     material = Material(
         frames, align_keys, features, labelled, validation, outputs, proposals, reading
     )
@@ -205,11 +209,6 @@ class _Asked:
     @cached_property
     def to_read(self) -> list[Key]:
         return evenly(self.bare, MOST) if self.config.read_share and self.labelled_keys else []
-
-    @cached_property
-    def absent(self) -> Tensor:
-        """(T,) bool: tasks of which a frame may show nothing."""
-        return torch.tensor([task.may_be_absent for task in self.found.tasks])
 
     def why_nothing_to_read(self) -> str:
         if not self.config.teachers:
@@ -297,7 +296,7 @@ class _Asked:
             jobs = self.view_jobs
             for cached, views in zip(features, seen, strict=True):
                 views.standardiser = cached.standardiser
-            lesson = Lesson(jobs, seen, self._labelled(jobs), self.absent)
+            lesson = Lesson(jobs, seen, self._labelled(jobs), may_be_absent(self.found.tasks))
             seed = self.config.seed
             masks = read_twice(lesson, features, self.to_read, seed, place.device, place.tick)
             save_readings(path, self.to_read, masks)

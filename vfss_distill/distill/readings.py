@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
@@ -23,13 +24,16 @@ from torch import Tensor, nn
 
 from ..config import DistillConfig
 from ..errors import ModelError
+from ..tasks import TaskSet
 from ..workspace import write_bytes
 from .data import Frames, Key, LabelledBatch, Tick, pack
 from .processes import Processes
+from .reading_pictures import FILE, draw_readings
 
 MOST = 2000  # frames to read: 50 kB each, each time
 SIDE = 64
 _AT_ONCE = 8
+_DRAWN = 4
 _SURENESS = 0.05  # of soft Dice: who is surer by so much counts 2.7 times as much
 
 
@@ -42,15 +46,14 @@ class ReadFrames:
         keys: Sequence[Key],
         masks: Tensor,
         known: Tensor,
-        absent: Tensor,
+        tasks: TaskSet,
         folder: Path,
         renewals: Sequence[int] = (),
     ) -> None:
-        """`masks` uint8 (n, T, m, m); `known` (T,) bool: tasks that the reader was taught; `absent`
-        (T,) bool: tasks of which a frame may show nothing.
+        """`masks` uint8 (n, T, m, m); `known` (T,) bool: tasks that the reader was taught.
         `renewals`: before these steps the student reads too, kept in `folder`. None of it is
         learned before the first of them."""
-        self.frames, self.keys, self.known, self.absent = frames, list(keys), known, absent
+        self.frames, self.keys, self.known, self.tasks = frames, list(keys), known, tasks
         self.folder, self.renewals = folder, renewals
         self._of_reader = masks
         self._since = -1  # the step before which the masks were read
@@ -72,7 +75,7 @@ class ReadFrames:
     ) -> None:
         """Make the masks what they are at this step; a resumed run finds them in its folder.
 
-        Raises ModelError when they are gone, StorageError.
+        Those just read are drawn. Raises ModelError when they are gone, StorageError.
         """
         since = max((at for at in self.renewals if at <= step), default=-1)
         if since == self._since:
@@ -85,10 +88,32 @@ class ReadFrames:
             processes.wait()
         self._take(kept_readings(path, self.keys))
         self._since = since
+        if since == step and processes.is_first:
+            self.draw()
+
+    def draw(self) -> None:
+        """readings.png: four frames with the masks so far. Raises StorageError."""
+        columns = {"the reader": self._of_reader}
+        if self.renewals and self.open:
+            columns[f"reader and student,\nstep {self._since}"] = self.masks
+        rows = from_sure_to_unsure(self._of_reader, _DRAWN)
+        nothing = np.zeros((len(rows), len(self.tasks)), bool)
+        draw_readings(
+            self.folder / FILE,
+            self.frames.batch([self.keys[row] for row in rows])[:, self.frames.context].numpy(),
+            {
+                title: (
+                    masks[rows].numpy(),
+                    self.taught[rows].numpy() if self.open and masks is self.masks else nothing,
+                )
+                for title, masks in columns.items()
+            },
+            self.tasks,
+        )
 
     def _take(self, masks: Tensor) -> None:
         self.masks = masks
-        self.taught = self.known & believable(masks, self.absent) & surer(masks)
+        self.taught = self.known & believable(masks, may_be_absent(self.tasks)) & surer(masks)
 
     @torch.no_grad()
     def _read_by(self, student: nn.Module, device: torch.device, tick: Tick) -> Tensor:
@@ -117,6 +142,11 @@ class ReadFrames:
         )
 
 
+def may_be_absent(tasks: TaskSet) -> Tensor:
+    """(T,) bool: tasks of which a frame may show nothing."""
+    return torch.tensor([task.may_be_absent for task in tasks])
+
+
 def believable(masks: Tensor, absent: Tensor) -> Tensor:
     """Which masks can be true, (n, T) bool: a task that is never `absent` (T,) is there, though a
     reader finds nothing. Learned from, such frames teach the student to find nothing either."""
@@ -136,6 +166,18 @@ def surer(masks: Tensor) -> Tensor:
         surest = map_.flatten(1).amax(1).float()
         sure.append(_upper_half(agreement, shown) | _upper_half(-surest, ~shown))
     return torch.stack(sure, dim=1)
+
+
+def from_sure_to_unsure(masks: Tensor, count: int) -> list[int]:
+    """Rows of up to `count` frames, evenly from that whose maps are surest to the least sure."""
+    total, shown = torch.zeros(2, len(masks))
+    for map_ in masks.unbind(1):
+        agreement, shows = _with_its_cut(map_)
+        total += agreement * shows
+        shown += shows
+    order = (total / shown.clamp_min(1)).argsort(descending=True, stable=True)
+    places = torch.linspace(0, len(order) - 1, min(count, len(order))).round().long()
+    return [int(row) for row in order[places]]
 
 
 def together(reader: Tensor, student: Tensor) -> Tensor:

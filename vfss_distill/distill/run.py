@@ -5,6 +5,7 @@ runs/<run>/
   standardise.safetensors     statistics of the teachers' features
   proposals.safetensors       masks a teacher drew where the student was sure, by option
   readings*.safetensors       masks read from all teachers' features together, by option
+  readings.png                four of these frames, to look at
   student.safetensors  facts.json  MODEL_CARD.md
 """
 

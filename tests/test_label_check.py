@@ -105,6 +105,20 @@ def test_blanks_and_jumps_are_for_looking_at(spines: Workspace, cli: Cli) -> Non
     ]
 
 
+def test_structures_on_one_another_are_for_looking_at(spines: Workspace, cli: Cli) -> None:
+    study = first_study(spines)
+    mask = np.zeros((96, 96), bool)
+    for frame, top in ((1, 52), (2, 55), (3, 61)):  # c5 lies at 52 to 62
+        mask[:] = False
+        mask[top:75, 36:50] = True
+        write_mask(study.folder, "c6", frame, mask)
+    code, found = findings(spines, cli)
+    (one,) = [one for one in found if one["kind"] == "overlap"]
+    assert code == 0 and one["grade"] == "look"
+    assert (one["task"], one["other_task"], one["frame"]) == ("c5", "c6", 1)
+    assert "on c6" in str(one["what"]) and "on 1 other frame" in str(one["what"])
+
+
 def test_frames_of_one_split_in_another_are_found(spines: Workspace, cli: Cli) -> None:
     one, two = list_studies(spines)
     grey = one.read_frame(1)

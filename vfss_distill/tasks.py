@@ -16,6 +16,8 @@ from .counting import listed
 from .errors import ConfigError, LabelError
 from .yaml_file import load_yaml
 
+TOUCH = 0.1  # masks that share less of the smaller one only touch
+
 _TASK_ID = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
@@ -72,6 +74,10 @@ class TaskSet:
             f"unknown task {task_id!r}",
             remedy=f"Task set {self.name!r} has: {' '.join(self.ids)}.",
         )
+
+    def may_overlap(self, one: str, other: str) -> bool:
+        """Whether their shadows may cross: it is enough if either task says so."""
+        return other in self[one].may_overlap or one in self[other].may_overlap
 
     def __contains__(self, task_id: object) -> bool:
         return task_id in self.ids
@@ -181,8 +187,10 @@ _PALETTE = (
     (94, 47, 140),
 )
 
+# The dens of C2 lies in the ring of C1.
+_BESIDE = {1: ("mandible", "c2"), 2: ("mandible", "c1"), 3: ("mandible",)}
 _VERTEBRAE = tuple(
-    Task(f"c{n}", f"C{n} vertebra", _PALETTE[4 + n], may_overlap=("mandible",) if n < 4 else ())
+    Task(f"c{n}", f"C{n} vertebra", _PALETTE[4 + n], may_overlap=_BESIDE.get(n, ()))
     for n in range(1, 8)
 )
 
@@ -196,8 +204,12 @@ VFSS12 = TaskSet(
             may_be_absent=True,
             may_overlap=("pharynx", "airway", "hyoid", "mandible"),
         ),
-        Task("pharynx", "pharynx", _PALETTE[1], may_overlap=("bolus", "airway", "hyoid")),
-        Task("airway", "airway", _PALETTE[2], may_overlap=("bolus", "pharynx", "hyoid")),
+        Task(
+            "pharynx", "pharynx", _PALETTE[1], may_overlap=("bolus", "airway", "hyoid", "mandible")
+        ),
+        Task(
+            "airway", "airway", _PALETTE[2], may_overlap=("bolus", "pharynx", "hyoid", "mandible")
+        ),
         Task(
             "hyoid",
             "hyoid bone",
@@ -205,7 +217,12 @@ VFSS12 = TaskSet(
             may_be_absent=True,
             may_overlap=("bolus", "pharynx", "airway", "mandible"),
         ),
-        Task("mandible", "mandible", _PALETTE[4], may_overlap=("bolus", "hyoid", "c1", "c2", "c3")),
+        Task(
+            "mandible",
+            "mandible",
+            _PALETTE[4],
+            may_overlap=("bolus", "pharynx", "airway", "hyoid", "c1", "c2", "c3"),
+        ),
         *_VERTEBRAE,
     ),
 )

@@ -28,6 +28,7 @@ MEANINGS = {
     "leak": "Nearly the same frame in two splits, or one recording under two patients.",
     "blank": "Blank between frames that show the structure, or blank where it never is absent.",
     "area": "The area jumps between neighbouring labelled frames.",
+    "overlap": "Structures lie on one another that the task set says do not (`may_overlap`).",
 }
 
 
@@ -113,8 +114,8 @@ def _picture(report: CheckReport, study: Study, frame: int, finding: Finding) ->
     scale = _WIDTH / grey.shape[1]
     colour = cv2.cvtColor(cv2.resize(grey, None, fx=scale, fy=scale), cv2.COLOR_GRAY2BGR)
     for task in report.tasks:
-        drawn = task.id.startswith("c") if finding.kind == "order" else task.id == finding.task
-        if not drawn:
+        named = (finding.task, finding.other_task)
+        if not (task.id.startswith("c") if finding.kind == "order" else task.id in named):
             continue
         try:
             mask = study.read_mask(task.id, frame)

@@ -6,6 +6,7 @@
     leak        nearly the same frame in two splits, or one recording for two patients      wrong
     blank       blank between frames that show the structure, or blank where it never is    look
     area        the area jumps between neighbouring labelled frames                         look
+    overlap     two structures lie on one another that the task set says do not             look
 
 `wrong` is wrong; `look` is for a person to look at.
 """
@@ -13,17 +14,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..counting import counted
 from ..errors import DataError
-from ..tasks import Task, TaskSet
+from ..tasks import TOUCH, Task, TaskSet
 from ..workspace import Workspace
 from .leaks import find_leaks
 from .splits import load_splits
@@ -37,6 +39,7 @@ KINDS = {
     "leak": "wrong",
     "blank": "look",
     "area": "look",
+    "overlap": "look",
 }
 _NEAR_S = 0.25  # frames farther apart are no neighbours
 _JUMP = 2.0  # times; what comes and goes (a bolus) may change faster
@@ -46,7 +49,8 @@ _LEAST_AREA_PX = 40
 
 @dataclass(frozen=True)
 class Finding:
-    """`frame` counts from 0. `other`: the second study and frame of a leak."""
+    """`frame` counts from 0. `other`: the second study and frame of a leak. `other_task`: what a
+    mask lies on."""
 
     kind: str
     study: str
@@ -55,6 +59,7 @@ class Finding:
     frame: int | None = None
     other: str | None = None
     other_frame: int | None = None
+    other_task: str | None = None
 
     @property
     def grade(self) -> str:
@@ -114,7 +119,7 @@ def check_labels(
     masks = 0
     for number, study in enumerate(chosen):
         tick(number, len(chosen), study.id)
-        shapes, faults = _read(study)
+        shapes, faults = _read(study, tasks)
         findings += faults
         findings += _order(study, shapes)
         for task, table in shapes.items():
@@ -138,14 +143,15 @@ def check_labels(
     )
 
 
-def _read(study: Study) -> tuple[dict[str, dict[int, _Shape]], list[Finding]]:
-    """Shapes by task and frame, and the masks that cannot be used."""
-    shapes: dict[str, dict[int, _Shape]] = {}
-    faults = []
+def _read(study: Study, tasks: TaskSet) -> tuple[dict[str, dict[int, _Shape]], list[Finding]]:
+    """Shapes by task and frame; the masks that cannot be used or lie where they cannot."""
     record = study.record
-    for task, frames in record.labelled.items():
-        shapes[task] = {}
-        for frame in sorted(frames):
+    shapes: dict[str, dict[int, _Shape]] = {task: {} for task in record.labelled}
+    overlaps = _Overlaps(tasks)
+    faults = []
+    for frame in sorted({frame for frames in record.labelled.values() for frame in frames}):
+        masks = {}
+        for task in (task for task, frames in record.labelled.items() if frame in frames):
             try:
                 mask = study.read_mask(task, frame)
             except DataError:
@@ -162,8 +168,37 @@ def _read(study: Study) -> tuple[dict[str, dict[int, _Shape]], list[Finding]]:
             if frame >= record.frames:
                 what = f"labels a frame that does not exist: there are {record.frames}"
                 faults.append(Finding("file", study.id, what, task, frame))
+            masks[task] = mask
             shapes[task][frame] = _shape(mask)
-    return shapes, [*faults, *_unlisted(study)]
+        overlaps.look(frame, masks)
+    return shapes, [*faults, *_unlisted(study), *overlaps.found(study)]
+
+
+class _Overlaps:
+    """Pairs of structures that lie on one another and may not, with the share of the smaller one
+    frame by frame."""
+
+    def __init__(self, tasks: TaskSet) -> None:
+        self._tasks = tasks
+        self._shares: dict[tuple[str, str], dict[int, float]] = {}
+
+    def look(self, frame: int, masks: Mapping[str, NDArray[np.bool_]]) -> None:
+        shown = {task: mask for task, mask in masks.items() if task in self._tasks and mask.any()}
+        for one, other in combinations(shown, 2):
+            if self._tasks.may_overlap(one, other):
+                continue
+            shared = np.count_nonzero(shown[one] & shown[other])
+            share = shared / min(np.count_nonzero(shown[one]), np.count_nonzero(shown[other]))
+            if share > TOUCH:
+                self._shares.setdefault((one, other), {})[frame] = share
+
+    def found(self, study: Study) -> Iterator[Finding]:
+        for (one, other), shares in self._shares.items():
+            worst = max(shares, key=shares.__getitem__)
+            more = len(shares) - 1
+            often = f" (and on {counted(more, 'other frame')})" if more else ""
+            what = f"lies on {other}, with {shares[worst]:.0%} of the smaller one{often}"
+            yield Finding("overlap", study.id, what, one, worst, other_task=other)
 
 
 def _unlisted(study: Study) -> Iterator[Finding]:

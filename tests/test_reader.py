@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,10 +25,9 @@ from vfss_distill.distill.data import Frames, Key, LabelledFrames
 from vfss_distill.distill.processes import Processes
 from vfss_distill.distill.reader import Lesson, Views, read_twice, view_jobs
 from vfss_distill.distill.readings import (
+    Plausible,
     ReadFrames,
-    believable,
     from_sure_to_unsure,
-    may_be_absent,
     renewals,
     save_readings,
     stored_readings,
@@ -39,9 +38,12 @@ from vfss_distill.distill.run import RunOutcome, distill, fill_caches
 from vfss_distill.errors import ModelError
 from vfss_distill.intake.study import Study, list_studies
 from vfss_distill.models import PACKAGED_WEIGHTS
+from vfss_distill.tasks import TOUCH, TaskSet
 from vfss_distill.workspace import Workspace
 
 CPU = torch.device("cpu")
+# All tasks of TASKS may be absent, and lie on one another.
+ANY = Plausible(torch.ones(len(TASKS), dtype=torch.bool), torch.zeros(3, 3, dtype=torch.bool))
 SETTINGS: dict[str, Any] = {
     **TINY,
     "align_steps": 2,
@@ -135,9 +137,8 @@ def two_labelled_and_one(lab: Workspace) -> tuple[list[Key], Frames, LabelledFra
 def test_a_batch_has_the_share_of_frames_that_were_read(lab: Workspace) -> None:
     keys, frames, labelled = two_labelled_and_one(lab)
     masks = torch.full((1, len(TASKS), 64, 64), 255, dtype=torch.uint8)
-    reading = ReadFrames(
-        frames, keys[2:], masks, torch.tensor([True, False, True]), lab_tasks(lab), lab.root
-    )
+    known = torch.tensor([True, False, True])
+    reading = ReadFrames(frames, keys[2:], masks, known, lab_tasks(lab), ANY, lab.root)
     material = Material(frames, [], [], labelled, None, read=reading)
     for share, expected in ((0.0, 0), (0.25, 1), (0.75, 3), (0.99, 3)):
         config = DistillConfig(
@@ -167,7 +168,7 @@ def test_nothing_that_was_read_is_learned_before_the_student_reads_too(lab: Work
     known = torch.ones(len(TASKS), dtype=torch.bool)
 
     def readings() -> ReadFrames:
-        return ReadFrames(frames, keys[2:], masks, known, lab_tasks(lab), lab.root, [3, 5])
+        return ReadFrames(frames, keys[2:], masks, known, lab_tasks(lab), ANY, lab.root, [3, 5])
 
     reading = readings()
     material = Material(frames, [], [], labelled, None, read=reading)
@@ -284,7 +285,7 @@ def test_masks_of_the_views_are_those_of_their_frames(lab: Workspace) -> None:
     frames = Frames(studies, [(0, labelled_frame)], size=128, context=0, budget_bytes=0)
     labelled = LabelledFrames(frames, [(0, labelled_frame)], TASKS, budget_bytes=0)
     keys = [(0, number) for number in jobs[0].frames]
-    lesson = Lesson(jobs, [], labelled, may_be_absent(lab_tasks(lab)))
+    lesson = Lesson(jobs, [], labelled, ANY)
     masks, known = reader._seen_masks(lesson, keys)
     assert masks.shape == (2, len(TASKS), 64, 64) and known[:, 0].all()
     planes = labelled.batch([0]).planes
@@ -346,10 +347,10 @@ def test_what_was_read_is_drawn_and_what_is_learned_is_filled(lab: Workspace) ->
         columns = np.array_split(table[60:330].astype(int), round(table.shape[1] / 286), axis=1)
         return [int((np.ptp(column, axis=2) > 20).sum()) for column in columns]
 
-    ReadFrames(frames, keys[2:], masks, known, tasks, lab.root).draw()
+    ReadFrames(frames, keys[2:], masks, known, tasks, ANY, lab.root).draw()
     grey, filled = coloured()
     assert grey == 0 and filled > 5000
-    reading = ReadFrames(frames, keys[2:], masks, known, tasks, lab.root, [3])
+    reading = ReadFrames(frames, keys[2:], masks, known, tasks, ANY, lab.root, [3])
     reading.draw()
     grey, outline = coloured()  # not learned yet
     assert grey == 0 and 0 < outline < filled / 3
@@ -364,8 +365,46 @@ def test_what_was_read_is_drawn_and_what_is_learned_is_filled(lab: Workspace) ->
 def test_what_is_never_missing_is_not_learned_as_missing() -> None:
     maps = torch.zeros(2, 2, 8, 8, dtype=torch.uint8)
     maps[0, :, 2:5, 2:5] = 250
-    known = believable(maps, torch.tensor([True, False]))
-    assert known.tolist() == [[True, True], [True, False]]
+    absent, apart = torch.tensor([True, False]), torch.zeros(2, 2, dtype=torch.bool)
+    assert Plausible(absent, apart)(maps).tolist() == [[True, True], [True, False]]
+
+
+def test_what_lies_where_another_thing_is_is_not_learned() -> None:
+    maps = torch.zeros(3, 3, 16, 16, dtype=torch.uint8)
+    maps[:, 0, 2:6, 2:6] = 250
+    for row, top in enumerate((6, 5, 4)):  # beside it, touching it by a rim, half on it
+        maps[row, 1, top : top + 10, 2:6] = 250
+    maps[2, 2, 4:6, 2:6] = 250  # may lie on both
+    apart = torch.zeros(3, 3, dtype=torch.bool)
+    apart[0, 1] = apart[1, 0] = True
+    absent = torch.ones(3, dtype=torch.bool)
+    assert Plausible(absent, apart)(maps).tolist() == [
+        [True, True, True],
+        [False, False, True],
+        [False, False, True],
+    ]
+
+
+def test_what_may_lie_on_what_is_what_tasks_and_labels_say(lab: Workspace) -> None:
+    _, frames, labelled = two_labelled_and_one(lab)
+    tasks = TaskSet("three", tuple(replace(task, may_overlap=()) for task in lab_tasks(lab)))
+    assert len(tasks) == 3
+    apart = Plausible.of(tasks, labelled).apart
+    assert not apart.diagonal().any()
+    masks = [
+        [frames.studies[study].read_mask(task, frame) for task in tasks.ids]
+        for study, frame in labelled.keys
+    ]
+    for row in range(3):
+        for other in range(3):
+            lies = any(
+                (one[row] & one[other]).sum() > TOUCH * min(one[row].sum(), one[other].sum())
+                for one in masks
+            )
+            assert apart[row, other] == (row != other and not lies), (row, other)
+    named = replace(tasks.tasks[0], may_overlap=tasks.ids[1:])
+    said = Plausible.of(TaskSet("said", (named, *tasks.tasks[1:])), labelled).apart
+    assert not said[0].any() and not said[:, 0].any()
 
 
 # ---- kept

@@ -41,9 +41,9 @@ from .reader import VIEWS, Lesson, Views, read_twice, view_jobs, view_recipe, vi
 from .reading_pictures import FILE as READINGS_PICTURE
 from .readings import (
     MOST,
+    Plausible,
     ReadFrames,
     kept_readings,
-    may_be_absent,
     renewals,
     save_readings,
     stored_readings,
@@ -138,12 +138,14 @@ def prepare(
     proposals = asked.proposals(drawing[0], frames) if drawing else None
     reading = None
     if asked.to_read:
+        plausible = Plausible.of(found.tasks, labelled)
         reading = ReadFrames(
             frames,
             asked.to_read,
-            asked.readings(features, seen),
+            asked.readings(features, seen, plausible),
             known=labelled.labelled.any(0),
             tasks=found.tasks,
+            plausible=plausible,
             folder=place.folder,
             renewals=renewals(config),
         )
@@ -288,7 +290,10 @@ class _Asked:
         return masks
 
     def readings(
-        self, features: Sequence[TeacherFeatures], seen: Sequence[TeacherFeatures]
+        self,
+        features: Sequence[TeacherFeatures],
+        seen: Sequence[TeacherFeatures],
+        plausible: Plausible,
     ) -> Tensor:
         """Masks of `to_read`, made in the first process and kept: a resumed run sees the same."""
         place, path = self.place, self.place.folder / "readings.safetensors"
@@ -296,7 +301,7 @@ class _Asked:
             jobs = self.view_jobs
             for cached, views in zip(features, seen, strict=True):
                 views.standardiser = cached.standardiser
-            lesson = Lesson(jobs, seen, self._labelled(jobs), may_be_absent(self.found.tasks))
+            lesson = Lesson(jobs, seen, self._labelled(jobs), plausible)
             seed = self.config.seed
             masks = read_twice(lesson, features, self.to_read, seed, place.device, place.tick)
             save_readings(path, self.to_read, masks)

@@ -36,7 +36,7 @@ from .data import (
     shares,
 )
 from .losses import task_loss
-from .readings import SIDE, all_read, believable
+from .readings import SIDE, Plausible, all_read
 
 if TYPE_CHECKING:
     from ..intake.study import Study
@@ -156,7 +156,7 @@ class Lesson:
     jobs: Mapping[int, Views]
     features: Sequence[TeacherFeatures]
     labelled: LabelledFrames  # of the views' size
-    absent: Tensor  # (T,) bool: tasks of which a frame may show nothing
+    plausible: Plausible
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,8 @@ def read_twice(
     order = Order(len(seen), seed, _STREAM)
     labels = Taught(lesson.features, seen, masks, labelled, order, _BATCH)
     first = read(fit_reader([labels], seed, device, tick), features, keys, device, tick)
-    known = labelled.any(0) & believable(first, lesson.absent)
+    # Masks that lie on one another stay: without them a poor reader has too few.
+    known = labelled.any(0) & lesson.plausible.there(first)
     order = Order(len(keys), seed, _READ_STREAM)
     before = Taught(features, keys, first.half() / 255, known, order, _OF_READ)
     fewer = replace(labels, each_batch=_BATCH - _OF_READ)

@@ -13,6 +13,7 @@ Who of both is surer of a structure counts for more: at first often the reader, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,9 @@ from torch import Tensor, nn
 
 from ..config import DistillConfig
 from ..errors import ModelError
-from ..tasks import TaskSet
+from ..tasks import TOUCH, TaskSet
 from ..workspace import write_bytes
-from .data import Frames, Key, LabelledBatch, Tick, pack
+from .data import Frames, Key, LabelledBatch, LabelledFrames, Tick, pack, unpack
 from .processes import Processes
 from .reading_pictures import FILE, draw_readings
 
@@ -47,13 +48,15 @@ class ReadFrames:
         masks: Tensor,
         known: Tensor,
         tasks: TaskSet,
+        plausible: Plausible,
         folder: Path,
         renewals: Sequence[int] = (),
     ) -> None:
         """`masks` uint8 (n, T, m, m); `known` (T,) bool: tasks that the reader was taught.
         `renewals`: before these steps the student reads too, kept in `folder`. None of it is
         learned before the first of them."""
-        self.frames, self.keys, self.known, self.tasks = frames, list(keys), known, tasks
+        self.frames, self.keys, self.known = frames, list(keys), known
+        self.tasks, self.plausible = tasks, plausible
         self.folder, self.renewals = folder, renewals
         self._of_reader = masks
         self._since = -1  # the step before which the masks were read
@@ -113,7 +116,7 @@ class ReadFrames:
 
     def _take(self, masks: Tensor) -> None:
         self.masks = masks
-        self.taught = self.known & believable(masks, may_be_absent(self.tasks)) & surer(masks)
+        self.taught = self.known & self.plausible(masks) & surer(masks)
 
     @torch.no_grad()
     def _read_by(self, student: nn.Module, device: torch.device, tick: Tick) -> Tensor:
@@ -142,15 +145,46 @@ class ReadFrames:
         )
 
 
-def may_be_absent(tasks: TaskSet) -> Tensor:
-    """(T,) bool: tasks of which a frame may show nothing."""
-    return torch.tensor([task.may_be_absent for task in tasks])
+@dataclass(frozen=True)
+class Plausible:
+    """Which masks can be true: `plausible(masks)` is (n, T) bool, of probabilities (n, T, m, m),
+    255 for sure.
+
+    A task that is never `absent` (T,) is there, though a reader finds nothing: learned from, such
+    frames teach the student to find nothing either. And where two tasks lie on one another that
+    are always `apart` (T, T), at least one of both is wrong, often the number of a vertebra.
+    """
+
+    absent: Tensor
+    apart: Tensor
+
+    @classmethod
+    def of(cls, tasks: TaskSet, labelled: LabelledFrames) -> Plausible:
+        """As the task set says; tasks whose labels overlap may do so, whatever it says."""
+        crossed = torch.eye(len(tasks), dtype=torch.bool)
+        for row in range(len(labelled)):
+            batch = labelled.batch([row])
+            crossed |= _crossing(unpack(batch.planes, len(tasks)) > 0)[0]
+        may = [[tasks.may_overlap(one, other) for other in tasks.ids] for one in tasks.ids]
+        absent = torch.tensor([task.may_be_absent for task in tasks])
+        return cls(absent, ~(torch.tensor(may) | crossed))
+
+    def __call__(self, masks: Tensor) -> Tensor:
+        clash = [(_crossing(some) & self.apart).any(2) for some in (masks > 127).split(_AT_ONCE)]
+        return self.there(masks) & ~torch.cat(clash)
+
+    def there(self, masks: Tensor) -> Tensor:
+        """(n, T) bool: shown, or may be absent."""
+        return self.absent | (masks > 127).flatten(2).any(2)
 
 
-def believable(masks: Tensor, absent: Tensor) -> Tensor:
-    """Which masks can be true, (n, T) bool: a task that is never `absent` (T,) is there, though a
-    reader finds nothing. Learned from, such frames teach the student to find nothing either."""
-    return absent | (masks > 127).flatten(2).any(2)
+def _crossing(masks: Tensor) -> Tensor:
+    """Masks bool (n, T, m, m) → which of them lie on which, (n, T, T) bool: more than touching.
+    A reader's maps are coarse."""
+    flat = masks.flatten(2).float()
+    shared = flat @ flat.transpose(1, 2)
+    area = shared.diagonal(dim1=1, dim2=2)
+    return shared > TOUCH * torch.minimum(area[:, :, None], area[:, None])
 
 
 def surer(masks: Tensor) -> Tensor:

@@ -175,8 +175,10 @@ def draw_table(
 
     rows, wide = max(map(len, columns.values())), 2.6 * len(columns)
     lines = [part for line in words.splitlines() for part in textwrap.wrap(line, round(15 * wide))]
-    names = len(legend or ()) / int(1.6 * len(columns))
-    below = 0.17 * len(lines) + (0.2 + 0.19 * math.ceil(names) if legend else 0)
+    in_row = int(1.6 * len(columns))
+    below = 0.17 * len(lines)
+    if legend:
+        below += 0.2 + 0.19 * math.ceil(len(legend) / in_row)
     high = 2.6 * rows + 0.5 + below
     with plt.rc_context({"font.size": 9}):
         figure, axes = plt.subplots(rows, len(columns), figsize=(wide, high), squeeze=False)
@@ -205,7 +207,7 @@ def draw_table(
                 handles=patches,
                 loc="upper left",
                 bbox_to_anchor=(0.005, 0.005 + below / high),
-                ncols=int(1.6 * len(columns)),
+                ncols=in_row,
                 frameon=False,
             )
         figure.text(0.01, 0.005, "\n".join(lines), va="bottom")

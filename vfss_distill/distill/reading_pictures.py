@@ -1,6 +1,5 @@
 """readings.png of a run: what was read in frames nobody has labelled, and what of it is learned.
 
-shown = frames_to_look_at(masks)
 draw_readings(folder / FILE, frames, {"the reader": (masks, taught)}, tasks)
 """
 
@@ -24,7 +23,8 @@ FILE = "readings.png"
 _SIDE = 384
 _FILL = 0.3
 _WORDS = (
-    "Filled: learned from. Outline alone: not yet, or less sure than half of the frames.\n"
+    "Filled: learned from. Outline alone: not; so far nothing is, or it is less sure than in half "
+    "of the frames, or lies where something else is.\n"
     "Rows: from a frame in which the reader is sure to one in which it is not.\n"
     f"{RESEARCH_USE_ONLY}"
 )

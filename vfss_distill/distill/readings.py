@@ -96,23 +96,15 @@ class ReadFrames:
 
     def draw(self) -> None:
         """readings.png: four frames with the masks so far. Raises StorageError."""
-        columns = {"the reader": self._of_reader}
-        if self.renewals and self.open:
-            columns[f"reader and student,\nstep {self._since}"] = self.masks
         rows = from_sure_to_unsure(self._of_reader, _DRAWN)
+        frames = self.frames.batch([self.keys[row] for row in rows])[:, self.frames.context]
         nothing = np.zeros((len(rows), len(self.tasks)), bool)
-        draw_readings(
-            self.folder / FILE,
-            self.frames.batch([self.keys[row] for row in rows])[:, self.frames.context].numpy(),
-            {
-                title: (
-                    masks[rows].numpy(),
-                    self.taught[rows].numpy() if self.open and masks is self.masks else nothing,
-                )
-                for title, masks in columns.items()
-            },
-            self.tasks,
-        )
+        learned = self.taught[rows].numpy() if self.open else nothing
+        of_reader = self._of_reader[rows].numpy()
+        columns = {"the reader": (of_reader, nothing if self.renewals else learned)}
+        if self.renewals and self.open:
+            columns[f"reader and student,\nstep {self._since}"] = self.masks[rows].numpy(), learned
+        draw_readings(self.folder / FILE, frames.numpy(), columns, self.tasks)
 
     def _take(self, masks: Tensor) -> None:
         self.masks = masks

@@ -268,7 +268,8 @@ def test_two_teachers_are_read_better_than_either(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(reader, "_seen_masks", lambda lesson, keys: (truth, known))
 
     def dice(*teachers: Any) -> float:
-        lesson = Lesson({}, teachers, SimpleNamespace(), torch.tensor([True]))  # type: ignore[arg-type]
+        one = Plausible(torch.tensor([True]), torch.tensor([[False]]))
+        lesson = Lesson({}, teachers, SimpleNamespace(), one)  # type: ignore[arg-type]
         seen = read_twice(lesson, teachers, keys, 0, CPU, lambda *_: None)
         found, real = seen > 127, truth > 0.5
         return float(2 * (found & real).sum() / (found.sum() + real.sum()))

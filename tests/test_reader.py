@@ -91,6 +91,7 @@ def test_frames_are_read_once_and_a_resumed_run_sees_the_same(lab: Workspace, sh
     stored = load_file(whole.folder / "readings.safetensors")
     assert stored["keys"].tolist() == [[2, frame] for frame in range(6)]
     assert stored["masks"].shape == (6, len(TASKS), 64, 64)
+    assert cv2.imread(str(whole.folder / "readings.png")) is not None
     kept = load_file(whole.folder / "student.safetensors")
     again = [load_file(whole.folder / f"readings-{step}.safetensors") for step in (3, 4)]
     assert not torch.equal(again[0]["masks"], stored["masks"])  # the student has read them

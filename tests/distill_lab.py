@@ -10,7 +10,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from tiny_studies import small_world
+from tiny_studies import small_world, write_splits, write_study
 from tiny_teachers import write_tiny_weights
 from vfss_distill.config import DistillConfig
 from vfss_distill.distill import run as runs
@@ -40,6 +40,14 @@ def tiny_lab(root: Path) -> Workspace:
     write_tiny_weights(workspace.weights)
     lab = {"task_set": "three.yaml", "distill": {k: v for k, v in TINY.items() if k != "task_set"}}
     (root / "vfss.yaml").write_text(yaml.safe_dump(lab))
+    return workspace
+
+
+def lab_with_unlabelled(root: Path) -> Workspace:
+    """Five tiny patients, labelled, and one for training whom nobody has labelled."""
+    workspace = small_world(root)
+    write_study(workspace, "pu", labelled={})
+    write_splits(workspace, train=["pa", "pb", "pu"], val=["pd"], test=["pc", "pe"])
     return workspace
 
 

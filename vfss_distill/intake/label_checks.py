@@ -149,9 +149,13 @@ def _read(study: Study, tasks: TaskSet) -> tuple[dict[str, dict[int, _Shape]], l
     shapes: dict[str, dict[int, _Shape]] = {task: {} for task in record.labelled}
     overlaps = _Overlaps(tasks)
     faults = []
-    for frame in sorted({frame for frames in record.labelled.values() for frame in frames}):
+    tasks_of: dict[int, list[str]] = {}
+    for task, frames in record.labelled.items():
+        for frame in frames:
+            tasks_of.setdefault(frame, []).append(task)
+    for frame in sorted(tasks_of):
         masks = {}
-        for task in (task for task, frames in record.labelled.items() if frame in frames):
+        for task in tasks_of[frame]:
             try:
                 mask = study.read_mask(task, frame)
             except DataError:

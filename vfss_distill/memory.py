@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 # Of a container's limits version 2 and version 1 of the kernel's control groups: the limit, what
 # counts against it, and in memory.stat the part of that which is but files kept in case.
 _GROUPS = (
@@ -13,18 +15,9 @@ _GROUPS = (
 )
 
 
-def free_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes; None where the system does not say."""
-    found = [*_of_machine(proc / "meminfo"), *_of_container(cgroup)]
-    return min(found, default=None)
-
-
-def _of_machine(meminfo: Path) -> Iterator[int]:
-    try:
-        lines = meminfo.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return
-    yield from (int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+def free_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes: of the machine, or of the container where that has less left."""
+    return min([int(psutil.virtual_memory().available), *_of_container(cgroup)])
 
 
 def _of_container(cgroup: Path) -> Iterator[int]:

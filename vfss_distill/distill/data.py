@@ -294,5 +294,4 @@ def alignment_keys(studies: Sequence[Study], labelled: Iterable[Key], every: int
 
 def memory_budget() -> int:
     """Bytes that frames, masks and features may each take: a sixth of what is free now."""
-    free = free_memory()
-    return 1 << 30 if free is None else free // 6
+    return free_memory() // 6

@@ -47,7 +47,9 @@ def report(
     split: Annotated[
         SplitName | None,
         typer.Option(
-            "--split", help="Whose Dice. Default: labelled test patients not seen in training."
+            "--split",
+            help="Whose Dice. Default: labelled test patients not seen in training; where there "
+            "are none, other unseen ones, else seen ones, with a warning.",
         ),
     ] = None,
     model: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,9 +52,12 @@ def test_a_task_below_its_cut_vanishes_and_others_stay() -> None:
     torch.manual_seed(0)
     student = build_student(StudentConfig("nano", 64, 0, ("a", "b"), grid=8)).eval()
     frames = torch.randint(0, 256, (3, 1, 64, 64), dtype=torch.uint8)
+    assert certainty.cuts_of(student, student.config.tasks) == {}
     with torch.no_grad():
         before = student(frames)
         student.certain[0] = before[:, 0].max() + 1
         after = student(frames)
     assert (after[:, 0] == ABSENT).all()
     assert torch.equal(after[:, 1], before[:, 1])
+    student.certain[0] = np.log(0.97 / 0.03)
+    assert certainty.cuts_of(student, student.config.tasks) == {"a": pytest.approx(0.97)}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, Cli
+from vfss_distill.config import DistillConfig
 from vfss_distill.evaluate.definitions import DEFINITIONS
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -50,6 +51,25 @@ def test_documents_name_no_absolute_path_and_no_registry() -> None:
     bad = re.compile(r"/(?:home|root|work|Users)/|pypi\.org|simple/")
     for path in (*DOCUMENTS, ROOT / "constraints.txt", ROOT / "pyproject.toml"):
         assert not bad.search(path.read_text()), path.name
+
+
+def test_the_page_of_settings_has_all_with_their_defaults() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    table = page.partition("## All settings")[2].partition("| variable |")[0]
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", table, re.MULTILINE)
+    words = {"": "random", (): "none", str({}): "all 1"}
+    names, told = zip(*rows, strict=True)
+    assert names == tuple(DistillConfig.model_fields)
+    for name, default in zip(names, told, strict=True):
+        real = DistillConfig.model_fields[name].get_default(call_default_factory=True)
+        if isinstance(real, bool):
+            assert default == str(real).lower(), name
+        elif isinstance(real, int | float):
+            assert float(default) == real, name
+        elif name == "teachers":
+            assert default == "none named"
+        else:
+            assert default == words.get(real if isinstance(real, tuple) else str(real), real), name
 
 
 def test_the_page_of_measures_says_what_the_report_says() -> None:

@@ -68,6 +68,7 @@ def test_a_card_of_a_teacher_with_words_of_its_own() -> None:
             labels={},
             untrained=(),
             val_dice={},
+            cuts={},
             simulated="none",
             steps=1,
             start={"damaged": True},

@@ -48,7 +48,8 @@ from dicom_files import (
 )
 from intake_films import barcode, read_barcode, write_dicom, write_film
 from vfss_distill.errors import InputError
-from vfss_distill.intake.source import open_source
+from vfss_distill.intake.dicom import DicomSource
+from vfss_distill.intake.source import made_up_times, open_source
 from vfss_distill.intake.video import VideoSource
 
 # In a process of our own they are silenced, where pydicom is imported.
@@ -177,6 +178,21 @@ class TestTransferSyntaxes:
         assert [frame.time_s for frame in frames] == pytest.approx([0.05 * i for i in range(20)])
         assert source.info.warnings == () and source.info.kind == "dicom"
         assert len(list(source.frames())) == 20  # again from the start
+
+        # Where the header gives no time, the film's own, whatever somebody says.
+        del tags["FrameTime"]
+        untimed = write_fragments(tmp_path / "b.dcm", syntax, encapsulated, 20, **tags)
+        for fps in (None, 10.0):
+            source = DicomSource(untimed, fps=fps)
+            assert source.info.nominal_fps == 25
+            times = [frame.time_s for frame in source.frames()]
+            assert times == pytest.approx([frame.time_s for frame in outside])
+            assert source.info.acquisition["times_from"] == "film"
+            said = made_up_times(source.info.warnings)
+            # Both hold a rate and no stamps, and that is a weaker word.
+            assert [("filled in" in line) for line in said] == [True] * name.endswith(
+                ("h264", "hevc")
+            )
 
 
 _BROKEN = (

@@ -8,7 +8,7 @@ pixel of the frame, set on the validation patients once training is over and kep
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -45,6 +45,12 @@ def set_certainty(student: Student, labelled: LabelledFrames) -> Iterator[str]:
             f"{task} is shown where some pixel reaches {share:.2f}: in {100 * alarms:.1f} % of the "
             f"validation frames without it, not in {100 * hidden:.1f} % of those with it"
         )
+
+
+def cuts_of(student: Student, tasks: Sequence[str]) -> dict[str, float]:
+    """Of the tasks with a cut above one half, the probability that some pixel must reach."""
+    cuts = zip(tasks, student.certain.tolist(), strict=True)
+    return {task: 1 / (1 + math.exp(-cut)) for task, cut in cuts if cut > 0}
 
 
 def cut_for(

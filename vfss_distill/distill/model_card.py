@@ -15,7 +15,8 @@ from .validation import mean_dice
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What the card states. `patients` and `frames` by part; `labels` per task in training."""
+    """What the card states. `patients` and `frames` by part; `labels` per task in training; `cuts`:
+    of some tasks the probability that some pixel must reach (certainty.py)."""
 
     name: str
     config: DistillConfig
@@ -28,6 +29,7 @@ class CardFacts:
     labels: Mapping[str, int]
     untrained: Sequence[str]
     val_dice: Mapping[str, float]
+    cuts: Mapping[str, float]
     simulated: str
     steps: int
     start: Mapping[str, Any] = field(default_factory=dict)
@@ -150,4 +152,16 @@ def _validation(facts: CardFacts) -> list[str]:
         "| task | training labels | Dice |",
         "|---|---|---|",
         *rows,
+        *_cuts(facts.cuts),
+    ]
+
+
+def _cuts(cuts: Mapping[str, float]) -> list[str]:
+    if not cuts:
+        return []
+    shown = ", ".join(f"{task} {cut:.2f}" for task, cut in cuts.items())
+    return [
+        "",
+        f"Shown only in frames where some pixel reaches a probability of: {shown}. Set on these "
+        "patients after the figures above, which are without it.",
     ]

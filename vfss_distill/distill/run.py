@@ -37,7 +37,7 @@ from ..models.students import (
 from ..provenance import RESEARCH_USE_ONLY, SCHEMA_VERSION, digest_json
 from ..workspace import Workspace, read_json, storage_errors, write_json, write_text
 from .cache import Say
-from .certainty import set_certainty
+from .certainty import cuts_of, set_certainty
 from .checkpoint import FOLDER, saved_step
 from .data import Tick
 from .devices import pick_device
@@ -289,6 +289,7 @@ def _write_results(
         labels=found.labels(found.train),
         untrained=found.untrained,
         val_dice=trained.val_dice,
+        cuts=cuts_of(student, found.tasks.ids),
         simulated=found.simulated,
         steps=trained.step,
     )

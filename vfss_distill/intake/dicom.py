@@ -51,7 +51,8 @@ _READ = tuple(dict.fromkeys((*NEEDED, *GROUPS, *ALLOWED)))
 class DicomSource:
     """One DICOM file, or (`files`) a series of single-frame ones in the order of their frames.
 
-    `fps` is used only when the header gives no time, `interlaced` only for a film inside. Raises
+    `fps` is used only when neither header nor a film inside gives times, `interlaced` only for a
+    film inside. Raises
     InputError at once: no DICOM, no pixel data, too large, no decoder for its transfer syntax; on
     reading: not one frame can be decoded. `info.patient_hint` is PatientID.
     """
@@ -95,6 +96,16 @@ class DicomSource:
             found = self._declared if _is_film(header) else len(self._parts[0].frames)
             self._times = frame_times(header, max(self._declared, found), assumed, say)
             self._rules = rules_of(header, found)
+        if _is_film(header):
+            self._film = VideoSource(
+                self.path,
+                kind="dicom",
+                data=self._parts[0].stream,
+                interlaced=self.interlaced,
+                times=None if self._times.assumed else self._times.of,
+                declared=self._declared,
+            )
+            self._times = self._times.or_of_film(self._film.info.nominal_fps)
         self._info = SourceInfo(
             kind="dicom",
             codec=syntax_name(header),
@@ -109,15 +120,6 @@ class DicomSource:
             stored_size=(int(header.Rows), int(header.Columns)),
             view_hint=header_view(header),
         )
-        if _is_film(header):
-            self._film = VideoSource(
-                self.path,
-                kind="dicom",
-                data=self._parts[0].stream,
-                interlaced=self.interlaced,
-                times=None if self._times.assumed else self._times.of,
-                declared=self._declared,
-            )
 
     def _times_from(self) -> dict[str, str]:
         return {"times_from": self._times.origin} if self._declared > 1 else {}

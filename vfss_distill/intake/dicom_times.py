@@ -39,6 +39,13 @@ class FrameTimes:
             return self.times_s[index]
         return self.times_s[-1] + (index - len(self.times_s) + 1) * self.step_s
 
+    def or_of_film(self, fps: float | None) -> FrameTimes:
+        """What the film inside says, where the header says nothing. It warns of gaps itself."""
+        if not self.assumed:
+            return self
+        said = tuple(line for line in self.warnings if ASSUMED not in line)
+        return FrameTimes(None, 1.0 / fps if fps else self.step_s, "film", warnings=said)
+
 
 def frame_times(header: Any, count: int, assumed_fps: float, say_assumed: bool) -> FrameTimes:
     """Times of `count` frames from `header`, or at `assumed_fps` with a warning (`say_assumed`).

@@ -170,6 +170,18 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_folder_that_somebody_made_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "report-001"
+    with (
+        pytest.raises(WorkspaceError, match="by another process meanwhile"),
+        atomic_folder(target, replace=False) as folder,
+    ):
+        (folder / "mine").write_text("1")
+        target.mkdir()
+        (target / "theirs").write_text("2")
+    assert [path.name for path in tmp_path.rglob("*")] == ["report-001", "theirs"]
+
+
 @pytest.mark.parametrize("swaps", [True, False])
 def test_a_folder_is_replaced_in_one_step(
     swaps: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -42,9 +42,8 @@ def add(
     """One labelled study of `patient` and a result, `seen` as its split says; the study's id."""
     study = f"{patient}-{digest(patient)[:6]}"
     fake.study(study, patient, split=split, labels=facts.pop("labels", EVERY_THIRD), **facts)  # type: ignore[arg-type]
-    fake.result(
-        study, shift=shift, model=model, seen=split in ("train", "val") if seen is None else seen
-    )
+    seen = split in ("train", "val") if seen is None else seen
+    fake.result(study, patient=patient, shift=shift, model=model, seen=seen)
     return study
 
 
@@ -186,6 +185,18 @@ def test_a_film_segmented_before_its_ingest_finds_its_study(fake: FakeWorkspace,
     fake.result("s-0123456789", source_sha256=digest("pa-aaaaaa"))
     (model,) = reported(cli)["models"]
     assert model["studies"][0]["study"] == "pa-aaaaaa" and model["n_patients"] == 1
+
+
+@pytest.mark.parametrize(("split", "seen"), [("train", True), ("val", True), ("test", False)])
+def test_a_film_segmented_before_its_ingest_may_be_of_a_training_patient(
+    fake: FakeWorkspace, cli: Cli, split: str, seen: bool
+) -> None:
+    """Nobody knew then whose it was, so the model could not tell that it has seen him."""
+    fake.study("pa-aaaaaa", "pa", split=split, labels=EVERY_THIRD)
+    fake.result("s-0123456789", source_sha256=digest("pa-aaaaaa"), seen=False, patient=None)
+    (model,) = reported(cli)["models"]
+    assert model["seen_in_training"] is seen
+    assert model["split"] == ("seen" if seen else "test")
 
 
 @pytest.mark.parametrize("anew", [{"mirrored": True}, {"interlaced": "kept"}])

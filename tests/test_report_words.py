@@ -11,6 +11,7 @@ import pytest
 from conftest import Cli
 from fake_results import FRAMES, FakeWorkspace, digest
 from vfss_distill.evaluate.cases import gather
+from vfss_distill.evaluate.measures import COLUMNS
 from vfss_distill.evaluate.measures_file import read_measures
 from vfss_distill.tasks import VFSS12, TaskSet
 from vfss_distill.workspace import Workspace
@@ -191,11 +192,41 @@ def test_a_study_ingested_anew_since_its_result_was_measured(
     assert "said by hand" not in page and "was ingested anew since it was segmented" in page
 
 
+def test_a_time_corrected_by_hand_is_no_sign_of_other_times(
+    fake: FakeWorkspace, cli: Cli, tmp_path: Path
+) -> None:
+    """Somebody saw the peak elsewhere, and left the frame that stands beside it."""
+    fake.study("pa-aaaaaa", "pa", split="test")
+    folder = fake.result("pa-aaaaaa")
+    assert cli("measure").exit_code == 0
+    table = "measure,value,unit,frames,flags\nhyoid_peak_time,1350,ms,13,said by hand\n"
+    (folder / "measures.csv").write_text(table)
+    assert "Ingested anew" not in cli("report").stderr
+    assert "said by hand" in page_of(tmp_path)
+    fake.study("pa-aaaaaa", "pa", frame_times_s=[0.5 * frame for frame in range(FRAMES)])
+    shutil.rmtree(tmp_path / "reports")
+    _says_that_it_was_measured_before(cli, tmp_path)
+
+
+def test_a_table_of_measures_that_is_none_is_named(
+    fake: FakeWorkspace, cli: Cli, tmp_path: Path
+) -> None:
+    fake.study("pa-aaaaaa", "pa", split="test")
+    (fake.result("pa-aaaaaa") / "measures.csv").write_text("what,how much\na,1\n")
+    outcome = cli("report")
+    assert outcome.exit_code == 0
+    assert "measures.csv is no table of measures" in " ".join(outcome.stderr.split())
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])
-def test_measures_corrected_in_a_spreadsheet(tmp_path: Path, encoding: str) -> None:
-    table = "measure,value,unit,frames,flags\r\nbolus_residue,1.5,%(C2-4)²,13,said by hand\r\n"
+@pytest.mark.parametrize("comma, point", [(",", "."), (";", ","), (";", ".")])
+def test_measures_corrected_in_a_spreadsheet(
+    tmp_path: Path, encoding: str, comma: str, point: str
+) -> None:
+    lines = (COLUMNS, ("bolus_residue", f"1{point}5", "%(C2-4)²", "13", "said by hand"))
+    table = "".join(f"{comma.join(line)}\r\n" for line in lines)
     (tmp_path / "measures.csv").write_bytes(table.encode(encoding))
-    (line,) = read_measures(tmp_path)
+    (line,) = read_measures(tmp_path) or ()
     assert [*line.values()] == ["bolus_residue", "1.5", "%(C2-4)²", "13", "said by hand"]
 
 

@@ -106,6 +106,24 @@ def test_existing_result_is_left_alone(cli: Cli, tmp_path: Path, model: Path) ->
     assert run.stat().st_mtime_ns > before
 
 
+def test_measures_of_masks_that_are_replaced_are_kept(
+    cli: Cli, tmp_path: Path, model: Path
+) -> None:
+    """A person may have corrected them, and does not think of them when segmenting again."""
+    make_film(tmp_path / "study.mp4", CONSTANT)
+    assert cli("segment", "study.mp4").exit_code == 0
+    folder = only_result(tmp_path)
+    for number, words in enumerate(("first", "second"), 1):
+        (folder / "measures.csv").write_text(words)
+        said = cli("segment", "study.mp4", "--force").stderr
+        assert f"is kept as measures-before-{number}.csv" in " ".join(said.split())
+        assert not (folder / "measures.csv").exists()
+        assert (folder / f"measures-before-{number}.csv").read_text() == words
+    assert "kept as" not in cli("segment", "study.mp4", "--force").stderr
+    assert (folder / "measures-before-1.csv").read_text() == "first"
+    assert "kept as" not in (folder / "run.json").read_text(), "it is no fault of the film"
+
+
 def test_a_film_under_two_names(cli: Cli, tmp_path: Path, model: Path) -> None:
     make_film(tmp_path / "a.mp4", CONSTANT)
     (tmp_path / "b.mp4").write_bytes((tmp_path / "a.mp4").read_bytes())

@@ -157,13 +157,14 @@ def atomic_path(target: Path, *, mode: int | None = None) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(target: Path) -> Iterator[Path]:
+def atomic_folder(target: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary folder beside `target`; on success it takes `target`'s place.
 
     An existing `target` is replaced whole and only once the new one is complete: in one step on
     Linux; elsewhere, and on network shares that cannot, there is none for the moment between two
     renames. Files put into the folder need not be written atomically themselves. Raises
-    StorageError as `atomic_path`.
+    StorageError as `atomic_path`, and WorkspaceError where there is a `target` by then that may not
+    be replaced: somebody else has made it meanwhile.
     """
     temporary = target.parent / f"{_TEMPORARY}{secrets.token_hex(4)}-{target.name[-80:]}"
     with storage_errors(target), _made(target.parent):
@@ -171,6 +172,12 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         try:
             yield temporary
             _flush_all(temporary)
+            if target.exists() and not replace:
+                raise WorkspaceError(
+                    "was made by another process meanwhile",
+                    file=target.name,
+                    remedy="Run it again, or give it another --name.",
+                )
             if not (target.exists() and _exchange(temporary, target)):
                 old = target.parent / f"{_TEMPORARY}{secrets.token_hex(4)}-old"
                 try:

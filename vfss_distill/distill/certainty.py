@@ -38,7 +38,8 @@ def set_certainty(student: Student, labelled: LabelledFrames) -> Iterator[str]:
         if min(len(there), len(absent)) < FEWEST:
             continue
         cut = cut_for(there, area[area > 0], absent)
-        student.certain[number] = cut
+        if cut > 0:
+            student.certain[number] = cut
         share = 1 / (1 + np.exp(-cut))
         alarms, hidden = (absent >= cut).mean(), (there < cut).mean()
         yield (
@@ -57,17 +58,27 @@ def cut_for(
     there: NDArray[np.float64], areas: NDArray[np.float64], absent: NDArray[np.float64]
 ) -> float:
     """The cut for one task from its surest logit in frames with it (and its pixels there) and in
-    frames without; 0 (one half) at least: below that no pixel is shown anyway."""
+    frames without; 0 (one half) at least: below that no pixel is shown anyway.
+
+    It lies between two logits that occur, as far from both as can be: on one of them the last bit,
+    in which ONNX and torch differ, would decide whether a frame shows the task.
+    """
+    there, absent = there.astype(np.float32), absent.astype(np.float32)
     # Just above the last frame that may not be shown any more; of n + 1 frames, the new one among
     # them, so that few frames do not promise too much (split conformal prediction).
     rank = math.ceil((len(absent) + 1) * (1 - FALSE_ALARMS))
     alarms = np.sort(absent)[min(rank, len(absent)) - 1]
-    quiet = float(np.nextafter(np.float32(alarms), np.float32(np.inf)))
     order = np.argsort(there)
     gone = np.cumsum(areas[order]) / areas.sum()  # were the cut just above this frame
     first_kept = int(np.searchsorted(gone, HIDDEN, side="right"))
-    kept = float(there[order][min(first_kept, len(there) - 1)])
-    return max(min(quiet, kept), 0.0)
+    kept = there[order][min(first_kept, len(there) - 1)]
+    occurring = np.unique(np.concatenate([there, absent]))
+    # The lowest that is shown: the next above those alarms, or the first that has to be.
+    above_alarms = np.searchsorted(occurring, alarms, side="right")
+    shown = int(min(above_alarms, np.searchsorted(occurring, kept)))
+    below = occurring[shown - 1] if shown else occurring[shown] - 1
+    between = max((below + occurring[shown]) / 2, np.nextafter(below, np.float32(np.inf)))
+    return max(float(between), 0.0)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from ..intake.splits import Part, Splits, load_splits
 from ..intake.study import Study, list_studies_readable
 from ..tasks import TaskSet
 from ..workspace import Workspace
-from .measures_file import has_repeats_of, has_times_of, read_measures
+from .measures_file import is_of, read_measures
 from .results import Result, list_results, model_names
 
 Split = Literal["test", "val", "train", "all"]
@@ -79,7 +79,13 @@ class Case:
     @property
     def measures(self) -> list[dict[str, str]]:
         """Lines of measures.csv; none where it is not of the study as it is now."""
-        return [] if self.outdated or self.measured_otherwise else self._measures_file
+        lines = self._measures_file or []
+        return [] if self.outdated or self.measured_otherwise else lines
+
+    @property
+    def measures_unreadable(self) -> bool:
+        """Is there a measures.csv that is no table of measures?"""
+        return self._measures_file is None
 
     @property
     def measured_otherwise(self) -> bool:
@@ -89,14 +95,12 @@ class Case:
         if self.study is None or self.outdated or not lines:
             return False
         record = self.study.record
-        return (
-            record.view != "lateral"
-            or not has_times_of(lines, self.times_s)
-            or not has_repeats_of(self.result.folder, record.repeats)
+        return record.view != "lateral" or not is_of(
+            self.result.folder, lines, self.times_s, record.repeats
         )
 
     @property
-    def _measures_file(self) -> list[dict[str, str]]:
+    def _measures_file(self) -> list[dict[str, str]] | None:
         return read_measures(self.result.folder)
 
     @property
@@ -187,7 +191,11 @@ def _cases(results: Sequence[Result], studies: Sequence[Study], splits: Splits) 
     for result in results:
         study = by_source.get(result.source_sha256)
         part = splits.of(study.patient) if study else None
-        seen = part in ("train", "val") if result.seen is None else result.seen
+        seen = bool(result.seen)
+        if result.seen is None or result.patient is None:
+            # Of a film that was segmented before anyone knew whose it is, the model could not tell
+            # whether it has seen another film of that patient: better left out once too often.
+            seen = seen or part in ("train", "val")
         case = Case(result, study, part, seen)
         if case.id not in cases or result.study == case.id:
             cases[case.id] = case

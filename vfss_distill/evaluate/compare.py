@@ -278,7 +278,7 @@ def _write(workspace: Workspace, compared: Compared) -> None:
         "bootstrap_resamples": compared.options.resamples,
         "seed": compared.options.seed,
     }
-    with atomic_folder(compared.folder) as folder:
+    with atomic_folder(compared.folder, replace=compared.options.force) as folder:
         write_text(folder / "index.html", page)
         write_json(folder / "compare.json", document(compared.to_dict(workspace), **facts))
         write_text(folder / "compare.csv", compare_csv(compared))

@@ -1,46 +1,76 @@
 """measures.csv as `vfss measure` left it, or a person who corrected it by hand.
 
-measured.json beside it notes which frames counted as repeats then: no line of the table tells.
+measured.json beside it notes the times of the film's frames and which of them counted as repeats
+then: no line of the table tells, once somebody has corrected it.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import DataError
-from ..provenance import document
+from ..inference.record import MEASURES
+from ..provenance import digest_json, document
 from ..workspace import read_json, write_json, write_text
 from .measures import COLUMNS
 
-MEASURES, BASIS = "measures.csv", "measured.json"
+BASIS = "measured.json"
+_DECIMAL_COMMA = re.compile(r"^\s*(-?\d+),(\d+)\s*$")
 _ROUNDED_MS = 0.5  # by a person, to whole milliseconds
 
 
-def write_measures(folder: Path, text: str, repeats: Sequence[int]) -> None:
+def write_measures(
+    folder: Path, text: str, times_s: Sequence[float], repeats: Sequence[int]
+) -> None:
     """The table first: one that is newer than its note is taken for old, never the other way."""
     write_text(folder / MEASURES, text)
-    write_json(folder / BASIS, document({"repeats": list(repeats)}))
+    noted = {"frame_times": _digest(times_s), "repeats": list(repeats)}
+    write_json(folder / BASIS, document(noted))
 
 
-def has_repeats_of(folder: Path, repeats: Sequence[int]) -> bool:
-    """Did these frames count as repeats when it was measured? Yes where nothing was noted."""
+def is_of(
+    folder: Path,
+    lines: Iterable[Mapping[str, str]],
+    times_s: Sequence[float],
+    repeats: Sequence[int],
+) -> bool:
+    """Had the film these times and repeats when it was measured? Where nothing was noted, as in
+    earlier versions, the lines themselves tell of times, and nothing of repeats."""
     try:
-        return bool(read_json(folder / BASIS).get("repeats", [*repeats]) == [*repeats])
+        noted = read_json(folder / BASIS)
     except DataError:
-        return True
+        noted = {}
+    if noted.get("repeats", [*repeats]) != [*repeats]:
+        return False
+    if "frame_times" in noted:
+        return bool(noted["frame_times"] == _digest(times_s))
+    return _has_times_of(lines, times_s)
 
 
-def read_measures(folder: Path) -> list[dict[str, str]]:
-    """Its lines; none where there is no such file, or none that can be read."""
+def read_measures(folder: Path) -> list[dict[str, str]] | None:
+    """Its lines; none where there is no such file. None where it cannot be read.
+
+    Spreadsheets of other countries save semicolons, and decimal commas.
+    """
     try:
-        data = (folder / MEASURES).read_bytes()
-        lines = csv.DictReader(io.StringIO(_decoded(data), newline=""))
-        return [{key: line[key] or "" for key in COLUMNS} for line in lines]
-    except (OSError, KeyError, csv.Error):
+        text = _decoded((folder / MEASURES).read_bytes())
+        first = text.split("\n", 1)[0]
+        delimiter = ";" if first.count(";") > first.count(",") else ","
+        lines = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+        found = [{key: line[key] or "" for key in COLUMNS} for line in lines]
+    except FileNotFoundError:
         return []
+    except (OSError, KeyError, csv.Error):
+        return None
+    return [line | {"value": _DECIMAL_COMMA.sub(r"\1.\2", line["value"])} for line in found]
+
+
+def _digest(times_s: Sequence[float]) -> str:
+    return digest_json([round(1e6 * time) for time in times_s])
 
 
 def _decoded(data: bytes) -> str:
@@ -51,7 +81,7 @@ def _decoded(data: bytes) -> str:
         return data.decode("latin-1")
 
 
-def has_times_of(lines: Iterable[Mapping[str, str]], times_s: Sequence[float]) -> bool:
+def _has_times_of(lines: Iterable[Mapping[str, str]], times_s: Sequence[float]) -> bool:
     """Is each time the one of the frame that it was read from? What is no number tells nothing."""
     return all(
         abs(ms - 1000 * times_s[frame]) <= _ROUNDED_MS

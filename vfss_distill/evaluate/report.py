@@ -49,7 +49,7 @@ def write_report(
         "bootstrap_resamples": options.resamples,
         "seed": options.seed,
     }
-    with atomic_folder(report.folder) as folder:
+    with atomic_folder(report.folder, replace=options.force) as folder:
         write_text(folder / "index.html", page)
         write_json(folder / "report.json", document(body, **facts))
         write_text(folder / "dice.csv", dice_csv(report))

@@ -199,6 +199,11 @@ def _warnings(group: Group, figures: Figures) -> Iterator[str]:
             f"{first_of(otherwise)}. Old measures are not shown; "
             "`vfss measure --force` takes new ones."
         )
+    if unreadable := [case.id for case in group.cases if case.measures_unreadable]:
+        yield (
+            f"measures.csv is no table of measures, and not shown: {first_of(unreadable)}. "
+            "Save it as CSV with its five columns, or let `vfss measure --force` write it anew."
+        )
     if _trained_on_simulated_only(group):
         yield "This model was trained on simulated patients only. It is not clinically validated."
     yield from group.notes

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import StorageError, UsageError, VfssError
+from ..inference.record import MEASURES
 from ..intake.study import Study, list_studies_readable
 from ..workspace import Workspace
 from .film import Film
 from .measures import Measures, measure_result
-from .measures_file import MEASURES, write_measures
+from .measures_file import write_measures
 from .results import Result, list_results
 
 Tick = Callable[[int, int, str], None]
@@ -99,7 +100,7 @@ def _measure(workspace: Workspace, result: Result, study: Study | None, *, force
     # As bytes: a spreadsheet saves it again in an encoding of its own.
     kept = not force and target.exists() and target.read_bytes() != text.encode()
     if not kept:
-        write_measures(result.folder, text, film.repeats)
+        write_measures(result.folder, text, film.times_s, film.repeats)
     return Measured(
         study=result.study,
         patient=record.patient if record else result.patient,

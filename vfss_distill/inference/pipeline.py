@@ -6,10 +6,11 @@ decode, letterbox  →  network  →  masks, PNG, overlay
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -23,6 +24,7 @@ from ..workspace import atomic_folder
 from .record import (
     FRAMES_CSV,
     MASKS,
+    MEASURES,
     OVERLAY,
     ResultWriter,
     SegmentOutcome,
@@ -66,8 +68,8 @@ def segment_source(
 ) -> SegmentOutcome:
     """Segment a recording into the folder `target`, which appears whole or not at all.
 
-    An existing `target` is replaced. Raises InputError when the recording is damaged, DeviceError
-    when the device fails, StorageError when the disk is full.
+    An existing `target` is replaced, but for a table of measures in it. Raises InputError when the
+    recording is damaged, DeviceError when the device fails, StorageError when the disk is full.
     """
     started = time.perf_counter()
     with atomic_folder(target) as folder:
@@ -98,7 +100,24 @@ def segment_source(
             frame_times_s=tuple(writer.frame_times_s),
         )
         write_run(folder, outcome, writer, segmenter, options.subject)
+        if kept := _keep_measures(target, folder):
+            line = f"{MEASURES} of the masks before is kept as {kept}"
+            outcome = replace(outcome, warnings=(*outcome.warnings, line))
     return outcome
+
+
+def _keep_measures(old: Path, new: Path) -> str:
+    """Take along measures of masks that are replaced, which a person may have corrected: the name
+    they have now, "" where there are none."""
+    stem = Path(MEASURES).stem
+    earlier = sorted(old.glob(f"{stem}-before-*.csv"))
+    for table in earlier:
+        shutil.copy(table, new)
+    if not (old / MEASURES).is_file():
+        return ""
+    name = f"{stem}-before-{len(earlier) + 1}.csv"
+    shutil.copy(old / MEASURES, new / name)
+    return name
 
 
 def _stream(

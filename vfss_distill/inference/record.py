@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ..intake.source import Frame
 
 OVERLAY, MASKS, FRAMES_CSV, RUN = "overlay.mp4", "masks", "frames.csv", "run.json"
+MEASURES = "measures.csv"  # of `vfss measure`; a person may have corrected it
 _STALE_S = 3600.0  # a result being made gets a frame every few milliseconds
 SIMULATED = "trained on simulations"
 _OTHER_FRAMES = (

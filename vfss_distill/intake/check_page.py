@@ -43,7 +43,7 @@ def write_page(workspace: Workspace, report: CheckReport, name: str | None, forc
     # A colon: on Windows `C:here` lies in another folder than reports/.
     if name is not None and (not name or name.startswith(".") or any(c in name for c in "/\\:")):
         raise UsageError(f"{name!r} cannot be a report's name", remedy="Use letters and digits.")
-    target = workspace.reports / (name or _next_name(workspace)) / "index.html"
+    target = workspace.reports / (name or workspace.next_report("labels")) / "index.html"
     if target.parent.exists() and not force:
         raise UsageError(
             f"report {target.parent.name} is there already", remedy="--force replaces its page."
@@ -67,13 +67,6 @@ def render(report: CheckReport) -> str:
         "simulated": any(s.record.simulated for s in report.studies_by_id.values()),
     }
     return environment.get_template("label_checks.html.j2").render(context)
-
-
-def _next_name(workspace: Workspace) -> str:
-    number = 1
-    while (workspace.reports / f"labels-{number:03d}").exists():
-        number += 1
-    return f"labels-{number:03d}"
 
 
 def _shown(report: CheckReport) -> Iterator[_Shown]:

@@ -73,7 +73,7 @@ def write_review(
     starts = range(0, len(studies), STUDIES_A_PAGE)
     unread: list[dict[str, str]] = []
     names = ["index.html", *(f"page-{n}.html" for n in range(2, len(starts) + 1))]
-    with atomic_folder(target) as folder:
+    with atomic_folder(target, replace=False) as folder:
         for name, start in zip(names, starts, strict=True):
             entries = []
             for done, study in enumerate(studies[start : start + STUDIES_A_PAGE], start):

@@ -295,6 +295,15 @@ class TestLeaks:
         with pytest.raises(pytest.fail.Exception):
             refuse_leaks(workspace)
 
+    def test_a_damaged_note_of_clean_splits_costs_a_second_look(self, tmp_path: Path) -> None:
+        workspace = small_world(tmp_path)
+        refuse_leaks(workspace)
+        clean = workspace.leaks_file.read_bytes()
+        for damage in (b"", b"[]", b"\xff"):
+            workspace.leaks_file.write_bytes(damage)
+            refuse_leaks(workspace)
+            assert workspace.leaks_file.read_bytes() == clean
+
     def test_frames_of_one_part_in_another(self, cli: Cli, tmp_path: Path) -> None:
         workspace = small_world(tmp_path)
         studies = {study.patient: study for study in list_studies(workspace)}

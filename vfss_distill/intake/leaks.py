@@ -8,6 +8,7 @@ anew, and then only its pictures tell.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import cv2
@@ -85,8 +86,9 @@ def refuse_leaks(workspace: Workspace, *, tick: Tick = lambda *_: None) -> None:
         )
     digest = _digest(studies, splits)
     remembered = workspace.leaks_file
-    if remembered.is_file() and read_json(remembered).get("clean") == digest:
-        return
+    with suppress(DataError):  # a note that is damaged, in a folder that may be deleted
+        if remembered.is_file() and read_json(remembered).get("clean") == digest:
+            return
     leaks = list(find_leaks(studies, splits, tick=tick))
     if leaks:
         more = f" (and {len(leaks) - 1} more: `vfss labels check`)" if len(leaks) > 1 else ""

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..counting import counted, listed
+from .identities import Identities
+from .names import plain_name
 from .patients import Owner, PatientTable, display
 from .source import Found
+from .splits import Splits
 
 
 class Doubts:
@@ -28,14 +31,14 @@ class Doubts:
         self._guessed += owner.guessed and is_new
         if self._patients.given and self._patients.find(found) is None:
             self._say(f"{display(found)}: not in --patients; patient taken from file or folder")
-        if owner.guessed or owner.source_patient != found.path.resolve().parent.name:
-            return
         parent, root = found.path.resolve().parent, found.root.resolve()
+        name = plain_name(owner.source_patient)
+        if owner.guessed or name != plain_name(parent.name):
+            return
         if parent != root and parent.is_relative_to(root):
             top = Path(found.root.name, parent.relative_to(root).parts[0])
-            self._below.setdefault(top, set()).add(owner.source_patient)
-        grandparent = parent.parent
-        if self._folders.setdefault(owner.source_patient, grandparent) != grandparent:
+            self._below.setdefault(top, set()).add(name)
+        if self._folders.setdefault(name, parent) != parent:
             self._say(
                 f"{display(found)}: two folders have this name; taken as one patient. "
                 "If they are two, use --patients."
@@ -64,3 +67,14 @@ class Doubts:
                 f"{listed(names, 1, ' ')}: the folders in it are taken as "
                 f"{len(self._below[shared[0]])} patients. If they are one, use --patients."
             )
+
+
+def twins_apart(identities: Identities, splits: Splits) -> list[str]:
+    """What to say of patients in two parts of the splits who may be one, in two Unicode forms."""
+    return [
+        f"{' and '.join(patients)} have one name in identities.csv, written in two Unicode forms, "
+        "and stand in two parts of the splits. If they are one patient, put them into one list of "
+        "splits.yaml."
+        for patients in identities.twins()
+        if len({splits.of(patient) for patient in patients}) > 1
+    ]

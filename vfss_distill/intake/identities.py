@@ -15,12 +15,13 @@ import io
 import os
 import re
 import secrets
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from ..errors import WorkspaceError
 from ..workspace import Workspace, atomic_path, spreadsheet_cell, write_bytes
+from .names import plain_name, spellings
 
 _COLUMNS = ("study", "patient", "source_patient", "source_path", "site", "source_site")
 _COLUMNS_BEFORE = _COLUMNS[:4]  # of versions that knew no sites
@@ -50,6 +51,7 @@ class Identities:
         lost. A table is written anew with every row: what is not understood must stop us."""
         self._workspace = workspace
         self._rows = _read(workspace.identities_file)
+        self._given = {row[cell] for row in self._rows.values() for cell in (1, 4)}
         key = _read_key(workspace.identities_key)
         self._is_new = key is None
         if key is not None:
@@ -64,15 +66,29 @@ class Identities:
 
     def pseudonym(self, source_patient: str) -> str:
         """The pseudonym of a patient as the source names him."""
-        return "p" + self._keyed(source_patient)[:8]
+        return self._of_name(source_patient, lambda name: "p" + self._keyed(name)[:8])
 
     def site_pseudonym(self, source_site: str) -> str:
         """The pseudonym of a clinic; empty for none."""
-        return "c" + self._keyed(f"site\0{source_site}")[:6] if source_site else ""
+        if not source_site:
+            return ""
+        return self._of_name(source_site, lambda name: "c" + self._keyed(f"site\0{name}")[:6])
 
     def exam_pseudonym(self, source_exam: str | None) -> str:
         """The pseudonym of an examination; empty for none."""
         return "e" + self._keyed(f"exam\0{source_exam}")[:8] if source_exam else ""
+
+    def meet(self, studies: Iterable[str]) -> None:
+        """Patients of these ids keep their pseudonyms, also where their rows were deleted."""
+        self._given.update(study.partition("-")[0] for study in studies)
+
+    def twins(self) -> list[list[str]]:
+        """Pseudonyms of patients whom an earlier version took for two: one name, in two Unicode
+        forms."""
+        written: dict[str, dict[str, str]] = {}
+        for row in self._rows.values():
+            written.setdefault(plain_name(row[2]), {})[row[1]] = row[2]
+        return [sorted(names) for names in written.values() if len(set(names.values())) > 1]
 
     def lost(self, studies: Collection[str]) -> list[str]:
         """What a user should know of the ids in `studies` that have no row, or no key, any more.
@@ -105,11 +121,17 @@ class Identities:
     def lay_at(self, study: str, source_path: str) -> bool:
         """Is this where the recording of a study lay when it was ingested?"""
         row = self._rows.get(study)
-        return row is not None and row[3] == spreadsheet_cell(source_path)
+        return row is not None and plain_name(row[3]) == plain_name(spreadsheet_cell(source_path))
 
     def source_patient(self, patient: str) -> str:
         """What the source calls a patient, by his pseudonym; empty where no row says it."""
         return next((row[2] for row in self._rows.values() if row[1] == patient), "")
+
+    def _of_name(self, name: str, make: Callable[[str], str]) -> str:
+        """The pseudonym of a name in NFC, but for who has one already that an earlier version made
+        of the name as it was written then."""
+        made = (make(one) for one in spellings(name))
+        return next((one for one in made if one in self._given), make(plain_name(name)))
 
     def _keyed(self, text: str) -> str:
         name = text.encode(errors="surrogateescape")  # folders' names are bytes, not always UTF-8

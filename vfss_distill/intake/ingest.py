@@ -31,7 +31,7 @@ from .discovery import (
     is_simulated,
     relative_to_workspace,
 )
-from .doubts import Doubts
+from .doubts import Doubts, twins_apart
 from .exams import Exams
 from .fill import Job, Words, engine_for, sweep, unforeseen
 from .identities import Identities, Identity
@@ -134,8 +134,13 @@ class _Ingest:
         self._inputs: dict[int, str] = {}
         self._lost: dict[int, str] = {}
         self._words: Words = lambda _: None
-        lost = self._identities.lost([*self._records, *self._damaged.ids])
-        for line in (*lost, *undealt(workspace, self._splits, self._records.values())):
+        there = [*self._records, *self._damaged.ids]
+        self._identities.meet(there)
+        for line in (
+            *self._identities.lost(there),
+            *undealt(workspace, self._splits, self._records.values()),
+            *twins_apart(self._identities, self._splits),
+        ):
             self._say(line)
         for option, unused in (
             ("--patients", self._patients.unused(found)),

@@ -28,6 +28,7 @@ from ..errors import InputError, LabelError
 from ..provenance import sha256_file
 from ..tasks import TaskSet
 from .images import ImageSource, image_size, read_image
+from .names import plain_name, spellings
 from .source import GENERIC_FOLDERS, Found, FrameSource, image_files, recording_name
 
 _LOSSY = frozenset({".jpg", ".jpeg"})
@@ -72,8 +73,8 @@ class LabelSearch:
         self._tasks = tasks
         self._recordings = recordings
         paths = [found.path for found in recordings]
-        self._names = Counter(recording_name(path) for path in paths)
-        self._places = Counter((_home(path).resolve(), recording_name(path)) for path in paths)
+        self._names = Counter(plain_name(recording_name(path)) for path in paths)
+        self._places = Counter(_place(path) for path in paths)
         beside = (_masks_beside(path) for path in paths)
         self._beside = Counter(masks.absolute() for masks in beside if masks is not None)
 
@@ -106,8 +107,8 @@ class LabelSearch:
         above: set[Path] = set()
         for found in self._recordings:
             for place in _places(labels, found):
-                wanted |= {place, place.with_name(f"{place.name}_masks")}
-                above.update(place.parents)
+                wanted |= {_plain(place), _plain(place.with_name(f"{place.name}_masks"))}
+                above.update(map(_plain, place.parents))
         return [path.relative_to(labels).as_posix() for path in _strange(labels, wanted, above)]
 
     def _folder(self, found: Found) -> Path | None:
@@ -129,14 +130,14 @@ class LabelSearch:
             candidates = [place.with_name(f"{name}_masks"), place]
             if _is_generic(found.path):
                 candidates.insert(0, place / "masks")
-            folder = next((path for path in candidates if _is_folder(path)), None)
+            folder = _first_there(candidates, labels)
             if folder is None:
                 continue
-            if (here := self._places[_home(found.path).resolve(), name]) > 1:
+            if (here := self._places[_place(found.path)]) > 1:
                 raise _claimed_twice(folder, here, "Rename one recording, and its masks.")
-            if place != surest and self._names[name] > 1:
+            if place != surest and (namesakes := self._names[plain_name(name)]) > 1:
                 remedy = "Put them below the recordings' folders: DIR/<folder>/<name>/."
-                raise _claimed_twice(folder, self._names[name], remedy)
+                raise _claimed_twice(folder, namesakes, remedy)
             return folder
         return labels if self._is_whole(labels) else None
 
@@ -220,7 +221,7 @@ def _by_frame(masks: Sequence[Path], source: FrameSource) -> dict[int, Path]:
     by_number: dict[int, int] = {}
     numbers: list[int | None] = []
     if isinstance(source, ImageSource):
-        by_name = {path.stem.casefold(): index for index, path in enumerate(source.files)}
+        by_name = {_key(path): index for index, path in enumerate(source.files)}
         numbers = [_number(path) for path in source.files]
         by_number = {
             number: index
@@ -229,7 +230,7 @@ def _by_frame(masks: Sequence[Path], source: FrameSource) -> dict[int, Path]:
         }
     frames: dict[int, Path] = {}
     for path in masks:
-        frame = by_name.get(path.stem.casefold())
+        frame = by_name.get(_key(path))
         number = _number(path)
         if frame is None and number is None:
             raise LabelError("has no frame number in its name", file=path, remedy="Name it 12.png.")
@@ -276,9 +277,9 @@ def _places(labels: Path, found: Found) -> list[Path]:
 def _strange(folder: Path, wanted: set[Path], above: set[Path]) -> Iterator[Path]:
     """Folders below that are none of `wanted`, nor lead to one as those `above` do."""
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not path.is_dir() or path in wanted:
+        if path.name.startswith(".") or not path.is_dir() or _plain(path) in wanted:
             continue
-        if path in above:
+        if _plain(path) in above:
             yield from _strange(path, wanted, above)
         else:
             yield path
@@ -290,7 +291,7 @@ def _claimed_twice(folder: Path, recordings: int, remedy: str) -> LabelError:
 
 
 def _masks_beside(path: Path) -> Path | None:
-    return next((folder for folder in _beside(path) if _is_folder(folder)), None)
+    return _first_there(_beside(path), path.parent)
 
 
 def _beside(path: Path) -> list[Path]:
@@ -302,12 +303,35 @@ def _beside(path: Path) -> list[Path]:
     return folders
 
 
+def _first_there(folders: Sequence[Path], top: Path) -> Path | None:
+    """The first of `folders` that is there, in whatever Unicode form its name is below `top`."""
+    for folder in folders:
+        for inside in spellings(folder.relative_to(top).as_posix()):
+            if _is_folder(top / inside):
+                return top / inside
+    return None
+
+
 def _is_folder(path: Path) -> bool:
     """False for a name that is too long to exist: that of a recording with `_masks` behind it."""
     try:
         return path.is_dir()
     except OSError:
         return False
+
+
+def _place(path: Path) -> Path:
+    """Of a recording: one for those that folder and name do not tell apart."""
+    return _plain(_home(path).resolve() / recording_name(path))
+
+
+def _plain(path: Path) -> Path:
+    return Path(plain_name(path.as_posix()))  # a path, for Windows takes a and A for one
+
+
+def _key(path: Path) -> str:
+    """By which a mask finds the image of its name."""
+    return plain_name(path.stem).casefold()
 
 
 def _home(path: Path) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..counting import listed
 from ..errors import ConfigError
+from .names import plain_name
 from .source import GENERIC_FOLDERS, Found, recording_name
 
 _REMEDY = "Give a CSV with the columns file,patient and, if you like, site."
@@ -57,7 +58,7 @@ class PatientTable:
             patient, site = row["patient"], row.get("site", "")
             if not key or not patient:
                 faults.append(f"line {line}: file or patient is empty")
-            elif self._by_file.setdefault(key, (patient, site)) != (patient, site):
+            elif not _same(self._by_file.setdefault(key, (patient, site)), (patient, site)):
                 faults.append(f"line {line}: this file has another patient above")
         if faults:
             raise ConfigError(listed(faults), file=path, remedy="Mend these lines.")
@@ -92,7 +93,7 @@ def read_table(
         for row in reader:
             cells = {name: (row[name] or "").strip() for name in found}
             file = cells["file"].replace("\\", "/").removeprefix("./").rstrip("/")
-            yield reader.line_num, file.casefold(), cells
+            yield reader.line_num, _key(file), cells
     except csv.Error as error:
         raise ConfigError(
             f"is no CSV as far as line {reader.line_num}: {error}",
@@ -151,7 +152,7 @@ def _relative(found: Found) -> Path:
 
 
 def keys_of(found: Found) -> list[str]:
-    """What a table may call a recording, in lower case, each once, the surest first."""
+    """What a table may call a recording, in lower case and NFC, each once, the surest first."""
     real, root = found.path.resolve(), found.root.resolve()
     names = [found.path.as_posix(), display(found)]
     if real.is_relative_to(root) and real != root:
@@ -159,13 +160,21 @@ def keys_of(found: Found) -> list[str]:
         if _is_generic(found.path):
             names.append(real.parent.name)
     names += [found.path.name, recording_name(found.path)]
-    return list(dict.fromkeys(name.casefold() for name in names))
+    return list(dict.fromkeys(map(_key, names)))
 
 
 def unused_keys(keys: Iterable[str], found: Sequence[Found]) -> list[str]:
     """Of the files a table names, those that are no recording of these: misspelt, most likely."""
     used = {key for item in found for key in keys_of(item)}
     return [key for key in keys if key not in used]
+
+
+def _same(names: Iterable[str], others: Iterable[str]) -> bool:
+    return [*map(plain_name, names)] == [*map(plain_name, others)]
+
+
+def _key(name: str) -> str:
+    return plain_name(name).casefold()
 
 
 def _is_generic(path: Path) -> bool:

@@ -22,6 +22,7 @@ from ...errors import DataError, LabelError, StorageError, UsageError, VfssError
 from ...provenance import sha256_file
 from ...tasks import TaskSet
 from ...workspace import Workspace
+from ..names import plain_name
 from ..source import IMAGE_SUFFIXES, square_size
 from ..study import Study, folder_of, list_studies_readable
 from .annotations import Annotations, Mask, Piece, Place, Size, mask_png
@@ -394,4 +395,4 @@ def _digest(path: Path) -> str:
 
 
 def _plain(word: str) -> str:
-    return re.sub(r"[\s\-]+", "_", word.strip().casefold())
+    return re.sub(r"[\s\-]+", "_", plain_name(word).strip().casefold())

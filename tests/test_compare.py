@@ -329,6 +329,7 @@ def test_a_damaged_result_costs_its_study_only(two: FakeWorkspace, cli: Cli) -> 
     assert body["failed"][0]["input"].startswith(study_of("p2"))
     # A damaged result of a model that was not asked for is nobody's business here.
     folder.with_name("stranger-00000000").mkdir()
+    folder.with_name("good-00000000").mkdir()  # nor one of its name, exported before
     assert len(json.loads(cli("compare", "bad", "good", "--json").stdout)["failed"]) == 1
 
 

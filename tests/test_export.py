@@ -14,6 +14,7 @@ from torch import Tensor
 from conftest import Cli
 from test_segment import make_film, make_study, picture
 from vfss_distill.errors import DataError, ModelError
+from vfss_distill.inference import export
 from vfss_distill.inference.export import (
     compare_student,
     export_student,
@@ -217,6 +218,19 @@ def test_parity_frames_are_of_studies_that_can_be_read(tmp_path: Path) -> None:
     (studies / "paaaaaaaa-222222" / "study.json").write_text("{")
     with pytest.raises(DataError, match="studies/paaaaaaaa-111111: not readable as JSON"):
         parity_frames(Workspace(tmp_path), SIZE, 0)
+
+
+def test_a_pixel_on_the_threshold_is_no_disagreement() -> None:
+    """Of a mask of 20 pixels it is more than a thousandth, and exporting again cannot help."""
+    torchs = np.zeros((1, 2, 16, 16), bool)
+    torchs[0, 0, 4:8, 4:9] = True
+    onnxs = torchs.copy()
+    onnxs[0, 0, 4, 4] = False
+    assert export._lowest_dice(torchs, torchs) == export._lowest_dice(torchs, onnxs) == 1
+    onnxs[0, 0, 7, 8] = False
+    assert export._lowest_dice(torchs, onnxs) == pytest.approx(36 / 38)
+    onnxs[0, 1, 0, :2] = True
+    assert export._lowest_dice(torchs, onnxs) == 0
 
 
 def test_compare_finds_other_weights(exported: Path, student: Student) -> None:

@@ -69,6 +69,8 @@ def test_unknown_task_lists_what_there_is() -> None:
         VFSS12["tongue"]
     with pytest.raises(ConfigError):
         Task("no spaces", "x", (0, 0, 0))
+    with pytest.raises(ConfigError, match="not `mean`"):
+        Task("mean", "x", (0, 0, 0))
 
 
 def test_errors_are_one_line_and_survive_a_worker_process() -> None:

@@ -21,6 +21,7 @@ from .cases import BASES, Basis, Split, gather
 from .entrants import Entrant, choose_models, shared_tasks
 from .paired import FEWEST_FOR_A_TEST, Comparison, Difference, TaskDifference, compare_rows
 from .report import report_name
+from .results import may_be_model
 from .scoring import NOT_AN_ESTIMATE, ReportOptions, Tick, score_case
 from .statistics import Row, interval_note
 
@@ -317,8 +318,7 @@ def _name(workspace: Workspace, options: ReportOptions) -> str:
 
 def _concerns(what: str, entrants: Sequence[Entrant]) -> bool:
     """Is what cannot be read a study, or a result of one of these models?"""
-    place, _, folder = what.rpartition("/")
-    return place == "studies" or any(folder.startswith(f"{one.model}-") for one in entrants)
+    return what.startswith("studies/") or any(may_be_model(what, one.sha256) for one in entrants)
 
 
 def _record(task: TaskDifference) -> dict[str, Any]:

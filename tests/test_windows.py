@@ -13,13 +13,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load
 
 from conftest import Cli
 from distill_lab import run, tiny_lab
 from ingest_jobs import temporaries
 from intake_films import write_film
+from tiny_studies import write_study
 from vfss_distill import claims, doctor, engines, simulate
 from vfss_distill import workspace as workspace_module
+from vfss_distill.distill.cache import Job, Recipe, fill_cache
 from vfss_distill.engines import Done, OneProcess, Processes
 from vfss_distill.errors import StorageError, WorkspaceError
 from vfss_distill.intake import fill, patients
@@ -295,3 +299,18 @@ class TestOnWindows:
         assert first.interrupted
         gc.collect()  # another process would hold nothing of the first
         assert not run(lab, resume=first.folder).interrupted
+
+    def test_a_shard_of_features_gets_more_frames(self, tmp_path: Path) -> None:
+        class Blank:
+            def features(self, frames: torch.Tensor) -> torch.Tensor:
+                return torch.zeros(len(frames), 5, 2, 2)
+
+        study = write_study(Workspace(tmp_path), "pa")
+        recipe = Recipe("t", "0" * 64, "f", 5, 2)
+        for frames in ((0, 2), (0, 3)):
+            folder = fill_cache(
+                Blank(), recipe, [Job(study, frames)], tmp_path / "cache",
+                batch_size=2, say=lambda _: None, tick=lambda *_: None,
+            )  # fmt: skip
+        stored = load((folder / f"{study.id}.safetensors").read_bytes())
+        assert stored["frames"].tolist() == [0, 2, 3]

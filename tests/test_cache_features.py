@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +25,7 @@ from vfss_distill.distill.shelf import CLAIMS
 from vfss_distill.errors import StorageError, WorkspaceError
 from vfss_distill.intake.study import Study
 from vfss_distill.workspace import Workspace
+from watched import holder
 
 CHANNELS, GRID = 6, 4
 
@@ -270,32 +269,13 @@ def test_features_that_are_gone_when_they_are_used_end_in_one_line(
 # ---- several processes, one cache
 
 
-_HOLDER = """
-import sys
-from pathlib import Path
-from vfss_distill.claims import Claims
-with Claims(Path(sys.argv[1])) as claims:
-    print(claims.take(sys.argv[2]), flush=True)
-    sys.stdin.read()
-"""
-
-
-def holder(folder: Path, study: str) -> subprocess.Popen[str]:
-    """Another process that has claimed a study and works on it until its input ends."""
-    words = [sys.executable, "-c", _HOLDER, str(folder / CLAIMS), study]
-    other = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert other.stdout is not None
-    assert other.stdout.readline() == "True\n"
-    return other
-
-
 @pytest.mark.skipif(claims.fcntl is None, reason="no locks on this system")
 def test_a_study_another_process_computes_is_waited_for_and_not_done_twice(
     studies: list[Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, _, _ = fill(studies, tmp_path / "whole")
     folder = tmp_path / "cache" / whole.name
-    other, teacher = holder(folder, studies[0].id), Teacher()
+    other, teacher = holder(folder / CLAIMS, studies[0].id), Teacher()
 
     def meanwhile(_: float) -> None:
         """The other one finishes its study while this one waits."""
@@ -320,7 +300,7 @@ def test_what_a_killed_process_had_claimed_is_computed_by_another(
 ) -> None:
     whole, _, _ = fill(studies, tmp_path / "whole")
     folder = tmp_path / "cache" / whole.name
-    other, teacher = holder(folder, studies[0].id), Teacher()
+    other, teacher = holder(folder / CLAIMS, studies[0].id), Teacher()
     with Claims(folder / CLAIMS) as here:
         assert not here.take(studies[0].id)
         assert here.take(studies[1].id)

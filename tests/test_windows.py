@@ -124,7 +124,9 @@ def test_the_bin_of_a_stick_and_what_nobody_may_read_are_no_recordings(
     assert not left_out
 
 
-def test_one_ingest_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_ingest_and_one_training_of_a_run_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     held: dict[int, int] = {}  # place → descriptor
 
     def locking(descriptor: int, how: int, count: int) -> None:
@@ -149,6 +151,11 @@ def test_one_ingest_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not held
     with claims.alone_in(place):
         pass
+    with claims.alone_on_run(place, "run-001"):
+        assert claims.is_trained(place, "run-001")
+        assert not claims.is_trained(place, "run-002")
+    assert not claims.is_trained(place, "run-001")
+    assert not held
 
 
 class _NoDisk(PurePosixPath):

@@ -110,7 +110,8 @@ def distill(
     if weights is not None and not weights.is_dir():
         raise UsageError("no such folder of weights", file=weights, remedy="Check --weights.")
     place = Workspace(workspace)
-    unfinished = settings.find_unfinished(place, name) if resume else None
+    # Features may also be computed for a run that another process trains: it may wait for them.
+    unfinished = settings.find_unfinished(place, name, trained_too=cache_only) if resume else None
     before = settings.read_run_config(unfinished) if unfinished else None
     chosen = settings.resolve_config(place, config, flags, before)
     # Of several processes that a launcher started, the first one speaks.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +17,15 @@ from safetensors.torch import load_file
 from tiny_studies import write_study
 from vfss_distill import claims
 from vfss_distill.claims import Claims
+from vfss_distill.distill import cache
 from vfss_distill.distill.cache import Job, Recipe, TeacherFeatures, fill_cache
 from vfss_distill.distill.forecast import Forecast, duration
 from vfss_distill.distill.packing import PackingLoss, checksum, pack, unpack
 from vfss_distill.distill.shelf import CLAIMS
+from vfss_distill.errors import StorageError, WorkspaceError
 from vfss_distill.intake.study import Study
 from vfss_distill.workspace import Workspace
+from watched import holder
 
 CHANNELS, GRID = 6, 4
 
@@ -47,19 +49,25 @@ def studies(tmp_path: Path) -> list[Study]:
 
 
 def fill(
-    studies: list[Study], root: Path, numbers: str = "float16", teacher: Teacher | None = None
+    studies: list[Study],
+    root: Path,
+    numbers: str = "float16",
+    teacher: Teacher | None = None,
+    frames: Sequence[int] = range(6),
 ) -> tuple[Path, Recipe, list[str]]:
     said: list[str] = []
     recipe = Recipe("t", "0" * 64, "f", CHANNELS, GRID, numbers)
-    jobs = [Job(study, tuple(range(6))) for study in studies]
+    jobs = [Job(study, tuple(frames)) for study in studies]
     folder = fill_cache(
         teacher or Teacher(), recipe, jobs, root, batch_size=2, say=said.append, tick=lambda *_: 0
     )
     return folder, recipe, said
 
 
-def read(folder: Path, recipe: Recipe, studies: list[Study]) -> torch.Tensor:
-    keys = [(number, frame) for number in range(2) for frame in range(6)]
+def read(
+    folder: Path, recipe: Recipe, studies: list[Study], frames: Sequence[int] = range(6)
+) -> torch.Tensor:
+    keys = [(number, frame) for number in range(2) for frame in frames]
     return TeacherFeatures(folder, recipe, studies, keys).batch(keys)
 
 
@@ -186,26 +194,79 @@ def test_durations(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
+# ---- several runs with other frames, one cache
+
+
+@pytest.mark.parametrize("numbers", ["float16", "int8"])
+def test_runs_with_other_frames_add_theirs_and_take_none_away(
+    studies: list[Study], tmp_path: Path, numbers: str
+) -> None:
+    root, teacher = tmp_path / "cache", Teacher()
+    folder, recipe, _ = fill(studies, root, numbers, teacher, (0, 2, 4))
+    first = TeacherFeatures(folder, recipe, studies, [])
+    before = read(folder, recipe, studies, (0, 2, 4))
+    _, _, said = fill(studies, root, numbers, teacher, (0, 3))
+    assert said[0].startswith("t: 2 frames of 2 studies to compute")
+    fill(studies, root, numbers, teacher, (5, 4))
+    assert teacher.frames == 2 * 5
+    # The first run finds its own, the same to the bit: it may be going on, or be resumed.
+    assert torch.equal(first.batch([(0, 0), (0, 2), (0, 4)]), before[:3])
+    assert torch.equal(read(folder, recipe, studies, (0, 2, 4)), before)
+    assert fill(studies, root, numbers, frames=(0, 2, 3, 4, 5))[2] == [
+        "t: features of 2 studies are cached"
+    ]
+    there = (0, 2, 3, 4, 5)
+    expected, _, _ = fill(studies, tmp_path / "at once", "float16", frames=there)
+    one, two = read(expected, recipe, studies, there), read(folder, recipe, studies, there)
+    spread = one.flatten(2).std((0, 2), keepdim=True)[..., None]
+    loss = 0.03 * spread + 0.002 if numbers == "int8" else torch.zeros(1)
+    assert ((one - two).abs() <= loss).all()
+
+
+def test_frames_are_added_to_none_but_a_whole_shard_of_the_same_frames(
+    studies: list[Study], tmp_path: Path
+) -> None:
+    root, teacher = tmp_path / "cache", Teacher()
+    folder, recipe, _ = fill(studies, root, frames=(0, 2))
+    damaged = folder / f"{studies[0].id}.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-5])
+    (studies[1].folder / "frames" / "000002.png").unlink()  # ingested anew, with fewer
+    _, _, said = fill(studies, root, teacher=teacher, frames=(0, 3))
+    assert f"{studies[0].id} are damaged; computing them again" in said[0]
+    assert f"{studies[1].id} are of other frames; computing them again" in said[1]
+    assert teacher.frames == 4
+    assert read(folder, recipe, studies, (0, 3)).shape[0] == 4
+
+
+def test_a_shard_that_grows_lies_twice_on_the_disk(
+    studies: list[Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "cache"
+    _, recipe, _ = fill(studies, root, frames=range(5))
+    room = cache._SPARE + recipe.bytes_for(2)  # one new frame of each study
+    monkeypatch.setattr(cache, "free_bytes", lambda _: room)
+    with pytest.raises(StorageError, match="features of t need"):
+        fill(studies, root)
+    room += recipe.bytes_for(5)
+    fill(studies, root)
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["shard", "frame"])
+def test_features_that_are_gone_when_they_are_used_end_in_one_line(
+    studies: list[Study], tmp_path: Path, gone: bool
+) -> None:
+    """A version of vfss that knew no better put other frames in their place."""
+    folder, recipe, _ = fill(studies, tmp_path / "cache", frames=(0, 2))
+    features = TeacherFeatures(folder, recipe, studies, [(0, 0), (0, 2)])
+    shard = folder / f"{studies[0].id}.safetensors"
+    shard.unlink()
+    if not gone:
+        fill(studies, tmp_path / "cache", frames=(0, 3))
+    with pytest.raises(WorkspaceError, match=rf"teacher t .*{studies[0].id}.*--resume"):
+        features.batch([(0, 0), (0, 2)])
+
+
 # ---- several processes, one cache
-
-
-_HOLDER = """
-import sys
-from pathlib import Path
-from vfss_distill.claims import Claims
-with Claims(Path(sys.argv[1])) as claims:
-    print(claims.take(sys.argv[2]), flush=True)
-    sys.stdin.read()
-"""
-
-
-def holder(folder: Path, study: str) -> subprocess.Popen[str]:
-    """Another process that has claimed a study and works on it until its input ends."""
-    words = [sys.executable, "-c", _HOLDER, str(folder / CLAIMS), study]
-    other = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert other.stdout is not None
-    assert other.stdout.readline() == "True\n"
-    return other
 
 
 @pytest.mark.skipif(claims.fcntl is None, reason="no locks on this system")
@@ -214,7 +275,7 @@ def test_a_study_another_process_computes_is_waited_for_and_not_done_twice(
 ) -> None:
     whole, _, _ = fill(studies, tmp_path / "whole")
     folder = tmp_path / "cache" / whole.name
-    other, teacher = holder(folder, studies[0].id), Teacher()
+    other, teacher = holder(folder / CLAIMS, studies[0].id), Teacher()
 
     def meanwhile(_: float) -> None:
         """The other one finishes its study while this one waits."""
@@ -239,7 +300,7 @@ def test_what_a_killed_process_had_claimed_is_computed_by_another(
 ) -> None:
     whole, _, _ = fill(studies, tmp_path / "whole")
     folder = tmp_path / "cache" / whole.name
-    other, teacher = holder(folder, studies[0].id), Teacher()
+    other, teacher = holder(folder / CLAIMS, studies[0].id), Teacher()
     with Claims(folder / CLAIMS) as here:
         assert not here.take(studies[0].id)
         assert here.take(studies[1].id)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,15 +16,19 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from conftest import Cli
-from distill_lab import run, same, tiny_lab, weights
+from distill_lab import TINY, run, same, tiny_lab, weights
 from tiny_studies import TASKS, write_splits, write_study
 from tiny_teachers import dino_state
+from vfss_distill import claims
 from vfss_distill.distill.journal import read_metrics
 from vfss_distill.distill.run import RunOutcome
-from vfss_distill.errors import ModelError, UsageError
+from vfss_distill.distill.settings import find_unfinished
+from vfss_distill.errors import ModelError, UsageError, WorkspaceError
 from vfss_distill.workspace import Workspace
+from watched import holder
 
 
 @pytest.fixture(autouse=True)
@@ -173,6 +180,81 @@ def test_ctrl_c_leaves_a_checkpoint_and_resume_goes_on(cli: Cli, lab: Workspace)
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
     assert steps == list(range(40))
     assert cli("distill", "--resume", cwd=lab.root).exit_code == 4
+
+
+# ---- runs that are being trained
+
+
+def unfinished(lab: Workspace) -> None:
+    """Two runs without a student; run-002 is the newer one."""
+    for number in (1, 2):
+        folder = lab.runs / f"run-00{number}"
+        folder.mkdir(parents=True)
+        settings = {**TINY, "teachers": [], "align_steps": 0}
+        (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+        os.utime(folder / "config.yaml", (10**9 + number, 10**9 + number))
+
+
+@pytest.mark.skipif(claims.fcntl is None, reason="no locks on this system")
+def test_a_run_that_another_process_trains_is_not_resumed(cli: Cli, lab: Workspace) -> None:
+    unfinished(lab)
+    alive = holder(lab.distill_lock, "run-002")
+    assert find_unfinished(lab, None).name == "run-001"
+    assert find_unfinished(lab, None, trained_too=True).name == "run-002"
+    words = ("distill", "--resume", "--name", "run-002")
+    named = cli(*words, cwd=lab.root)
+    assert named.exit_code == 4
+    assert "runs/run-002: is being trained by another process" in " ".join(named.stderr.split())
+    with pytest.raises(WorkspaceError, match="being trained"):  # begun since it was looked for
+        run(lab, resume=lab.runs / "run-002")
+    assert [path.name for path in (lab.runs / "run-002").iterdir()] == ["config.yaml"]
+    other = holder(lab.distill_lock, "run-001")
+    with pytest.raises(WorkspaceError, match=r"run-002: is being trained"):
+        find_unfinished(lab, None)
+    for process in (alive, other):
+        process.kill()  # what it held is free, however it ended
+        process.communicate()
+    assert find_unfinished(lab, None).name == "run-002"
+
+
+@pytest.mark.skipif(claims.fcntl is None, reason="no locks on this system")
+def test_a_run_is_held_from_its_first_to_its_last_step(lab: Workspace) -> None:
+    seen: set[str] = set()
+
+    def look(done: int, total: int, words: str) -> None:
+        if "loss" in words and done in (1, total):
+            code = "import sys; from pathlib import Path; from vfss_distill.claims import *; "
+            code += "print(is_trained(Workspace(Path(sys.argv[1])), 'run-001'))"
+            asked = [sys.executable, "-c", code, str(lab.root)]
+            seen.add(subprocess.run(asked, check=True, capture_output=True, text=True).stdout)
+
+    run(lab, tick=look)
+    assert seen == {"True\n"}
+    assert not claims.is_trained(lab, "run-001")
+    assert [path.name for path in lab.runs.iterdir()] == ["run-001"]
+
+
+@pytest.mark.skipif(claims.fcntl is None, reason="no locks on this system")
+def test_processes_that_look_at_once_see_the_same_run(
+    lab: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of those that a launcher starts holds a run for a moment, to see whether it is free."""
+    unfinished(lab)
+    beside = holder(lab.distill_lock, "run-002")
+    monkeypatch.setattr(claims.time, "sleep", lambda _: beside.communicate(""))
+    assert find_unfinished(lab, None).name == "run-002"
+
+
+def test_a_disk_without_locks_resumes_the_newest(
+    lab: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    if claims.fcntl is not None:
+        monkeypatch.setattr(claims.fcntl, "lockf", none)
+    unfinished(lab)
+    assert find_unfinished(lab, None).name == "run-002"
 
 
 def test_nothing_written_names_a_place(cli: Cli, lab: Workspace) -> None:

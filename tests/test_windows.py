@@ -13,13 +13,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load
 
 from conftest import Cli
 from distill_lab import run, tiny_lab
 from ingest_jobs import temporaries
 from intake_films import write_film
+from tiny_studies import write_study
 from vfss_distill import claims, doctor, engines, simulate
 from vfss_distill import workspace as workspace_module
+from vfss_distill.distill.cache import Job, Recipe, fill_cache
 from vfss_distill.engines import Done, OneProcess, Processes
 from vfss_distill.errors import StorageError, WorkspaceError
 from vfss_distill.intake import fill, patients
@@ -120,7 +124,9 @@ def test_the_bin_of_a_stick_and_what_nobody_may_read_are_no_recordings(
     assert not left_out
 
 
-def test_one_ingest_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_ingest_and_one_training_of_a_run_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     held: dict[int, int] = {}  # place → descriptor
 
     def locking(descriptor: int, how: int, count: int) -> None:
@@ -145,6 +151,11 @@ def test_one_ingest_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not held
     with claims.alone_in(place):
         pass
+    with claims.alone_on_run(place, "run-001"):
+        assert claims.is_trained(place, "run-001")
+        assert not claims.is_trained(place, "run-002")
+    assert not claims.is_trained(place, "run-001")
+    assert not held
 
 
 class _NoDisk(PurePosixPath):
@@ -295,3 +306,18 @@ class TestOnWindows:
         assert first.interrupted
         gc.collect()  # another process would hold nothing of the first
         assert not run(lab, resume=first.folder).interrupted
+
+    def test_a_shard_of_features_gets_more_frames(self, tmp_path: Path) -> None:
+        class Blank:
+            def features(self, frames: torch.Tensor) -> torch.Tensor:
+                return torch.zeros(len(frames), 5, 2, 2)
+
+        study = write_study(Workspace(tmp_path), "pa")
+        recipe = Recipe("t", "0" * 64, "f", 5, 2)
+        for frames in ((0, 2), (0, 3)):
+            folder = fill_cache(
+                Blank(), recipe, [Job(study, frames)], tmp_path / "cache",
+                batch_size=2, say=lambda _: None, tick=lambda *_: None,
+            )  # fmt: skip
+        stored = load((folder / f"{study.id}.safetensors").read_bytes())
+        assert stored["frames"].tolist() == [0, 2, 3]

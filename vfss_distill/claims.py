@@ -32,6 +32,8 @@ except ImportError:  # nowhere else
 T = TypeVar("T")
 
 _POLL_S = 1.0
+_LOOK_S = 0.05
+_LOOKS = 20
 _TAKEN = (errno.EAGAIN, errno.EACCES)
 
 
@@ -65,6 +67,14 @@ class Claims:
             return error.errno not in _TAKEN
         return True
 
+    def take_patiently(self, work: str) -> bool:
+        """`take`, though another process has it for the moment that `is_trained` needs it."""
+        for _ in range(_LOOKS):
+            if self.take(work):
+                return True
+            time.sleep(_LOOK_S)
+        return self.take(work)
+
     def give_back(self, work: str) -> None:
         with suppress(OSError):  # a disk without locks never gave one
             self._lock(work, held=False)
@@ -97,6 +107,38 @@ def alone_in(workspace: Workspace) -> Iterator[None]:
             yield
         finally:
             claims.give_back("ingest")  # Windows takes its time with locks of files that were shut
+
+
+@contextmanager
+def alone_on_run(workspace: Workspace, run: str) -> Iterator[None]:
+    """Of two processes that train one run each would write over the other's checkpoints and
+    metrics. Raises WorkspaceError while another one does, and StorageError."""
+    with Claims(workspace.distill_lock) as claims:
+        if not claims.take_patiently(run):
+            raise being_trained(run)
+        try:
+            yield
+        finally:
+            claims.give_back(run)  # as in `alone_in`
+
+
+def is_trained(workspace: Workspace, run: str) -> bool:
+    """Whether another process trains that run. For processes that train none yet: where one shuts
+    the file it loses its claims in it. Raises StorageError."""
+    with Claims(workspace.distill_lock) as claims:
+        free = claims.take_patiently(run)
+        if free:
+            claims.give_back(run)
+    return not free
+
+
+def being_trained(run: str) -> WorkspaceError:
+    """What is told of a run that another process trains."""
+    return WorkspaceError(
+        "is being trained by another process",
+        file=f"runs/{run}",
+        remedy="Wait until that one has ended, or start another run without --resume.",
+    )
 
 
 def in_turn(

@@ -61,7 +61,8 @@ distill:
 
 # What lies in a demo's folder, and one folder deeper. Reports are of the demo's own results.
 _MADE = (
-    *("vfss.yaml", "splits.yaml", "identities.csv", "identities.key", ".gitignore", ".ingest.lock"),
+    *("vfss.yaml", "splits.yaml", "identities.csv", "identities.key", ".gitignore"),
+    *(".ingest.lock", ".distill.lock"),
     *("films", "films/SIMULATED.txt", "films/sim*", "studies", "studies/p*", "cache", "cache/*"),
     *("runs", "runs/run-001", "results", "results/p*", "reports", "reports/*"),
 )

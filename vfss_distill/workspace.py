@@ -11,6 +11,7 @@
       weights/                                  teacher weights a lab has put there
       identities.csv, identities.key            the only link from pseudonyms to sources; mode 600
       .ingest.lock                              empty; one ingest or import at a time
+      .distill.lock                             empty; a run is trained by one process at a time
 
 Every write is atomic: a temporary beside the target, fsync, rename. A process that dies leaves the
 old file or the new one, and perhaps a temporary that `is_temporary` recognises.
@@ -95,6 +96,11 @@ class Workspace:
     def ingest_lock(self) -> Path:
         """Empty; held while an ingest, or an import of labels, is at work."""
         return self.root / ".ingest.lock"
+
+    @property
+    def distill_lock(self) -> Path:
+        """Empty; a byte of it is held while a run is trained."""
+        return self.root / ".distill.lock"
 
     def next_report(self, kind: str) -> str:
         """The first free name `<kind>-NNN` in reports/."""

@@ -4,15 +4,16 @@
     cache/<teacher>-<digest12>/index.json            what the digest stands for; shards and sizes
 
 The digest covers weights, preprocessing, grid and kind of number; a shard also bears the digest of
-its study's frames and a checksum, and is verified before it is used. Safe to delete; a killed run
-goes on at the first missing shard.
+its study's frames and a checksum, and is verified before it is used. Runs with other frames of a
+study add theirs and take none away: a shard serves all of them. Safe to delete; a killed run goes
+on at the first missing shard.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,14 +27,14 @@ from torch import Tensor
 
 from ..claims import in_turn
 from ..counting import counted
-from ..errors import DataError, ModelError, StorageError
+from ..errors import DataError, ModelError, StorageError, WorkspaceError
 from ..letterbox import RULE
 from ..models.decoder import pool_to
 from ..provenance import digest_json, document
 from ..workspace import free_bytes, is_temporary, read_json, write_bytes, write_json
 from .data import Key, Tick
 from .forecast import Forecast
-from .packing import BYTES, PackingLoss, checksum, pack, unpack
+from .packing import BYTES, PackingLoss, by_row, checksum, joined, pack, unpack
 from .shelf import CLAIMS
 from .standardise import Floats, Standardiser
 
@@ -107,15 +108,19 @@ def fill_cache(
     tick: Tick,
 ) -> Path:
     """Compute what is missing; → the teacher's cache folder. Others may do the same meanwhile:
-    no study is computed twice, and it returns when all are there.
+    no frame is computed twice, and it returns when all are there.
 
     `teacher.features(uint8 (B, H, W)) → float32 (B, C, g, g)`. A shard that is damaged, of other
-    weights or of other frames is recomputed, and that is said. Raises StorageError before the
-    first frame when the disk will not hold the result, ModelError on features that are not finite.
+    weights or of other frames is recomputed, and that is said. One that lacks some frames gets
+    them; features in it stay as they are, to the bit, whatever would be computed beside them now.
+    Raises StorageError before the first frame when the disk will not hold the result, ModelError
+    on features that are not finite.
     """
     folder = root / recipe.folder_name
-    todo = [job for job in jobs if not _is_good(folder, recipe, job, say)]
-    frames = sum(len(job.frames) for job in todo)
+    stored = {job.study.id: _stored(folder, recipe, job, say)[0] for job in jobs}
+    lacking = {job.study.id: _lacking(job, stored[job.study.id]) for job in jobs}
+    todo = [job for job in jobs if lacking[job.study.id]]
+    frames = sum(map(len, lacking.values()))
     if not todo:
         say(f"{recipe.teacher}: features of {counted(len(jobs), 'study', 'studies')} are cached")
         return folder
@@ -125,13 +130,9 @@ def fill_cache(
         f"{recipe.teacher}: {counted(frames, 'frame')} of {some} to compute, "
         f"{_megabytes(size)} at {recipe.grid}×{recipe.grid}×{recipe.channels}"
     )
-    if size + _SPARE > free_bytes(root):
-        raise StorageError(
-            f"features of {recipe.teacher} need {_megabytes(size)}, "
-            f"and {_megabytes(_SPARE)} to spare; the disk has {_megabytes(free_bytes(root))} free",
-            file=root.name,
-            remedy="Raise unlabelled_every, lower grid, or delete cache/ folders no longer used.",
-        )
+    # A shard that gets more frames lies beside its successor for a moment.
+    beside = max(len(stored[job.study.id]) for job in todo)
+    _check_room(recipe, size + recipe.bytes_for(beside), root)
     done, lost, forecast = 0, PackingLoss(), Forecast(recipe.teacher, frames, say)
 
     def seen(more: int) -> None:
@@ -143,20 +144,40 @@ def fill_cache(
         say(f"{recipe.teacher}: waiting for {some} that other processes compute")
 
     def is_done(job: Job) -> bool:
-        return _is_good(folder, recipe, job, lambda _: None)
+        return not _lacking(job, _stored(folder, recipe, job, _silent)[0])
 
     for job in in_turn(folder / CLAIMS, todo, lambda job: job.study.id, is_done, waiting):
-        features = _compute(teacher, recipe, job, batch_size, seen)
-        parts = pack(features, recipe.numbers)
-        lost.add(features, parts)
-        header = {"recipe": recipe.digest, "frames_sha256": job.digest(job.frames)}
-        write_shard(folder, recipe, job, parts, header)
-        done += len(job.frames)
+        there, parts = _stored(folder, recipe, job, _silent)  # others may have added to it
+        rest = _lacking(job, there)
+        features = _compute(teacher, recipe, replace(job, frames=rest), batch_size, seen)
+        more = pack(features, recipe.numbers)
+        lost.add(features, more)
+        parts = joined(parts, more)  # a copy: Windows replaces no file that is mapped
+        del features, more  # writing takes as much again
+        whole = replace(job, frames=(*there, *rest))
+        header = {"recipe": recipe.digest, "frames_sha256": whole.digest(whole.frames)}
+        write_shard(folder, recipe, whole, parts, header)
+        done += len(rest)
         forecast.seen(done, whole_study=True)
     write_index(folder, recipe)  # with what others wrote meanwhile
     if recipe.numbers != "float16" and done:
         say(f"{recipe.teacher}: {recipe.numbers} costs {lost.share:.2%} of the features' spread")
     return folder
+
+
+def _silent(_: str) -> None:
+    """What was said before is not said again."""
+
+
+def _check_room(recipe: Recipe, size: int, root: Path) -> None:
+    """Raises StorageError."""
+    if size + _SPARE > free_bytes(root):
+        raise StorageError(
+            f"features of {recipe.teacher} need {_megabytes(size)}, "
+            f"and {_megabytes(_SPARE)} to spare; the disk has {_megabytes(free_bytes(root))} free",
+            file=root.name,
+            remedy="Raise unlabelled_every, lower grid, or delete cache/ folders no longer used.",
+        )
 
 
 class TeacherFeatures:
@@ -196,7 +217,7 @@ class TeacherFeatures:
         self._held = held
 
     def batch(self, keys: Sequence[Key]) -> Tensor:
-        """→ float32 (B, C, g, g), standardised."""
+        """→ float32 (B, C, g, g), standardised. Raises WorkspaceError when a frame is gone."""
         if self._held is not None:
             stack = self._held[[self._row_of[key] for key in keys]]
         else:
@@ -214,8 +235,10 @@ class TeacherFeatures:
 
     def _raw(self, key: Key) -> Floats:
         """→ (g², C)"""
-        file, row_of, offset, scale = self._open(key[0])
-        row = row_of[key[1]]
+        file, row_of, packing = self._open(key[0])
+        if (row := row_of.get(key[1])) is None:
+            raise self._gone(key[0], f"frame {key[1]} of study")
+        offset, scale = (part[row] for part in packing) if packing else (None, None)
         features = unpack(file.get_slice("features")[row : row + 1].numpy()[0], offset, scale)
         self._check(features, key)
         tokens: Floats = features.reshape(self.channels, -1).T
@@ -229,16 +252,27 @@ class TeacherFeatures:
                 remedy=f"Run `vfss cache prune --teacher {self.name}`, then the same again.",
             )
 
-    def _open_shard(self, number: int) -> tuple[Any, dict[int, int], Any, Any]:
+    def _open_shard(self, number: int) -> tuple[Any, dict[int, int], list[NDArray[np.float32]]]:
+        """→ the file, its row of each frame, offset and scale (n, C) where it has them."""
         path = shard_path(self._folder, self._studies[number].id)
-        file = safe_open(path, framework="pt")  # memory-mapped; freed with the object
-        frames = file.get_tensor("frames").tolist()
-        rows = {frame: row for row, frame in enumerate(frames)}
-        packed = "scale" in file.keys()  # noqa: SIM118
-        offset, scale = (
-            file.get_tensor(name).numpy() if packed else None for name in ("offset", "scale")
+        try:
+            file = safe_open(path, framework="pt")  # memory-mapped; freed with the object
+            frames = file.get_tensor("frames").tolist()
+            packing = [name for name in ("offset", "scale") if name in file.keys()]  # noqa: SIM118
+            arrays = [by_row(file.get_tensor(name), len(frames)).numpy() for name in packing]
+        except (SafetensorError, OSError) as error:
+            raise self._gone(number, "study") from error
+        return file, {frame: row for row, frame in enumerate(frames)}, arrays
+
+    def _gone(self, number: int, what: str) -> WorkspaceError:
+        """They were there when this run filled the cache."""
+        return WorkspaceError(
+            f"cached features of teacher {self.name} no longer have {what} "
+            f"{self._studies[number].id}: they were deleted, or an older version of vfss wrote "
+            "others in their place",
+            remedy="Run the same again, or `vfss distill --resume` where it has a checkpoint: that "
+            "computes them anew.",
         )
-        return file, rows, offset, scale
 
 
 def frames_digest(study: Study, frames: Sequence[int]) -> str:
@@ -312,37 +346,49 @@ def shard_path(folder: Path, study: str) -> Path:
     return folder / f"{study}.safetensors"
 
 
-def _is_good(folder: Path, recipe: Recipe, job: Job, say: Say) -> bool:
+def _stored(
+    folder: Path, recipe: Recipe, job: Job, say: Say
+) -> tuple[tuple[int, ...], dict[str, Tensor]]:
+    """Frames and other tensors of a study's shard, mapped; none, and why is said, where it cannot
+    be used. It may lack frames of the job."""
     path = shard_path(folder, job.study.id)
     if not path.exists():
-        return False
-    fault = _fault(path, recipe, job)
-    if fault:
-        say(f"{recipe.teacher}: cached features of {job.study.id} {fault}; computing them again")
-    return not fault
-
-
-def _fault(path: Path, recipe: Recipe, job: Job) -> str:
-    """Why a shard cannot be used, or nothing."""
+        return (), {}
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            shape = tuple(file.get_slice("features").get_shape())
-            frames = tuple(file.get_tensor("frames").tolist())
             parts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        fault = _fault(header, parts, recipe, job)
     except (SafetensorError, OSError):
+        fault = "are damaged"
+    if fault:
+        say(f"{recipe.teacher}: cached features of {job.study.id} {fault}; computing them again")
+        return (), {}
+    return tuple(parts.pop("frames").tolist()), parts
+
+
+def _fault(header: Mapping[str, str], parts: Mapping[str, Tensor], recipe: Recipe, job: Job) -> str:
+    """Why a shard cannot be used, or nothing."""
+    if not {"features", "frames"} <= parts.keys():
         return "are damaged"
     if header.get("recipe") != recipe.digest:
         return "are of other weights or another preprocessing"
-    if shape != (len(frames), recipe.channels, recipe.grid, recipe.grid):
-        return "have another shape"
-    if not set(job.frames) <= set(frames):
-        return "lack some frames"
-    if header.get("frames_sha256") != job.digest(frames):
-        return "are of other frames"
     if header.get("sha256") != checksum(parts):
         return "do not have their checksum"
-    return ""
+    frames = parts["frames"].tolist()
+    if parts["features"].shape != (len(frames), recipe.channels, recipe.grid, recipe.grid):
+        return "have another shape"
+    try:
+        same = header.get("frames_sha256") == job.digest(frames)
+    except DataError:  # the study was ingested anew, with fewer
+        same = False
+    return "" if same else "are of other frames"
+
+
+def _lacking(job: Job, there: Sequence[int]) -> tuple[int, ...]:
+    """Frames of a job that are not among those."""
+    known = set(there)
+    return tuple(frame for frame in job.frames if frame not in known)
 
 
 def write_shard(

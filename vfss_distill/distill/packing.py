@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,7 +24,7 @@ _STEPS = 127
 def pack(features: Tensor, numbers: str) -> dict[str, Tensor]:
     """Features float16 (n, C, g, g) → the tensors of a shard.
 
-    int8: x ≈ offset + scale · byte, offset and scale float32 (C,) over the whole shard.
+    int8: x ≈ offset + scale · byte, offset and scale float32 (C,) over all of them.
     """
     if numbers == "float16":
         return {"features": features.contiguous()}
@@ -36,12 +37,32 @@ def pack(features: Tensor, numbers: str) -> dict[str, Tensor]:
     return {"features": packed, "offset": offset, "scale": scale}
 
 
+def joined(parts: Mapping[str, Tensor], more: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a shard, if there are any, and rows that are to follow them → those of both.
+
+    int8: offset and scale are then those of each row, (n, C). One for all would pack anew what is
+    there: a run that goes on would see other features than before, and twice the loss.
+    """
+    if not parts:
+        return dict(more)
+    both = {"features": torch.cat([parts["features"], more["features"]])}
+    for name in more.keys() - both.keys():
+        rows = [by_row(some[name], len(some["features"])) for some in (parts, more)]
+        both[name] = torch.cat(rows)
+    return both
+
+
+def by_row(numbers: Tensor, rows: int) -> Tensor:
+    """Offset or scale as a shard has them, (C,) or (n, C) → (n, C)."""
+    return numbers.expand(rows, numbers.shape[-1])
+
+
 def unpack(
     rows: NDArray[np.generic],
     offset: NDArray[np.float32] | None,
     scale: NDArray[np.float32] | None,
 ) -> NDArray[np.float32]:
-    """Rows (C, g, g) as they lie in a shard → float32."""
+    """A row (C, g, g) as it lies in a shard, its offset and scale (C,) → float32."""
     wide: NDArray[np.float32] = rows.astype(np.float32)
     if offset is not None and scale is not None:
         wide *= scale[:, None, None]

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from ..claims import alone_on_run
 from ..config import DistillConfig, dump_yaml
 from ..errors import DataError, UsageError
 from ..intake.leaks import refuse_leaks
@@ -87,8 +88,8 @@ def distill(
     """Train a student. With `resume`, a run folder, go on from its last checkpoint.
 
     Ctrl-C ends the step, leaves a checkpoint and returns with `interrupted`. Raises UsageError
-    (resumed with other settings), WorkspaceError (nothing to train on), DataError (splits that
-    leak, a locked test set that was changed), WeightsMissing (every
+    (resumed with other settings), WorkspaceError (nothing to train on; another process trains that
+    run), DataError (splits that leak, a locked test set that was changed), WeightsMissing (every
     missing teacher at once), WeightsMismatch, ModelError (features or loss not finite),
     DeviceError, StorageError.
     """
@@ -106,7 +107,7 @@ def distill(
         teachers = find_teachers(workspace, config, weights_folders)
         folder = resume or new_folder(workspace, run_name)
         processes.wait()  # until all know the name; then it is taken
-        with _run_folder(folder, is_new=resume is None, processes=processes) as log:
+        with _run_folder(workspace, folder, is_new=resume is None, processes=processes) as log:
 
             def tell(line: str) -> None:
                 log(line)
@@ -220,26 +221,28 @@ def _initialise(
 
 
 @contextlib.contextmanager
-def _run_folder(folder: Path, *, is_new: bool, processes: Processes) -> Iterator[Say]:
+def _run_folder(
+    workspace: Workspace, folder: Path, *, is_new: bool, processes: Processes
+) -> Iterator[Say]:
     """Yield what writes a line to the log. A run that failed before it had a checkpoint leaves no
-    folder."""
+    folder. Raises WorkspaceError while another training has it."""
     if not processes.is_first:
         yield lambda _: None
         return
-    folder.mkdir(parents=True, exist_ok=True)
-
     path = folder / "train.log"
 
     def log(line: str) -> None:
         with storage_errors(path), path.open("a", encoding="utf-8") as stream:
             stream.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}\n")
 
-    try:
-        yield log
-    except Exception:
-        if is_new and not (folder / "last.ckpt").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
+    with alone_on_run(workspace, folder.name):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            yield log
+        except Exception:
+            if is_new and not (folder / "last.ckpt").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 def _write_results(

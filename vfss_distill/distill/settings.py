@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..claims import being_trained, is_trained
 from ..config import DistillConfig, load_lab, parse, read_yaml
 from ..errors import ConfigError, UsageError, WorkspaceError
 from ..models import PACKAGED_STUDENT
@@ -69,14 +70,21 @@ def read_run_config(folder: Path) -> DistillConfig:
     return parse(DistillConfig, read_yaml(folder / "config.yaml"), file="config.yaml")
 
 
-def find_unfinished(workspace: Workspace, name: str | None) -> Path:
-    """The run to resume: by name, else the newest without a student. Raises WorkspaceError."""
+def find_unfinished(workspace: Workspace, name: str | None, *, trained_too: bool = False) -> Path:
+    """The run to resume: by name, else the newest without a student, and none that another process
+    trains now, but with `trained_too`. Raises WorkspaceError."""
     runs = [workspace.runs / name] if name else _runs(workspace)
-    for folder in reversed(runs):
-        if (folder / "config.yaml").is_file() and (
-            name or not (folder / "student.safetensors").exists()
-        ):
+    unfinished = [
+        folder
+        for folder in reversed(runs)
+        if (folder / "config.yaml").is_file()
+        and (name or not (folder / "student.safetensors").exists())
+    ]
+    for folder in unfinished:
+        if trained_too or not is_trained(workspace, folder.name):
             return folder
+    if unfinished:
+        raise being_trained(unfinished[0].name)
     raise WorkspaceError(
         f"no run {name!r}" if name else "no interrupted run",
         file="runs",

@@ -25,7 +25,7 @@ from .names import plain_name, spellings
 
 _COLUMNS = ("study", "patient", "source_patient", "source_path", "site", "source_site")
 _COLUMNS_BEFORE = _COLUMNS[:4]  # of versions that knew no sites
-_IGNORED = ("identities.*", ".ingest.lock")
+_IGNORED = ("identities.*", ".ingest.lock", ".distill.lock")
 _PRIVATE = 0o600
 _KEY_BYTES = 32
 _FROM_A_COPY = "Put it back from a copy."

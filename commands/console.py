@@ -80,7 +80,7 @@ def guarded(command: Callable[Parameters, Result]) -> Callable[Parameters, Resul
                 return command(*args, **kwargs)
         except BrokenPipeError:
             # The reader of our output has gone (`vfss report | head`): nothing left to say.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            silence_stdout()
             raise typer.Exit(0) from None
         except (Exception, KeyboardInterrupt) as error:
             if error.__class__.__module__.startswith(("typer", "click")):
@@ -123,6 +123,11 @@ def _operating_system(error: OSError) -> tuple[int, str]:
     name = Path(file).name if isinstance(file, str | os.PathLike) else ""
     remedy = _REMEDIES.get(error.errno or 0, "Check the file and its disk.")
     return EXIT_DATA, f"{name}: {error.strerror or 'cannot be used'}. {remedy}".lstrip(": ")
+
+
+def silence_stdout() -> None:
+    """Where nobody reads it any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fail_line(line: str) -> None:

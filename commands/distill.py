@@ -115,10 +115,11 @@ def distill(
     before = settings.read_run_config(unfinished) if unfinished else None
     chosen = settings.resolve_config(place, config, flags, before)
     # Of several processes that a launcher started, the first one speaks.
-    quiet = quiet or os.environ.get("RANK", "0") != "0"
+    is_first = os.environ.get("RANK", "0") == "0"
+    quiet = quiet or not is_first
     if cache_only:
         _fill_caches(place, chosen, weights, quiet)
-        if json:
+        if json and is_first:
             console.print_json({"schema_version": SCHEMA_VERSION, "outputs": {"cache": "cache"}})
         return
     with console.progress("distill", quiet=quiet) as tick:
@@ -153,7 +154,10 @@ def _fill_caches(place: Any, config: Any, weights: Path | None, quiet: bool) -> 
             tick=tick,
             say=lambda line: _say(line, quiet),
         )
-    console.note("the teachers' part is in cache/; the same command without --cache-only trains")
+    if not quiet:
+        console.note(
+            "the teachers' part is in cache/; without --cache-only the same command trains"
+        )
 
 
 def _say(line: str, quiet: bool) -> None:

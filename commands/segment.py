@@ -202,7 +202,10 @@ class _Job:
         if outcome.seen_in_training:
             console.warn(f"{outcome.study}: the model was trained on recordings of this patient")
         if not self.json:
-            typer.echo(said)
+            try:
+                typer.echo(said)
+            except BrokenPipeError:  # `| head` is no reason to leave films out
+                console.silence_stdout()
 
 
 def _inputs(

@@ -112,6 +112,13 @@ def _from_student(student: Student, path: Path) -> Start:
     if ours.context != theirs.context:
         for key in _see_the_frame(student.trunk, trunk):
             taken[f"trunk.{key}"] = _grey(state[f"trunk.{key}"], student.input_channels)
+    own = student.state_dict()
+    if any(name in own and own[name].shape != tensor.shape for name, tensor in taken.items()):
+        raise WeightsMismatch(  # trunks of transformers have tables as large as their frames
+            f"is a student of frames of {theirs.image_size} pixels, and its trunk fits no other",
+            file=path.name,
+            remedy=f"Use --image-size {theirs.image_size}, or start from another file.",
+        )
     student.load_state_dict(taken, strict=False)
     left_out = tuple(name for name in state if name not in taken)
     return Start(path.name, "", sha256_file(path), len(taken), left_out, "the student")

@@ -147,6 +147,11 @@ class TestTaskSets:
         with pytest.raises(ConfigError, match=f"task tongue: {rule}"):
             TaskSet.load(tmp_path / "set.yaml")
 
+    def test_a_neighbour_that_is_misspelt(self, tmp_path: Path) -> None:
+        put(tmp_path / "set.yaml", "tasks:\n- {id: tongue, may_overlap: [hyiod]}\n- hyoid\n")
+        with pytest.raises(ConfigError, match="task tongue: may_overlap names 'hyiod'"):
+            TaskSet.load(tmp_path / "set.yaml")
+
     def test_in_a_model(self, cli: Cli, tmp_path: Path) -> None:
         told_tasks = '{"tasks": [{"id": "bright", "may_overlap": 5}, {"id": "never"}]}'
         make_model(tmp_path / "m.onnx", vfss__tasks=told_tasks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,36 @@ def test_masks_corrected_meanwhile_are_another_training(lab: Workspace) -> None:
     mask.write_bytes(mask.with_name("000003.png").read_bytes())
     with pytest.raises(ModelError, match="labels or splits changed"):
         run(lab, resume=first.folder)
+
+
+def test_a_card_that_was_mended_meanwhile_is_another_training(lab: Workspace) -> None:
+    def stop(done: int, total: int, words: str) -> None:
+        if "loss" in words and done == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    card = yaml.safe_load((PACKAGED_CARDS / "raddino.yaml").read_text()) | {"name": "ours"}
+    ours = ("weights/ours.yaml",)
+    (lab.weights / "ours.yaml").write_text(yaml.safe_dump(card))
+    first = run(lab, teachers=ours, tick=stop)
+    assert first.interrupted
+    (lab.weights / "ours.yaml").write_text(yaml.safe_dump(card | {"mean": [0.3]}))
+    with pytest.raises(ModelError, match="the teachers' cards changed since the checkpoint"):
+        run(lab, teachers=ours, resume=first.folder)
+    (lab.weights / "ours.yaml").write_text(yaml.safe_dump(card | {"title": "other words"}))
+    assert not run(lab, teachers=ours, resume=first.folder).interrupted
+
+
+def test_what_was_derived_before_the_first_checkpoint_is_derived_anew(lab: Workspace) -> None:
+    """Nothing says of which cards and labels it was."""
+    whole = run(lab, teachers=("raddino",), run_name="whole")
+    folder = lab.runs / "begun"
+    folder.mkdir()
+    shutil.copy(whole.folder / "config.yaml", folder)
+    arrays = load_file(whole.folder / "standardise.safetensors")
+    save_file(
+        {name: 2 * array for name, array in arrays.items()}, folder / "standardise.safetensors"
+    )
+    assert same(whole, run(lab, teachers=("raddino",), resume=folder))
 
 
 def test_two_teachers_of_one_name_are_refused_before_the_first_frame(

@@ -92,6 +92,8 @@ def test_every_error_is_drawn_in_the_tree() -> None:
 def test_configuration_lists_all_faults_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         parse(DistillConfig, {"gridd": 1, "batch_size": "3", "learning_rate": -1.0}, file="c.yaml")
+    with pytest.raises(ConfigError, match="grid must not be larger"):  # no student file may be so
+        parse(DistillConfig, {"image_size": 64, "grid": 96})
     assert all(word in str(caught.value) for word in ("gridd", "batch_size", "learning_rate"))
 
 

@@ -119,6 +119,18 @@ def test_a_student_with_another_trunk_is_refused(tmp_path: Path) -> None:
         initialise(build_student(config("lcnet_075")), "first.safetensors", tmp_path)
 
 
+def test_a_student_whose_trunk_is_made_for_its_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a Swin's is, whose tables of positions are as large as its frames."""
+    save_student(build_student(config("lcnet_050")), tmp_path / "first.safetensors", {})
+    student = build_student(config("lcnet_050"))
+    own = {name: torch.zeros(*tensor.shape, 2) for name, tensor in student.state_dict().items()}
+    monkeypatch.setattr(student, "state_dict", lambda: own)
+    with pytest.raises(WeightsMismatch, match=r"of frames of 64 pixels.*--image-size 64"):
+        initialise(student, "first.safetensors", tmp_path)
+
+
 @pytest.mark.parametrize("contexts", [(0, 1), (1, 0)])
 def test_a_student_starts_from_one_with_other_neighbours(
     tmp_path: Path, contexts: tuple[int, int]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +107,21 @@ def test_existing_result_is_left_alone(cli: Cli, tmp_path: Path, model: Path) ->
     assert all(listed["studies"][0][key] == first["studies"][0][key] for key in same)
     assert cli("segment", "study.mp4", "--force").exit_code == 0
     assert run.stat().st_mtime_ns > before
+
+
+def test_films_are_segmented_though_nobody_reads_on(tmp_path: Path, model: Path) -> None:
+    """`vfss segment films | head -1` leaves none out."""
+    for name in ("a", "b", "c"):
+        make_film(tmp_path / f"{name}.mp4", CONSTANT[: 4 + ord(name) % 4])
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = ("segment", "a.mp4", "b.mp4", "c.mp4", "--no-overlay", "--quiet")
+    done = subprocess.run(
+        [sys.executable, "-m", "vfss_distill", *words], cwd=tmp_path, stdout=writing, timeout=120
+    )
+    os.close(writing)
+    assert done.returncode == 0
+    assert len(list((tmp_path / "results").glob("*/*/run.json"))) == 3
 
 
 def test_measures_of_masks_that_are_replaced_are_kept(

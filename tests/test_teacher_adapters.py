@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from tiny_teachers import (
     teacher_of,
     write_tiny_weights,
 )
-from vfss_distill.errors import WeightsMismatch
+from vfss_distill.errors import ConfigError, WeightsMismatch
 from vfss_distill.models.teachers import small
 from vfss_distill.models.teachers.base import fixed_image
 from vfss_distill.models.teachers.card import load_card
@@ -109,6 +110,18 @@ def test_open_clip_drops_text_and_class_token(tmp_path: Path) -> None:
     assert set(teacher.dropped) == {"text.proj.0.weight", "logit_scale"}
     assert teacher.features(noise()).shape == (2, 64, 4, 4)
     assert teacher.pooled(noise()).shape == (2, 16)
+
+
+def test_a_stage_of_biomedclip_is_the_map_after_that_block(tmp_path: Path) -> None:
+    path = saved(open_clip_state(), tmp_path / "oc.bin")
+    card, frames = load_card("biomedclip"), noise()
+    last, second, first = (
+        load_teacher(replace(card, stage=stage), path).features(frames) for stage in (None, 2, 1)
+    )
+    torch.testing.assert_close(last, second, atol=1e-5, rtol=1e-4)  # of two blocks
+    assert first.shape == last.shape and not torch.allclose(first, last, atol=1e-2)
+    with pytest.raises(ConfigError, match="has 2 blocks"):
+        load_teacher(replace(card, stage=3), path)
 
 
 def test_sam_masks_under_boxes_are_those_of_segment_anything(tmp_path: Path) -> None:

@@ -83,7 +83,21 @@ def test_raddino_agrees_with_transformers_own_processor() -> None:
     assert (ours - expected).abs().mean() < 0.01
 
 
-@pytest.mark.parametrize(("height", "width"), SIZES)
+@pytest.mark.parametrize("height, width", [(61, 61), (61, 97), (128, 96)])
+def test_a_small_film_fills_the_square_as_the_student_sees_it(height: int, width: int) -> None:
+    """MedCLIP's processor leaves pictures smaller than 224 small within black: every place of
+    its map would be another than the student's."""
+    longer = max(height, width)
+    square = np.full((longer, longer), 9, np.uint8)
+    square[:height, :width] = 200
+    shown = pad(torch.from_numpy(square)[None], 224)[0]
+    assert (shown > 100).float().mean() == pytest.approx(height * width / longer**2, abs=0.02)
+    bare = pad(torch.full((1, height, width), 200, dtype=torch.uint8), 224)[0] > 100
+    assert int(bare.any(1).sum()) == pytest.approx(224 * height / longer, abs=1)
+    assert int(bare.any(0).sum()) == pytest.approx(224 * width / longer, abs=1)
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES[:-1])
 def test_medclip_pads_as_its_processor_does(height: int, width: int) -> None:
     image = picture(height, width)
     side = max(224, height, width)

@@ -153,6 +153,8 @@ class DistillConfig(_Strict):
     def _coherent(self) -> DistillConfig:
         if len(set(self.teachers)) != len(self.teachers):
             raise ValueError("a teacher is named twice")
+        if self.grid > self.image_size:
+            raise ValueError("grid must not be larger than image_size")
         if self.align_steps + self.task_steps == 0:
             raise ValueError("align_steps + task_steps must be at least 1")
         if self.anchor_weight and len(set(self.anchors)) < 2:

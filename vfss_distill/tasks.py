@@ -120,7 +120,17 @@ class TaskSet:
                 file=name_or_file,
                 remedy=f"Name a built-in set ({', '.join(TASK_SETS)}) or a YAML file.",
             ) from error
-        return cls.from_dict(data, file=path)
+        found = cls.from_dict(data, file=path)
+        # Here, where a person wrote it: a word that is misspelt would mean "may not overlap".
+        strange = [
+            f"task {task.id}: may_overlap names {other!r}, which is no task of the set"
+            for task in found.tasks
+            for other in task.may_overlap
+            if other not in found
+        ]
+        if strange:
+            raise ConfigError(listed(strange), file=path, remedy="See docs/tasks.md.")
+        return found
 
 
 def _task_from(entry: object, number: int) -> Task:

@@ -26,7 +26,10 @@ def main() -> None:
         shutil.copyfile(path, trained)
     student, start = load_student(trained), load_student(options.start).state_dict()
     mean = {
-        name: (value + start[name]) / 2 if value.is_floating_point() else value
+        # How sure it must be of a task (`certain`) is no weight: set anew by certainty.py.
+        name: (value + start[name]) / 2
+        if value.is_floating_point() and name != "certain"
+        else value
         for name, value in student.state_dict().items()
     }
     student.load_state_dict(mean)

@@ -29,6 +29,7 @@ from pydantic_core import ErrorDetails
 from ...config import plain_fault, read_yaml
 from ...counting import listed
 from ...errors import ConfigError, UsageError, VfssError, WeightsMissing
+from ...provenance import digest_json
 from .. import PACKAGED_WEIGHTS
 
 Family = Literal["sam", "dinov2", "medclip", "open_clip", "transformers", "timm"]
@@ -145,6 +146,12 @@ class TeacherCard:
         if self.family == "medclip" and self.stage and self.stage > 4:
             raise ValueError("`stage` is 1 to 4 for family medclip")
         return self
+
+    def digest(self) -> str:
+        """Of all that decides what its network computes, given its weights."""
+        words = ("title", "licence", "source", "notes", "file", "packaged", "folder")
+        fields = {key: value for key, value in vars(self).items() if key not in words}
+        return digest_json(json.loads(json.dumps(fields, default=list)))
 
 
 _CARD = TypeAdapter(TeacherCard)

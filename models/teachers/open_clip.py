@@ -38,7 +38,8 @@ class VisualTower(nn.Module):
 
 
 class OpenClipTeacher(Teacher):
-    """Patch tokens after the final norm, class token dropped: (B, 768, 14, 14) for BiomedCLIP."""
+    """Patch tokens after the final norm, of the last block or that of `stage`, class token dropped:
+    (B, 768, 14, 14) for BiomedCLIP."""
 
     def __init__(self, card: TeacherCard, checkpoint: Checkpoint, layout: str) -> None:
         super().__init__(card, checkpoint, layout)
@@ -53,10 +54,18 @@ class OpenClipTeacher(Teacher):
         self.channels = trunk.embed_dim
         self.grid = trunk.patch_embed.grid_size[0]
         self.preprocessing = Preprocessing.of(card, trunk.patch_embed.img_size[0])
+        if (blocks := len(trunk.blocks)) < (card.stage or 1):
+            raise card_fault(card, f"its network has {blocks} blocks", "Mend `stage`.")
 
     def encode(self, images: Tensor) -> Tensor:
-        tokens = self.network.trunk.forward_features(images)[:, 1:]  # (B, g·g, C)
-        return tokens.transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        trunk = self.network.trunk
+        if self.card.stage is None:
+            tokens = trunk.forward_features(images)[:, 1:]  # (B, g·g, C)
+            return tokens.transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        maps: list[Tensor] = trunk.forward_intermediates(
+            images, indices=[self.card.stage - 1], norm=True, intermediates_only=True
+        )
+        return maps[-1]
 
     def pooled(self, frames: Tensor) -> Tensor:
         """uint8 (B, H, W) → unit vectors (B, 512): the class token, projected."""

@@ -76,9 +76,11 @@ def crop(frames: Tensor, size: int) -> Tensor:
 
 
 def pad(frames: Tensor, size: int) -> Tensor:
-    """Centred on a black square of at least `size`, then bicubic to `size`: MedCLIP."""
+    """Centred on a black square of its longer side, then bicubic to `size`: MedCLIP, which leaves
+    smaller pictures small in a black frame. Theirs are never smaller; our films may be, and a
+    frame around them would shift every place of the map against the student's."""
     height, width = frames.shape[1:]
-    side = max(size, height, width)
+    side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2
     square = functional.pad(frames, (left, side - width - left, top, side - height - top))
     return _bicubic(square, size, size)

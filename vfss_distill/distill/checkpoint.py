@@ -85,14 +85,7 @@ def saved_step(folder: Path) -> int:
 def load_checkpoint(folder: Path, training: Training) -> None:
     """Fill `training` from `folder`. Raises WeightsMismatch when it is damaged or of another
     student, ModelError when the run it belongs to saw other data or weights."""
-    state = _read_state(folder)
-    changed = [key for key, value in training.identity.items() if state.identity.get(key) != value]
-    if changed:
-        raise ModelError(
-            f"the {' and the '.join(changed)} changed since the checkpoint was written",
-            file=folder.name,
-            remedy=_ANEW,
-        )
+    state = check_identity(folder, training.identity)
     try:
         for name in ("student", "ema", "heads"):
             getattr(training, name).load_state_dict(_load(folder / f"{name}.safetensors"))
@@ -104,6 +97,20 @@ def load_checkpoint(folder: Path, training: Training) -> None:
         ) from error
     training.step = state.step
     training.best_scores = state.best_val_dice
+
+
+def check_identity(folder: Path, identity: Mapping[str, str]) -> _State:
+    """What a checkpoint says, if it is of a run of this identity. What it does not name, as one of
+    an earlier version may, counts as unchanged. Raises as `load_checkpoint`."""
+    state = _read_state(folder)
+    changed = [key for key, value in identity.items() if state.identity.get(key, value) != value]
+    if changed:
+        raise ModelError(
+            f"the {' and the '.join(changed)} changed since the checkpoint was written",
+            file=folder.name,
+            remedy=_ANEW,
+        )
+    return state
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from functools import lru_cache
 import torch
 
 from ..config import DistillConfig
+from ..cores import usable_cores
 from ..errors import DeviceError, UsageError
 from .cache import Say
 from .processes import is_launched, local_rank
@@ -19,8 +20,8 @@ def pick_device(config: DistillConfig, say: Say = lambda _: None) -> torch.devic
     `say` is told when there is a GPU that `auto` leaves alone. Raises DeviceError when `cuda` was
     asked for and not got, UsageError when a launcher started more processes than there are GPUs.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    # Torch's own number is of the machine's cores, not of those that a container may use.
+    torch.set_num_threads(config.threads or min(torch.get_num_threads(), usable_cores()))
     if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():

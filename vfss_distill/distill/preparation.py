@@ -51,6 +51,7 @@ from .readings import (
 from .standardise import Standardiser, fit
 from .survey import Survey
 
+STANDARDISE = "standardise.safetensors"
 _PROMPTABLE = ("sam",)
 _IMAGE_TEXT = ("medclip", "open_clip")
 
@@ -409,7 +410,7 @@ def _loaded(teacher: TeacherFile, device: torch.device) -> Iterator[Any]:
 
 def _standardise(features: Sequence[TeacherFeatures], config: DistillConfig, place: Place) -> None:
     """Statistics over the training patients' features, kept in the run for good."""
-    path = place.folder / "standardise.safetensors"
+    path = place.folder / STANDARDISE
     stored: dict[str, Any] = {}
     with contextlib.suppress(OSError, SafetensorError):
         stored = load_file(path)

@@ -39,15 +39,15 @@ from ..provenance import RESEARCH_USE_ONLY, SCHEMA_VERSION, digest_json
 from ..workspace import Workspace, read_json, storage_errors, write_json, write_text
 from .cache import Say
 from .certainty import cuts_of, set_certainty
-from .checkpoint import FOLDER, saved_step
+from .checkpoint import FOLDER, check_identity, saved_step
 from .data import Tick
 from .devices import pick_device
 from .events import check_tensorboard
 from .journal import draw_curves
 from .loop import Place, Trained, resume_from, start, train
 from .model_card import CardFacts, model_card
-from .pictures import draw_features, shown_in
-from .preparation import TeacherFile, fill, find_teachers, prepare
+from .pictures import COLOURS, draw_features, shown_in
+from .preparation import STANDARDISE, TeacherFile, fill, find_teachers, prepare
 from .processes import Processes, joined
 from .settings import MACHINE, check_unchanged, new_folder, read_run_config, task_set
 from .survey import Survey, survey
@@ -175,6 +175,12 @@ def _train(
     student = build_student(shape)
     parameters = student.encoder_parameters()
     _initialise(student, config, workspace, place)
+    cards = {"teachers' cards": digest_json({t.card.name: t.card.digest() for t in teachers})}
+    if (place.folder / FOLDER).is_dir():
+        check_identity(place.folder / FOLDER, cards)
+    elif place.processes.is_first:
+        _forget_what_was_derived(place.folder)
+    place.processes.wait()
     # The teachers come after it: a student that cannot be is told before hours of features.
     random_state = torch.get_rng_state()
     material, shas = prepare(workspace, config, found, teachers, place)
@@ -186,6 +192,7 @@ def _train(
         "configuration": digest_json(settings),
         "studies, labels or splits": found.digest(),
         "teachers' weights": digest_json(shas),
+        **cards,
     }
     if resume_from(training, place.folder):
         place.say(f"{place.folder.name}: going on at step {training.step}")
@@ -218,6 +225,12 @@ def _initialise(
     place.say(f"student {config.student}: {begun.words}")
     if place.processes.is_first:
         write_json(place.folder / START, {"schema_version": SCHEMA_VERSION, **asdict(begun)})
+
+
+def _forget_what_was_derived(folder: Path) -> None:
+    """Before there is a checkpoint nothing says of which cards and labels that was."""
+    for path in (folder / STANDARDISE, folder / COLOURS, *folder.glob("readings*.safetensors")):
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -42,8 +42,9 @@ class SimulateOptions:
             raise UsageError(f"{self.frames} frames is not between 1 and 20000")
         if self.seconds is not None and not 0 < self.seconds <= 600:
             raise UsageError(f"{self.seconds} s is not between 0 and 600")
-        if self.pulses is not None and (
-            self.pulses <= 0 or abs(self.fps / self.pulses - round(self.fps / self.pulses)) > 1e-6
+        if self.pulses is not None and not (
+            0 < self.pulses <= self.fps
+            and abs(self.fps / self.pulses - round(self.fps / self.pulses)) <= 1e-6
         ):
             raise UsageError(
                 f"{self.pulses} pulses/s do not divide {self.fps} frames/s",

@@ -155,9 +155,7 @@ def _fill_caches(place: Any, config: Any, weights: Path | None, quiet: bool) -> 
             say=lambda line: _say(line, quiet),
         )
     if not quiet:
-        console.note(
-            "the teachers' part is in cache/; without --cache-only the same command trains"
-        )
+        console.note("the teachers' part is in cache/; without --cache-only the same trains")
 
 
 def _say(line: str, quiet: bool) -> None:

@@ -25,14 +25,13 @@ def main() -> None:
     if not trained.exists():
         shutil.copyfile(path, trained)
     student, start = load_student(trained), load_student(options.start).state_dict()
+    # How sure it must be of a task (`certain`) is no weight: certainty.py sets it anew.
     mean = {
-        # How sure it must be of a task (`certain`) is no weight: set anew by certainty.py.
         name: (value + start[name]) / 2
-        if value.is_floating_point() and name != "certain"
-        else value
         for name, value in student.state_dict().items()
+        if value.is_floating_point() and name != "certain"
     }
-    student.load_state_dict(mean)
+    student.load_state_dict(student.state_dict() | mean)
     replace_weights(student, path)
 
 

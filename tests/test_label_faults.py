@@ -121,6 +121,8 @@ def test_a_project_of_several_films(tag: str, world: Workspace, cli: Cli) -> Non
     [
         {"size": [48, 64], "counts": [48 * 64, 10**12]},
         {"size": [48, 64], "counts": [-5, 48 * 64 + 5]},
+        {"size": [48, 64], "counts": [2**62] * 4 + [48 * 64]},  # 48 * 64 in 64 bits
+        {"size": [48, 64], "counts": [0] * 48 * 64 + [0, 48 * 64]},
         {"size": [10**6, 10**6], "counts": [10**12]},
         {"size": [48, 64], "counts": "P0"},
         [[1, 1, 2, 2]],

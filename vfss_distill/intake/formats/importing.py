@@ -194,14 +194,12 @@ class _Planner:
         plans: dict[str, _Plan] = {}
         faulty = self._faults(files)
         for found in files:
-            for place, labels in found.entries.items():
+            for place in found.entries:
                 resolved = self._resolve(found, place)
                 if resolved is None:
                     continue
                 study, frame = resolved
-                size = _checked_size(found, place, study)
-                plan = plans.setdefault(study.id, {})
-                self._take(plan, found, frame, size, labels)
+                self._take(plans.setdefault(study.id, {}), found, place, study, frame)
         if self._others:
             self._report.notes.append(
                 f"{self._others} frames are of other studies and were left out"
@@ -234,22 +232,23 @@ class _Planner:
         return faulty
 
     def _take(
-        self,
-        plan: _Plan,
-        found: Annotations,
-        frame: int,
-        size: Size,
-        labels: Mapping[str, list[Piece]],
+        self, plan: _Plan, found: Annotations, place: Place, study: Study, frame: int
     ) -> None:
-        for label, pieces in labels.items():
+        size = _checked_size(found, place, study)
+        missing = dict.fromkeys(found.labels if self._options.absent else (), ())
+        for label, pieces in {**missing, **found.entries[place]}.items():
             task = self._names[label]
-            if task != LEAVE_OUT:
-                wanted = plan.setdefault((task, frame), _Wanted(found.file, size))
-                wanted.pieces += pieces
-        if self._options.absent:
-            for label in found.labels:
-                if self._names[label] != LEAVE_OUT:
-                    plan.setdefault((self._names[label], frame), _Wanted(found.file, size))
+            if task == LEAVE_OUT:
+                continue
+            wanted = plan.setdefault((task, frame), _Wanted(found.file, size))
+            # Two readers' outlines together are a mask that neither drew.
+            if wanted.file != found.file and (pieces or wanted.pieces):
+                raise LabelError(
+                    f"two entries of {task} for frame {frame} of study {study.id}",
+                    file=f"{wanted.file} and {found.file}",
+                    remedy="Keep one of them.",
+                )
+            wanted.pieces += pieces
 
     def _resolve(self, found: Annotations, place: Place) -> tuple[Study, int] | None:
         """The study and frame a place means; None when another study was asked for, or its record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from label_world import (
     put,
 )
 from vfss_distill.intake.formats.slicer import read_slicer
+from vfss_distill.intake.study import write_record
 from vfss_distill.workspace import Workspace
 
 
@@ -178,6 +180,11 @@ def test_slicer_cropped_single_layer(world: Workspace, cli: Cli) -> None:
     ok(cli("labels", "import", path.name, "--study", first_study(world).id, cwd=world.root))
     mask = first_study(world).read_mask("c3", 4)
     assert mask is not None and mask[21:23, 11:14].all() and mask.sum() == 6
+
+    study = first_study(world)  # of a film of 48 x 48
+    write_record(study.folder, replace(study.record, pixel_aspect=(4, 3)), source_kind="film")
+    refused = cli("labels", "import", path.name, "--study", study.id, "--force", cwd=world.root)
+    assert refused.exit_code == 4 and "without cropping" in refused.stderr
 
 
 def test_slicer_gives_overlapping_structures_layers(world: Workspace, cli: Cli) -> None:

@@ -323,6 +323,13 @@ def _shown(place: Place) -> str:
 def _checked_size(found: Annotations, place: Place, study: Study) -> Size:
     """The frame size pieces are drawn at: the study's, or the recording's before squaring."""
     stored = (study.record.height, study.record.width)
+    across, down = study.record.pixel_aspect
+    if place.size is None and across != down:  # drawn before squaring or after: nothing tells
+        raise LabelError(
+            f"does not say the size of its frames, and study {study.id} has oblong pixels",
+            file=found.file,
+            remedy="Save it whole, without cropping.",
+        )
     size = place.size or stored
     if size != stored and square_size(*size, study.record.pixel_aspect) != stored:
         raise LabelError(

@@ -234,3 +234,16 @@ def test_dicom_seg(kind: str, world: Workspace, cli: Cli) -> None:
     assert study.record.labelled == {"c3": (1, 2), "bolus": (2,)}
     assert np.array_equal(study.read_mask("c3", 1), masks[0] > 0)
     assert np.array_equal(study.read_mask("bolus", 2), masks[2] > 0)
+
+
+def test_labels_of_fields_must_be_numbered_by_field(world: Workspace, cli: Cli) -> None:
+    study = first_study(world)
+    record = replace(study.record, interlaced="fields")
+    write_record(study.folder, record, source_kind="film")
+    said = f"{study.id} has two frames for each of the film"
+    put(world.root / "coco.json", coco(study.id))
+    words = ("labels", "import", "--force")
+    assert said in ok(cli(*words, "coco.json", cwd=world.root)).stderr
+    ok(cli("labels", "export", "out", "--format", "coco", cwd=world.root))
+    for path in ("out", "out/annotations.json"):  # numbered as the study is
+        assert said not in ok(cli(*words, path, cwd=world.root)).stderr

@@ -88,6 +88,40 @@ def test_two_pictures_for_one_frame(world: Workspace, cli: Cli) -> None:
     assert "two entries for frame 2" in refuse(world, cli, "coco.json")
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("coco", "annotations.json"), ("cvat-video", "{}.xml"), ("slicer", "{}.seg.nrrd")],
+)
+def test_two_files_that_label_one_frame(kind: str, name: str, world: Workspace, cli: Cli) -> None:
+    file = exported(world, cli, kind) / name.format(first_study(world).id)
+    old = file.parent / "old" / file.name
+    old.parent.mkdir()
+    shutil.copy(file, old)
+    said = refuse(world, cli, "out")
+    assert f"two entries of bolus for frame 0 of study {first_study(world).id}" in said
+    assert str(file.relative_to(world.root)) in said and str(old.relative_to(world.root)) in said
+
+
+def test_two_files_for_one_frame_that_agree(world: Workspace, cli: Cli) -> None:
+    forget_labels(world)
+    study, both = first_study(world).id, coco(first_study(world).id)["annotations"]
+    shape, other = ({**one, "image_id": 7} for one in both)  # type: ignore[attr-defined]
+    names = [{"id": 3, "name": "hyoid"}, {"id": 1, "name": "bolus"}, {"id": 2, "name": "c3"}]
+    for name, shapes, known in (("a", [shape, shape], [0, 2]), ("b", [other], [1, 2])):
+        categories = [names[number] for number in known]
+        body = coco(study, annotations=shapes, categories=categories)
+        put(world.root / "labels" / f"{name}.json", body)
+    ok(cli("labels", "import", "labels", "--absent", cwd=world.root))  # c3 in neither
+    found = {task: mask.any() for (_, task, frame), mask in all_masks(world).items() if frame == 2}
+    assert found == {"hyoid": True, "bolus": True, "c3": False}
+
+    forget_labels(world)
+    body = coco(study, annotations=[other], categories=names)
+    put(world.root / "labels" / "b.json", body)  # knows the hyoid, and did not find it
+    ok(cli("labels", "import", "labels", "--dry-run", cwd=world.root))
+    assert "two entries of hyoid" in refuse(world, cli, "labels", "--absent")
+
+
 def test_one_name_for_two_pictures(world: Workspace, cli: Cli) -> None:
     study = first_study(world).id
     body = coco(study)
@@ -121,6 +155,8 @@ def test_a_project_of_several_films(tag: str, world: Workspace, cli: Cli) -> Non
     [
         {"size": [48, 64], "counts": [48 * 64, 10**12]},
         {"size": [48, 64], "counts": [-5, 48 * 64 + 5]},
+        {"size": [48, 64], "counts": [2**62] * 4 + [48 * 64]},  # 48 * 64 in 64 bits
+        {"size": [48, 64], "counts": [0] * 48 * 64 + [0, 48 * 64]},
         {"size": [10**6, 10**6], "counts": [10**12]},
         {"size": [48, 64], "counts": "P0"},
         [[1, 1, 2, 2]],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from label_world import (
     put,
 )
 from vfss_distill.intake.formats.slicer import read_slicer
+from vfss_distill.intake.study import write_record
 from vfss_distill.workspace import Workspace
 
 
@@ -122,7 +124,8 @@ def test_absent_in_labelme_is_of_all_files(world: Workspace, cli: Cli) -> None:
     assert blank is not None and not blank.any()
 
 
-def test_label_studio_percent_and_cancelled(world: Workspace, cli: Cli) -> None:
+@pytest.mark.parametrize("sized", [True, False])
+def test_label_studio_percent_and_cancelled(sized: bool, world: Workspace, cli: Cli) -> None:
     forget_labels(world)
     region = {
         "type": "polygonlabels",
@@ -136,10 +139,13 @@ def test_label_studio_percent_and_cancelled(world: Workspace, cli: Cli) -> None:
         "data": {"image": "/data/upload/1/8f3a-frame_000001.png"},
         "annotations": [{"result": [region]}, {"was_cancelled": True, "result": []}],
     }
+    if not sized:  # as programs write that draw shapes ahead of people
+        del region["original_width"], region["original_height"]
     put(world.root / "ls.json", [task])
     ok(cli("labels", "import", "ls.json", "--study", first_study(world).id, cwd=world.root))
     mask = first_study(world).read_mask("c3", 1)
-    assert mask is not None and mask.sum() == HEIGHT * WIDTH // 4
+    assert mask is not None and mask[: HEIGHT // 2, : WIDTH // 2].all()
+    assert mask.sum() == HEIGHT * WIDTH // 4
 
 
 def test_index_pictures_with_a_mapping_on_the_command_line(world: Workspace, cli: Cli) -> None:
@@ -174,6 +180,11 @@ def test_slicer_cropped_single_layer(world: Workspace, cli: Cli) -> None:
     ok(cli("labels", "import", path.name, "--study", first_study(world).id, cwd=world.root))
     mask = first_study(world).read_mask("c3", 4)
     assert mask is not None and mask[21:23, 11:14].all() and mask.sum() == 6
+
+    study = first_study(world)  # of a film of 48 x 48
+    write_record(study.folder, replace(study.record, pixel_aspect=(4, 3)), source_kind="film")
+    refused = cli("labels", "import", path.name, "--study", study.id, "--force", cwd=world.root)
+    assert refused.exit_code == 4 and "without cropping" in refused.stderr
 
 
 def test_slicer_gives_overlapping_structures_layers(world: Workspace, cli: Cli) -> None:
@@ -223,3 +234,16 @@ def test_dicom_seg(kind: str, world: Workspace, cli: Cli) -> None:
     assert study.record.labelled == {"c3": (1, 2), "bolus": (2,)}
     assert np.array_equal(study.read_mask("c3", 1), masks[0] > 0)
     assert np.array_equal(study.read_mask("bolus", 2), masks[2] > 0)
+
+
+def test_labels_of_fields_must_be_numbered_by_field(world: Workspace, cli: Cli) -> None:
+    study = first_study(world)
+    record = replace(study.record, interlaced="fields")
+    write_record(study.folder, record, source_kind="film")
+    said = f"{study.id} has two frames for each of the film"
+    put(world.root / "coco.json", coco(study.id))
+    words = ("labels", "import", "--force")
+    assert said in ok(cli(*words, "coco.json", cwd=world.root)).stderr
+    ok(cli("labels", "export", "out", "--format", "coco", cwd=world.root))
+    for path in ("out", "out/annotations.json"):  # numbered as the study is
+        assert said not in ok(cli(*words, path, cwd=world.root)).stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +80,13 @@ def test_outlines_survive_rounding(mask: np.ndarray, error: float) -> None:
     for ring in outline(mask):
         exact = fill([ring], mask.shape)
         assert np.array_equal(fill([ring * (1 + error / 10)], mask.shape), exact)
+
+
+def test_an_outline_that_goes_to_and_fro_is_filled_in_little_memory() -> None:
+    across = np.arange(10_000)
+    ring = np.stack([across / 100, np.where(across % 2, -1.0, 200.5)], 1)
+    tracemalloc.start()
+    drawn = fill([ring], (200, 100))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert drawn.any() and peak < 40e6  # all edges at once take 97 MB

@@ -208,6 +208,28 @@ def test_results_that_cannot_be_read_are_left_out_and_named(world: Workspace, cl
 
 
 @pytest.mark.parametrize(
+    ("kind", "file", "masks"),
+    [
+        ("masks", "masks/bolus/000002.png", 14),
+        ("slicer", "masks/bolus/000002.png", 14),
+        ("nnunet", "masks/bolus/000002.png", 9),
+        ("nnunet", "frames/000002.png", 9),
+    ],
+)
+def test_a_study_that_cannot_be_read_is_left_out(
+    kind: str, file: str, masks: int, world: Workspace, cli: Cli
+) -> None:
+    first, second = list_studies(world)
+    (first.folder / file).write_bytes(b"")
+    some = cli("labels", "export", "out", "--format", kind, "--json", cwd=world.root)
+    assert some.exit_code == 3, some.stderr
+    body = json.loads(some.stdout)
+    assert body["studies"] == [second.id] and body["masks"] == masks
+    assert [one["input"] for one in body["failed"]] == [first.id]
+    assert not any(first.id in path.name for path in (world.root / "out").rglob("*"))
+
+
+@pytest.mark.parametrize(
     ("facts", "said"),
     [
         ({"mirrored": True}, "the study is mirrored"),

@@ -145,7 +145,11 @@ class Export:
         return dict(sorted(frames.items()))
 
     def mask(self, source: LabelSource, task: str, frame: int) -> Mask:
+        """A mask to be written, which counts it."""
         self.masks += 1
+        return self.look_at(source, task, frame)
+
+    def look_at(self, source: LabelSource, task: str, frame: int) -> Mask:
         try:
             return source.mask(task, frame)
         except DataError as error:

@@ -7,7 +7,7 @@ Masks are compared before anything is written: what is there and equal stays, wh
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,17 @@ import numpy as np
 
 from ...claims import alone_in
 from ...config import lab_tasks
-from ...counting import counted, listed
+from ...counting import counted, first_of, listed
 from ...errors import DataError, LabelError, StorageError, UsageError, VfssError, WorkspaceError
 from ...provenance import sha256_file
 from ...tasks import TaskSet
-from ...workspace import Workspace
+from ...workspace import Workspace, read_json
 from ..names import plain_name
 from ..source import IMAGE_SUFFIXES, square_size
 from ..study import Study, folder_of, list_studies_readable
 from .annotations import Annotations, Mask, Piece, Place, Size, mask_png
 from .into_study import write_masks
-from .registry import Format, read_labels
+from .registry import MANIFEST, Format, read_labels
 
 Tick = Callable[[int, int, str], None]
 LEAVE_OUT = "-"
@@ -125,6 +125,7 @@ def _import(workspace: Workspace, path: Path, options: ImportOptions, tick: Tick
     names = _names(files, lab_tasks(workspace), options.renames)
     report.left_out = sorted(label for label, task in names.items() if task == LEAVE_OUT)
     plans = _Planner(studies, damaged, names, options, report).plan(files)
+    report.notes += _doubts([studies[study_id] for study_id in sorted(plans)], path)
     digest = _digest(path)
     for number, (study_id, plan) in enumerate(sorted(plans.items())):
         tick(number, len(plans), study_id)
@@ -137,6 +138,27 @@ def _import(workspace: Workspace, path: Path, options: ImportOptions, tick: Tick
             line = str(error) or "not enough memory"
             report.failed.append({"input": study_id, "error": line})
     return report
+
+
+def _doubts(studies: Sequence[Study], path: Path) -> Iterator[str]:
+    """Why labels may lie elsewhere than they were drawn."""
+    if turned := [study.id for study in studies if study.record.mirrored]:
+        yield (
+            f"{first_of(turned)} was mirrored at ingest: labels must be drawn on the study's "
+            "frames, not on the film"
+        )
+    fields = [study.id for study in studies if study.record.interlaced == "fields"]
+    if fields and not _exported_labels(path):
+        yield (
+            f"{first_of(fields)} has two frames for each of the film, its fields: labels must be "
+            "numbered by field"
+        )
+
+
+def _exported_labels(path: Path) -> bool:
+    """Labels of studies that we exported; results may be of the film."""
+    manifest = (path if path.is_dir() else path.parent) / MANIFEST
+    return manifest.is_file() and read_json(manifest).get("from") == "labels"
 
 
 def _names(
@@ -194,22 +216,15 @@ class _Planner:
         plans: dict[str, _Plan] = {}
         faulty = self._faults(files)
         for found in files:
-            for place, labels in found.entries.items():
+            for place in found.entries:
                 resolved = self._resolve(found, place)
                 if resolved is None:
                     continue
                 study, frame = resolved
-                size = _checked_size(found, place, study)
-                plan = plans.setdefault(study.id, {})
-                self._take(plan, found, frame, size, labels)
+                self._take(plans.setdefault(study.id, {}), found, place, study, frame)
         if self._others:
             self._report.notes.append(
                 f"{self._others} frames are of other studies and were left out"
-            )
-        if turned := [study for study in plans if self._studies[study].record.mirrored]:
-            self._report.notes.append(
-                f"{', '.join(turned[:3])}{' …' if len(turned) > 3 else ''} was mirrored at ingest: "
-                "labels must be drawn on the study's frames, not on the film"
             )
         if not any(plans.values()) and not self._report.failed:
             raise LabelError("labels no frame", file=files[0].file, remedy="Check the export.")
@@ -234,22 +249,23 @@ class _Planner:
         return faulty
 
     def _take(
-        self,
-        plan: _Plan,
-        found: Annotations,
-        frame: int,
-        size: Size,
-        labels: Mapping[str, list[Piece]],
+        self, plan: _Plan, found: Annotations, place: Place, study: Study, frame: int
     ) -> None:
-        for label, pieces in labels.items():
+        size = _checked_size(found, place, study)
+        missing = dict.fromkeys(found.labels if self._options.absent else (), ())
+        for label, pieces in {**missing, **found.entries[place]}.items():
             task = self._names[label]
-            if task != LEAVE_OUT:
-                wanted = plan.setdefault((task, frame), _Wanted(found.file, size))
-                wanted.pieces += pieces
-        if self._options.absent:
-            for label in found.labels:
-                if self._names[label] != LEAVE_OUT:
-                    plan.setdefault((self._names[label], frame), _Wanted(found.file, size))
+            if task == LEAVE_OUT:
+                continue
+            wanted = plan.setdefault((task, frame), _Wanted(found.file, size))
+            # Two readers' outlines together are a mask that neither drew.
+            if wanted.file != found.file and (pieces or wanted.pieces):
+                raise LabelError(
+                    f"two entries of {task} for frame {frame} of study {study.id}",
+                    file=f"{wanted.file} and {found.file}",
+                    remedy="Keep one of them.",
+                )
+            wanted.pieces += pieces
 
     def _resolve(self, found: Annotations, place: Place) -> tuple[Study, int] | None:
         """The study and frame a place means; None when another study was asked for, or its record
@@ -324,6 +340,13 @@ def _shown(place: Place) -> str:
 def _checked_size(found: Annotations, place: Place, study: Study) -> Size:
     """The frame size pieces are drawn at: the study's, or the recording's before squaring."""
     stored = (study.record.height, study.record.width)
+    across, down = study.record.pixel_aspect
+    if place.size is None and across != down:  # drawn before squaring or after: nothing tells
+        raise LabelError(
+            f"does not say the size of its frames, and study {study.id} has oblong pixels",
+            file=found.file,
+            remedy="Save it whole, without cropping.",
+        )
     size = place.size or stored
     if size != stored and square_size(*size, study.record.pixel_aspect) != stored:
         raise LabelError(

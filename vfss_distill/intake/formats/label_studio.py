@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ...errors import LabelError
 from .annotations import (
@@ -14,16 +13,28 @@ from .annotations import (
     Mask,
     Piece,
     Place,
+    Size,
     read_json_labels,
     whole_size,
     write_json_file,
 )
-from .outlines import Polygon, outline
+from .outlines import Polygon, Ring, outline
 from .runs import Brush, pack_brush
 
 _SAID = "vfss_labelled"  # in a task's data, which Label Studio hands back as it was
 _SIZE = "vfss_size"
 _PICTURES = ("image", "img", "picture", "frame")
+
+
+@dataclass(frozen=True)
+class PercentPolygon:
+    """An outline in percent of the frame, whose size the file need not say."""
+
+    points: Ring
+
+    def draw(self, size: Size) -> Mask:
+        height, width = size
+        return Polygon(self.points * (width, height) / 100).draw(size)
 
 
 def is_label_studio(data: Any) -> bool:
@@ -47,7 +58,7 @@ def read_label_studio(path: Path) -> Annotations:
         for label in task["data"].get(_SAID, ()):
             found.add(place, str(label))
         for region in regions:
-            labels, piece = _region(region, place)
+            labels, piece = _region(region)
             if piece is None:
                 others += 1
                 continue
@@ -79,7 +90,7 @@ def _place(data: dict[str, Any], regions: list[dict[str, Any]]) -> Place:
     return Place(str(named[0]), size=size)
 
 
-def _region(region: dict[str, Any], place: Place) -> tuple[list[str], Piece | None]:
+def _region(region: dict[str, Any]) -> tuple[list[str], Piece | None]:
     kind, value = region.get("type", ""), region.get("value") or {}
     if kind not in ("polygonlabels", "brushlabels"):
         return [], None
@@ -87,8 +98,7 @@ def _region(region: dict[str, Any], place: Place) -> tuple[list[str], Piece | No
         raise LabelError("a frame was rotated in Label Studio", remedy="Rotate it back there.")
     labels = [str(label) for label in value.get(kind, ())]
     if kind == "polygonlabels":
-        height, width = place.size or (0, 0)
-        return labels, Polygon.of(np.asarray(value["points"], np.float64) * (width, height) / 100)
+        return labels, PercentPolygon(Polygon.of(value["points"]).points)
     if value.get("format", "rle") != "rle":
         raise ValueError("an unknown kind of brush")
     return labels, Brush(bytes(value["rle"]))

@@ -71,7 +71,7 @@ def write_nnunet(export: Export) -> None:
             masks = {task.id: export.mask(source, task.id, frame) for task in tasks}
             flat = encode_png(flatten(export, masks, source.size))
             (export.target / "labelsTr" / f"{case}.png").write_bytes(flat)
-            picture = encode_png(source.picture(frame))
+            picture = encode_png(export.picture(source, frame))
             (export.target / "imagesTr" / f"{case}_0000.png").write_bytes(picture)
             said[case] = list(masks)
     if not said:

@@ -25,6 +25,7 @@ _FARTHEST_PX = 1e7
 # Corners lie on pixel corners, so edges pass through pixel centres: written with few digits and
 # read again they must fall on the same side.
 _ROUNDED_PX = 1e-3
+_EDGES = 1024  # at a time: each may cross every row, at some 50 bytes a crossing
 
 
 @dataclass(frozen=True)
@@ -52,20 +53,27 @@ def fill(rings: Sequence[Ring], size: Size) -> Mask:
     height, width = size
     winding = np.zeros((height, width + 1), np.int32)
     for ring in rings:
-        ring = np.clip(ring, -_FARTHEST_PX, _FARTHEST_PX)
-        x0, y0 = ring.T
-        x1, y1 = np.roll(ring, -1, axis=0).T
-        first = np.clip(np.ceil(np.minimum(y0, y1) - 0.5), 0, height).astype(np.int64)
-        last = np.clip(np.ceil(np.maximum(y0, y1) - 0.5), 0, height).astype(np.int64)
-        count = last - first  # rows whose centre line the edge crosses
-        edge = np.repeat(np.arange(len(ring)), count)
-        row = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count) + first[edge]
-        slope = (x1 - x0)[edge] / (y1 - y0)[edge]
-        x = x0[edge] + (row + 0.5 - y0[edge]) * slope
-        column = np.clip(np.ceil(x - 0.5 - _ROUNDED_PX), 0, width).astype(np.int64)
-        np.add.at(winding, (row, column), np.where(y1 > y0, 1, -1)[edge])
+        starts = np.clip(ring, -_FARTHEST_PX, _FARTHEST_PX)
+        ends = np.roll(starts, -1, axis=0)
+        for at in range(0, len(ring), _EDGES):
+            _wind(winding, starts[at : at + _EDGES], ends[at : at + _EDGES])
     inside: Mask = np.cumsum(winding, axis=1)[:, :width] != 0
     return inside
+
+
+def _wind(winding: NDArray[np.int32], starts: Ring, ends: Ring) -> None:
+    """Count each edge where it crosses the centre line of a row."""
+    height, width = winding.shape[0], winding.shape[1] - 1
+    (x0, y0), (x1, y1) = starts.T, ends.T
+    first = np.clip(np.ceil(np.minimum(y0, y1) - 0.5), 0, height).astype(np.int64)
+    last = np.clip(np.ceil(np.maximum(y0, y1) - 0.5), 0, height).astype(np.int64)
+    count = last - first  # rows whose centre line the edge crosses
+    edge = np.repeat(np.arange(len(starts)), count)
+    row = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count) + first[edge]
+    slope = (x1 - x0)[edge] / (y1 - y0)[edge]
+    x = x0[edge] + (row + 0.5 - y0[edge]) * slope
+    column = np.clip(np.ceil(x - 0.5 - _ROUNDED_PX), 0, width).astype(np.int64)
+    np.add.at(winding, (row, column), np.where(y1 > y0, 1, -1)[edge])
 
 
 def outline(mask: Mask) -> list[Ring]:

@@ -35,13 +35,18 @@ class Runs:
         inside = top >= 0 and left >= 0 and top + height <= size[0] and left + width <= size[1]
         if not inside or height < 0 or width < 0:
             raise LabelError("a mask reaches beyond its frame", remedy=_BAD)
-        if (self.counts < 0).any() or int(self.counts.sum()) != height * width:
+        if not self._fill(height * width):
             raise LabelError("run lengths of a mask do not add up to its size", remedy=_BAD)
         flat = np.repeat(np.arange(len(self.counts)) % 2 == 1, self.counts)
         part = flat.reshape((height, width), order="F" if self.by_column else "C")
         mask = np.zeros(size, np.bool_)
         mask[top : top + height, left : left + width] = part
         return mask
+
+    def _fill(self, area: int) -> bool:
+        """Each run is looked at: a sum of enormous ones can wrap round to the right number."""
+        fits = len(self.counts) <= area + 1 and ((self.counts >= 0) & (self.counts <= area)).all()
+        return bool(fits) and int(self.counts.sum()) == area
 
 
 @dataclass(frozen=True)

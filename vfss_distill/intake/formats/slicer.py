@@ -193,7 +193,7 @@ def _layers(export: Export, source: LabelSource) -> dict[str, int]:
     ids = [task.id for task in export.tasks]
     meets: dict[str, set[str]] = {task: set() for task in ids}
     for frame, tasks in export.table(source).items():
-        masks = {task.id: source.mask(task.id, frame) for task in tasks}
+        masks = {task.id: export.look_at(source, task.id, frame) for task in tasks}
         total = sum((mask.astype(np.uint8) for mask in masks.values()), np.zeros((), np.uint8))
         if not np.any(total > 1):
             continue

@@ -47,6 +47,20 @@ def test_coco_by_others(world: Workspace, cli: Cli) -> None:
     assert study.read_mask("bolus", 2) is None  # not drawn: unlabelled
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["000003_png.rf.0a9bcd3.jpg", "f3_jpg.rf.9d5e1c07ab3f4e6c8d2b1a0f5c7e9b45.jpg", "f3.png", "3"],
+)
+def test_the_last_whole_number_is_the_frame(name: str, world: Workspace, cli: Cli) -> None:
+    forget_labels(world)
+    study = first_study(world)
+    image = {"id": 7, "file_name": name, "height": HEIGHT, "width": WIDTH}
+    shape = {"image_id": 7, "category_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9]]}
+    put(world.root / "coco.json", coco(study.id, images=[image], annotations=[shape]))
+    ok(cli("labels", "import", "coco.json", "--study", study.id, cwd=world.root))
+    assert first_study(world).record.labelled == {"bolus": (3,)}
+
+
 def test_absent_makes_what_is_not_drawn_blank(world: Workspace, cli: Cli) -> None:
     forget_labels(world)
     put(world.root / "coco.json", coco(first_study(world).id))

@@ -31,6 +31,7 @@ from .registry import MANIFEST, Format, read_labels
 
 Tick = Callable[[int, int, str], None]
 LEAVE_OUT = "-"
+_ROBOFLOW = re.compile(r"\.rf\.\w{7,}$")  # frame_12_png.rf.0a9bcd3….jpg: a hash, no number
 
 
 @dataclass(frozen=True)
@@ -323,6 +324,7 @@ class _Planner:
         last = re.split(r"[/\\]", place.name)[-1]
         stem, dot, suffix = last.rpartition(".")
         last = stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else last
+        last = _ROBOFLOW.sub("", last)
         numbers = re.findall(r"\d+", last.replace(named, "") if named else last)
         if not numbers or len(numbers[-1]) > 9:
             raise LabelError(

@@ -119,6 +119,8 @@ class _Ingest:
         self._patients = PatientTable(options.patients)
         self._views = ViewTable(options.views)
         self._boxes = BoxTable(options.blank_boxes)
+        self._patients.settle(found)
+        self._views.settle(found)
         self._identities = Identities(workspace)
         check_option_folder(options.labels)
         self._labels = LabelSearch(options.labels, self._tasks, found)

@@ -86,6 +86,18 @@ def test_films_in_the_folder_of_labels_are_listed_as_left_out(cli: Cli, tmp_path
     assert left["input"].endswith("b.mp4") and left["why"] == "lies in the folder of --labels"
 
 
+def test_links_to_a_disk_that_is_not_there_are_listed(cli: Cli, tmp_path: Path) -> None:
+    """A film, a patient's folder, masks; and a link to itself."""
+    write_film(tmp_path / "v" / "a.mp4", frames=5)
+    for name in ("b.mp4", "p", "a_masks"):
+        (tmp_path / "v" / name).symlink_to(tmp_path / "share" / name)
+    (tmp_path / "v" / "ring.mp4").symlink_to("ring.mp4")
+    for given in ("v", tmp_path / "v"):
+        skipped = ingested(cli, given)["skipped"]
+        told = {Path(one["input"]).name for one in skipped if one["why"].endswith("leads nowhere")}
+        assert told == {"b.mp4", "p", "a_masks", "ring.mp4"}
+
+
 def test_a_review_alone_knows_the_splits(cli: Cli, tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         write_film(tmp_path / "v" / name / f"{name}.mp4", frames=4 + ord(name) % 3)

@@ -155,7 +155,8 @@ def _relative(found: Found) -> Path:
     path = found.path
     if not path.is_absolute() and ".." not in path.parts:
         return path
-    real, root = path.resolve(), found.root.resolve()
+    real = Path(os.path.realpath(path))  # `resolve` ends on a link to itself
+    root = found.root.resolve()
     if not real.is_relative_to(root):  # a link, by its own name
         return Path(path.name)
     if real == root:

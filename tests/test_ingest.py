@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,10 @@ from intake_films import (
     write_images,
 )
 from vfss_distill.config import lab_tasks
-from vfss_distill.intake.source import find_sources, open_source
+from vfss_distill.intake.images import ImageSource
+from vfss_distill.intake.labels import LabelSearch
+from vfss_distill.intake.source import Found, find_sources, open_source
+from vfss_distill.tasks import VFSS12
 from vfss_distill.workspace import Workspace
 
 
@@ -216,6 +220,16 @@ class TestLabels:
         mask.rename(mask.with_name("0001_v2.png"))
         ingested(cli, "v")
         assert stored(tmp_path)[0].record.labelled == {"c2": (0,)}
+
+    def test_masks_of_very_many_images_are_found_at_once(self, tmp_path: Path) -> None:
+        """Each number was once looked for among all: minutes for an hour of images."""
+        source = ImageSource(write_images(tmp_path / "v", 3).path, fps=30)
+        source._files = [tmp_path / "v" / f"x{number}.png" for number in range(30_000)]
+        mask = tmp_path / "v_masks" / "c2" / "29999.png"
+        write_mask(mask)
+        began = time.process_time()
+        labels = LabelSearch(None, VFSS12, []).find(Found(tmp_path / "v", tmp_path), source)
+        assert labels.files == {"c2": {29999: mask}} and time.process_time() - began < 3
 
     def test_a_single_film_needs_no_name(self, cli: Cli, tmp_path: Path) -> None:
         write_film(tmp_path / "a.mp4", frames=5)

@@ -148,7 +148,8 @@ def guessed_name(found: Found, source_sha256: str) -> str:
 def display(found: Found) -> str:
     """A recording as shown to the user: a relative path, never an absolute one, with forward
     slashes; printable."""
-    return os.fsencode(_relative(found).as_posix()).decode("utf-8", "backslashreplace")
+    name = os.fsencode(_relative(found).as_posix()).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() or c >= "\xa0" else ascii(c)[1:-1] for c in name)
 
 
 def _relative(found: Found) -> Path:

@@ -64,6 +64,20 @@ def test_a_report_of_names_that_are_formulas_and_html(cli: Cli, tmp_path: Path) 
     assert told["models"][0]["name"] == model["name"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
+def test_names_that_would_move_a_terminal(cli: Cli, tmp_path: Path) -> None:
+    """As a recording that fails and as one that is skipped."""
+    folder = tmp_path / "v" / "pa\nt\x1b[31m"
+    write_film(folder / "a.mp4", frames=3)
+    (folder / "b.mp4").write_bytes(b"junk")
+    for given in ("v", tmp_path / "v"):
+        said = cli("ingest", given)
+        assert said.exit_code == 3
+        assert "\x1b" not in said.stdout + said.stderr
+        assert "v/pa\\nt\\x1b[31m/b.mp4: is not a film" in said.stderr
+    assert "skipped v/pa\\nt\\x1b[31m/a.mp4: already ingested" in said.stdout.splitlines()[0]
+
+
 def test_a_card_of_a_teacher_with_words_of_its_own() -> None:
     title = "one | two\n<script>"
     teacher = {"name": "mine", "title": title, "licence": "MIT", "source": "here", "sha256": "0"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,10 @@ from intake_films import (
     write_images,
 )
 from vfss_distill.config import lab_tasks
-from vfss_distill.intake.source import find_sources, open_source
+from vfss_distill.intake.images import ImageSource
+from vfss_distill.intake.labels import LabelSearch
+from vfss_distill.intake.source import Found, find_sources, open_source
+from vfss_distill.tasks import VFSS12
 from vfss_distill.workspace import Workspace
 
 
@@ -217,6 +221,16 @@ class TestLabels:
         ingested(cli, "v")
         assert stored(tmp_path)[0].record.labelled == {"c2": (0,)}
 
+    def test_masks_of_very_many_images_are_found_at_once(self, tmp_path: Path) -> None:
+        """Each number was once looked for among all: minutes for an hour of images."""
+        source = ImageSource(write_images(tmp_path / "v", 3).path, fps=30)
+        source._files = [tmp_path / "v" / f"x{number}.png" for number in range(30_000)]
+        mask = tmp_path / "v_masks" / "c2" / "29999.png"
+        write_mask(mask)
+        began = time.process_time()
+        labels = LabelSearch(None, VFSS12, []).find(Found(tmp_path / "v", tmp_path), source)
+        assert labels.files == {"c2": {29999: mask}} and time.process_time() - began < 3
+
     def test_a_single_film_needs_no_name(self, cli: Cli, tmp_path: Path) -> None:
         write_film(tmp_path / "a.mp4", frames=5)
         write_mask(tmp_path / "gt" / "c2" / "1.png")
@@ -301,6 +315,57 @@ class TestPatients:
         (tmp_path / "who.csv").write_text("\n".join(["file,patient", *rows, "y/a.mp4,1", "d,5"]))
         said = cli("ingest", "v", "--patients", "who.csv").stderr
         assert "--patients names what is none of these recordings: y/a.mp4, d" in said
+
+    def test_a_row_that_several_recordings_answer_to(self, cli: Cli, tmp_path: Path) -> None:
+        """By name, stem, folder of images, or a path below each of several inputs."""
+        for number, name in enumerate(("x/a.mp4", "y/a.mp4", "x/1/b.mp4", "y/1/b.mp4")):
+            write_film(tmp_path / "v" / name, frames=4 + number)
+        for number, name in enumerate("xy"):
+            write_images(tmp_path / "v" / name / "z" / "images", 9 + number)
+        for row, example in (
+            *(("a", "v/x/a.mp4"), ("A.mp4", "v/x/a.mp4")),
+            *(("z", "v/x/z/images"), ("images", "v/x/z/images"), ("1/b.mp4", "v/x/1/b.mp4")),
+        ):
+            (tmp_path / "who.csv").write_text(f"file,patient\n{row},Meier\n")
+            (tmp_path / "views.csv").write_text(f"file,view,facing\nc,,left\n{row},frontal,\n")
+            for words in (("--patients", "who.csv"), ("--views", "views.csv")):
+                refused = cli("ingest", "v/x", "v/y", *words)
+                line = 2 if words[0] == "--patients" else 3
+                assert refused.exit_code == 4
+                assert (
+                    f"{words[1]}: line {line} names 2 recordings of that name. " in refused.stderr
+                )
+                assert f"Write the path, as in {example}." in refused.stderr
+            assert not (tmp_path / "studies").exists()
+        (tmp_path / "who.csv").write_text(f"file,patient\n{example},Meier\n")
+        assert len(ingested(cli, "v", "--patients", "who.csv")["studies"]) == 6
+        assert [row["source_patient"] for row in identities(tmp_path)].count("Meier") == 1
+
+    def test_a_name_is_of_the_one_left_over(self, cli: Cli, tmp_path: Path) -> None:
+        """Others have a row of their own; or it is the whole path of one."""
+        for number, name in enumerate(("x/a.mp4", "y/a.mp4", "b.mp4", "y/b.mp4")):
+            write_film(tmp_path / "v" / name, frames=4 + number)
+        rows = ["y/a.mp4,Y", "a.mp4,A", "b.mp4,B"]
+        (tmp_path / "who.csv").write_text("\n".join(["file,patient", *rows]))
+        outcome = cli("ingest", "v", "--patients", "who.csv")
+        assert outcome.exit_code == 0 and "v/y/b.mp4: not in --patients" in outcome.stderr
+        sources = {row["study"]: row["source_patient"] for row in identities(tmp_path)}
+        named = {study.record.frames: sources[study.id] for study in stored(tmp_path)}
+        assert named == {4: "A", 5: "Y", 6: "B", 7: "y"}
+
+    def test_equal_names_below_equal_folders_elsewhere(self, cli: Cli, tmp_path: Path) -> None:
+        """Where what is shown tells them no more apart, the path as it was given does."""
+        films = [tmp_path / place / "v" / "p" / "a.mp4" for place in "12"]
+        for number, film in enumerate(films):
+            write_film(film, frames=4 + number)
+        inputs = [film.parents[1] for film in films]
+        for row in ("a", "v/p/a.mp4", "p/a.mp4"):
+            (tmp_path / "who.csv").write_text(f"file,patient\n{row},Meier\n")
+            said = cli("ingest", *inputs, "--patients", "who.csv").stderr
+            assert f"as in {films[0].as_posix()}." in said
+        (tmp_path / "who.csv").write_text(f"file,patient\n{films[0].as_posix()},Meier\n")
+        assert len(ingested(cli, *inputs, "--patients", "who.csv")["studies"]) == 2
+        assert {row["source_patient"] for row in identities(tmp_path)} == {"Meier", "p"}
 
     def test_films_without_a_folder_of_their_own(self, cli: Cli, tmp_path: Path) -> None:
         for number in range(3):

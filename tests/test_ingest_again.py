@@ -34,6 +34,33 @@ def test_a_film_s_own_times_are_no_matter_of_a_given_rate(cli: Cli, tmp_path: Pa
     assert "--fps" not in cli("ingest", "v", "--fps", "15").stderr
 
 
+@pytest.mark.parametrize("place", ["gt/anna/a", "v/anna/a_masks"])
+def test_masks_whose_files_are_not_found_are_not_thrown_away(
+    place: str, cli: Cli, tmp_path: Path
+) -> None:
+    """--force was for something else: --labels were forgotten, or masks deleted beside the film."""
+    for frames, name in ((4, "anna"), (5, "bert")):
+        write_film(tmp_path / "v" / name / "a.mp4", frames=frames)
+    write_mask(tmp_path / place / "bolus" / "000001.png")
+    given = ("--labels", "gt") if place.startswith("gt") else ()
+    ingested(cli, "v", *given)
+    (tmp_path / place).rename(tmp_path / "away")
+    before = {study.id: study.record for study in stored(tmp_path)}
+    for words in ((), given):  # the folder of --labels is there, and nothing in it is his
+        again = ingested(cli, "v", "--force", *words, code=3)
+        assert [one["frames"] for one in again["studies"]] == [5]
+        (failed,) = again["failed"]
+        assert failed["input"] == "v/anna/a.mp4" and "--labels as before" in failed["error"]
+        assert {study.id: study.record for study in stored(tmp_path)} == before
+    (tmp_path / "away").rename(tmp_path / place)
+    anew = ingested(cli, "v", "--force", *given)["studies"]
+    assert sorted(one["labelled_frames"] for one in anew) == [0, 1]
+    (tmp_path / place).rename(tmp_path / "away")
+    (study,) = [name for name, record in before.items() if record.labelled]
+    (tmp_path / "studies" / study).rename(tmp_path / "moved")
+    assert ingested(cli, "v/anna")["studies"][0]["labelled_frames"] == 0
+
+
 def test_text_is_kept_only_where_something_was_taken(cli: Cli, tmp_path: Path) -> None:
     write_film(tmp_path / "v" / "a.mp4", frames=5)
     ingested(cli, "v")
@@ -57,6 +84,18 @@ def test_films_in_the_folder_of_labels_are_listed_as_left_out(cli: Cli, tmp_path
     told = ingested(cli, "v", "--labels", "v/masks of b")
     (left,) = told["skipped"]
     assert left["input"].endswith("b.mp4") and left["why"] == "lies in the folder of --labels"
+
+
+def test_links_to_a_disk_that_is_not_there_are_listed(cli: Cli, tmp_path: Path) -> None:
+    """A film, a patient's folder, masks; and a link to itself."""
+    write_film(tmp_path / "v" / "a.mp4", frames=5)
+    for name in ("b.mp4", "p", "a_masks"):
+        (tmp_path / "v" / name).symlink_to(tmp_path / "share" / name)
+    (tmp_path / "v" / "ring.mp4").symlink_to("ring.mp4")
+    for given in ("v", tmp_path / "v"):
+        skipped = ingested(cli, given)["skipped"]
+        told = {Path(one["input"]).name for one in skipped if one["why"].endswith("leads nowhere")}
+        assert told == {"b.mp4", "p", "a_masks", "ring.mp4"}
 
 
 def test_a_review_alone_knows_the_splits(cli: Cli, tmp_path: Path) -> None:

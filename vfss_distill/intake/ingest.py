@@ -119,6 +119,8 @@ class _Ingest:
         self._patients = PatientTable(options.patients)
         self._views = ViewTable(options.views)
         self._boxes = BoxTable(options.blank_boxes)
+        self._patients.settle(found)
+        self._views.settle(found)
         self._identities = Identities(workspace)
         check_option_folder(options.labels)
         self._labels = LabelSearch(options.labels, self._tasks, found)
@@ -272,6 +274,7 @@ class _Ingest:
             if not options.force or study in self._shown:
                 self._skip(number, known, labels, self._views.find(found), given)
                 return None
+            _refuse_to_lose_masks(known, labels)
         else:
             self._damaged.refuse_strange(digest)
             study = study if study not in self._records else f"{patient}-{digest[:12]}"
@@ -415,6 +418,19 @@ class _Ingest:
 
     def _fail(self, number: int, line: str) -> None:
         self._ended[number] = Failure(self._inputs[number], line)
+
+
+def _refuse_to_lose_masks(known: StudyRecord, labels: Labels) -> None:
+    """--force is for other frames, too: forgotten --labels are no wish to have no masks.
+
+    Of a damaged study nothing is known of them, and its own are kept.
+    """
+    if known.labels_sha256 and not labels.files:
+        raise InputError(
+            f"is ingested as {known.study} with masks whose files are not found now",
+            remedy="Give input and --labels as before or, to go on without them, move "
+            f"studies/{known.study} out of studies/.",
+        )
 
 
 @dataclass(frozen=True)

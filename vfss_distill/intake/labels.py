@@ -223,10 +223,11 @@ def _by_frame(masks: Sequence[Path], source: FrameSource) -> dict[int, Path]:
     if isinstance(source, ImageSource):
         by_name = {_key(path): index for index, path in enumerate(source.files)}
         numbers = [_number(path) for path in source.files]
+        times = Counter(numbers)
         by_number = {
             number: index
             for index, number in enumerate(numbers)
-            if number is not None and numbers.count(number) == 1
+            if number is not None and times[number] == 1
         }
     frames: dict[int, Path] = {}
     for path in masks:

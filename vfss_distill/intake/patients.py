@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,8 @@ class Owner:
 
 
 class PatientTable:
-    """`--patients CSV`: patients by file, matched by relative path, else by name, else by stem.
+    """`--patients CSV`: patients by file, matched by relative path, else by name or stem, where one
+    recording alone has it.
 
     A column `site` (clinic) is optional: the splits then give each part its share of each site.
     """
@@ -40,13 +41,23 @@ class PatientTable:
     def __init__(self, path: Path | None) -> None:
         """Raises ConfigError, naming the lines, when the table cannot be used."""
         self._by_file: dict[str, tuple[str, str]] = {}
+        self._lines: dict[str, int] = {}
+        self._namesakes: frozenset[Found] = frozenset()
+        self._path = path
         self.given = path is not None
         if path is not None:
             self._read(path)
 
     def find(self, found: Found) -> tuple[str, str] | None:
         """Patient and site (may be empty) that the table names for a recording, or None."""
+        if found in self._namesakes:
+            return None
         return next((self._by_file[key] for key in keys_of(found) if key in self._by_file), None)
+
+    def settle(self, found: Sequence[Found]) -> None:
+        """See which row is whose of all these. Raises ConfigError: one is of several."""
+        if self._path is not None:
+            self._namesakes = namesakes(self._lines, found, self._path)
 
     def unused(self, found: Sequence[Found]) -> list[str]:
         """Files the table names that are none of these."""
@@ -56,6 +67,7 @@ class PatientTable:
         faults = []
         for line, key, row in read_table(path, ("file", "patient"), _REMEDY):
             patient, site = row["patient"], row.get("site", "")
+            self._lines.setdefault(key, line)
             if not key or not patient:
                 faults.append(f"line {line}: file or patient is empty")
             elif not _same(self._by_file.setdefault(key, (patient, site)), (patient, site)):
@@ -136,14 +148,16 @@ def guessed_name(found: Found, source_sha256: str) -> str:
 def display(found: Found) -> str:
     """A recording as shown to the user: a relative path, never an absolute one, with forward
     slashes; printable."""
-    return os.fsencode(_relative(found).as_posix()).decode("utf-8", "backslashreplace")
+    name = os.fsencode(_relative(found).as_posix()).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() or c >= "\xa0" else ascii(c)[1:-1] for c in name)
 
 
 def _relative(found: Found) -> Path:
     path = found.path
     if not path.is_absolute() and ".." not in path.parts:
         return path
-    real, root = path.resolve(), found.root.resolve()
+    real = Path(os.path.realpath(path))  # `resolve` ends on a link to itself
+    root = found.root.resolve()
     if not real.is_relative_to(root):  # a link, by its own name
         return Path(path.name)
     if real == root:
@@ -153,14 +167,54 @@ def _relative(found: Found) -> Path:
 
 def keys_of(found: Found) -> list[str]:
     """What a table may call a recording, in lower case and NFC, each once, the surest first."""
+    return list(dict.fromkeys(key for keys in _tiers(found) for key in keys))
+
+
+def _tiers(found: Found) -> list[list[str]]:
+    """Its keys by how sure they are: the path as given, as shown, below its input; bare names."""
     real, root = found.path.resolve(), found.root.resolve()
-    names = [found.path.as_posix(), display(found)]
+    below: list[str] = []
+    bare = [found.path.name, recording_name(found.path)]
     if real.is_relative_to(root) and real != root:
-        names.append(real.relative_to(root).as_posix())
+        below = [real.relative_to(root).as_posix()]
         if _is_generic(found.path):
-            names.append(real.parent.name)
-    names += [found.path.name, recording_name(found.path)]
-    return list(dict.fromkeys(map(_key, names)))
+            bare.insert(0, real.parent.name)
+    tiers = ([found.path.as_posix()], [display(found)], below, bare)
+    return [[*map(_key, names)] for names in tiers]
+
+
+def namesakes(lines: Mapping[str, int], found: Sequence[Found], table: Path) -> frozenset[Found]:
+    """Those of `found` that share a name with one whose path is a row of `table`: it is not theirs.
+
+    `lines`: the table's line numbers by key. Raises ConfigError for rows that name several of them
+    alike: the patient or side of one would be taken for that of the others.
+    """
+    claims: dict[str, list[tuple[int, Found]]] = {}
+    for item in found:
+        named = [(key, tier) for tier, keys in enumerate(_tiers(item)) for key in keys]
+        for key, tier in [one for one in named if one[0] in lines][:1]:
+            claims.setdefault(key, []).append((tier, item))
+    faults: list[str] = []
+    unclear: list[Found] = []
+    others: set[Found] = set()
+    for key, claimed in claims.items():
+        surest = min(tier for tier, _ in claimed)
+        owners = [item for tier, item in claimed if tier == surest]
+        others.update(item for tier, item in claimed if tier > surest)
+        if len({_key(item.path.as_posix()) for item in owners}) > 1:  # not of one but for its case
+            faults.append(f"line {lines[key]} names {len(owners)} recordings of that name")
+            unclear += owners
+    if faults:
+        remedy = f"Write the path, as in {_clear_path(unclear[0], found)}."
+        raise ConfigError(listed(faults), file=table, remedy=remedy)
+    return frozenset(others)
+
+
+def _clear_path(item: Found, found: Sequence[Found]) -> str:
+    """How a row can name this one alone: as it is shown, where no other is shown so."""
+    shown = display(item)
+    alone = [display(other) for other in found].count(shown) == 1
+    return shown if alone else item.path.as_posix()
 
 
 def unused_keys(keys: Iterable[str], found: Sequence[Found]) -> list[str]:

@@ -190,7 +190,7 @@ def walk(
     `exclude`, what was seen already. A DICOMDIR stands for the files it names. Of DICOM files only
     cine runs are found (see dicom_series.py). `left_out` gets the DICOM files and single images
     that are no recordings, overlays that `vfss segment` wrote, and links that lead out of the
-    input. Raises InputError for an input that does not exist.
+    input or nowhere. Raises InputError for an input that does not exist.
     """
     files = [path.parent for path in inputs if not path.is_dir()]
     common = _common_folder(files)
@@ -334,6 +334,8 @@ def _walk_folder(
         return
     entries = [entry for entry in entries if not _is_hidden(entry)]
     own = _OWN_FOLDERS if (folder / "vfss.yaml").is_file() else frozenset()
+    gone = [entry for entry in entries if entry.name not in own and _leads_nowhere(entry)]
+    left_out += [LeftOut(Found(entry, given), "a link that leads nowhere") for entry in gone]
     films = [entry for entry in entries if entry.is_file() and _is_film(entry)]
     images = [] if films else image_files(folder)
     if len(images) > 1:
@@ -366,6 +368,10 @@ def _is_new(path: Path, given: Path, root: Path, seen: set[Path], left_out: list
         left_out.append(LeftOut(Found(path, given), A_RESULT))
         return False
     return True
+
+
+def _leads_nowhere(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
 
 
 def _is_hidden(path: Path) -> bool:

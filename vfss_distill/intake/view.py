@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..counting import listed
 from ..errors import UsageError
 from .film_sample import FrameSample
-from .patients import keys_of, read_table, unused_keys
+from .patients import keys_of, namesakes, read_table, unused_keys
 from .picture import find_picture
 from .record import StudyRecord
 from .source import Found, FrameSource
@@ -108,12 +108,22 @@ class ViewTable:
     def __init__(self, path: Path | None) -> None:
         """Raises ConfigError when the table cannot be read, UsageError for unknown values."""
         self._by_file: dict[str, str] = {}
+        self._lines: dict[str, int] = {}
+        self._namesakes: frozenset[Found] = frozenset()
+        self._path = path
         if path is not None:
             self._read(path)
 
     def find(self, found: Found) -> str:
         """What the table says of a recording: left, right, lateral, frontal; "" for nothing."""
+        if found in self._namesakes:
+            return ""
         return next((self._by_file[key] for key in keys_of(found) if key in self._by_file), "")
+
+    def settle(self, found: Sequence[Found]) -> None:
+        """See which row is whose of all these. Raises ConfigError: one is of several."""
+        if self._path is not None:
+            self._namesakes = namesakes(self._lines, found, self._path)
 
     def unused(self, found: Sequence[Found]) -> list[str]:
         """Files the table names that are none of these."""
@@ -141,8 +151,10 @@ class ViewTable:
                 faults.append(f"line {line}: view {row['view'][:20]!r}")
             elif facing not in ("left", "right", ""):
                 faults.append(f"line {line}: facing {row['facing'][:20]!r}")
-            elif (word := word_of(view, facing)) and self._by_file.setdefault(key, word) != word:
-                faults.append(f"line {line}: this file has another view above")
+            elif word := word_of(view, facing):
+                self._lines.setdefault(key, line)
+                if self._by_file.setdefault(key, word) != word:
+                    faults.append(f"line {line}: this file has another view above")
         if faults:
             raise UsageError(
                 listed(faults), file=path, remedy="View is lateral or frontal, facing left or "

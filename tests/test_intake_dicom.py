@@ -217,6 +217,34 @@ class TestGrey:
         truth = apply_voi_lut(pixels[1], pydicom.dcmread(path)) / 257.0
         assert np.abs(read(path)[1].grey - truth).max() <= 0.5
 
+    @pytest.mark.parametrize("form", ["US", "OW", "packed"])
+    def test_voi_lut_of_8_bits(self, form: str, tmp_path: Path) -> None:
+        """From 12-bit pixels to an 8-bit display, an ordinary use."""
+        pixels = films(bits=12)
+        entries = np.arange(4096) >> 4
+        table = Dataset()
+        table.LUTDescriptor = [4096, 0, 8]
+        if form == "US":
+            table.LUTData = entries.tolist()
+        else:
+            table.LUTData = entries.astype("u1" if form == "packed" else "<u2").tobytes()
+        table["LUTData"].VR = "US" if form == "US" else "OW"
+        tags = deep_tags(VOILUTSequence=Items([table]))
+        grey = read(write_dicom(tmp_path / "a.dcm", pixels=pixels, **tags).path)[1].grey
+        assert np.array_equal(grey, pixels[1] >> 4)
+
+    @pytest.mark.parametrize("function", ["LINEAR_EXACT", "SIGMOID"])
+    def test_windows_narrower_than_one_of_small_units(self, function: str, tmp_path: Path) -> None:
+        pixels = films(bits=12)
+        window = {"WindowCenter": "0.2", "WindowWidth": "0.2", "VOILUTFunction": function}
+        small = deep_tags(RescaleSlope="0.0001", RescaleIntercept="0", **window)
+        window |= {"WindowCenter": "2000", "WindowWidth": "2000"}
+        greys = [
+            read(write_dicom(tmp_path / f"{n}.dcm", pixels=pixels, **tags).path)[1].grey.astype(int)
+            for n, tags in enumerate((small, deep_tags(**window)))
+        ]
+        assert np.abs(greys[0] - greys[1]).max() <= 1
+
     def test_modality_lut_then_window(self, tmp_path: Path) -> None:
         pixels = films(bits=12)
         table = Dataset()

@@ -60,6 +60,38 @@ class TestExports:
         (found,) = walk([tmp_path])
         assert [read_barcode(frame.grey) for frame in read(found.path)] == list(range(5))
 
+    def test_a_single_image_joins_no_acquisitions(self, tmp_path: Path) -> None:
+        for number, count in ((1, 6), (2, 5), (3, 1)):
+            frames = range(10 * number, 10 * number + count)
+            name = lambda i, number=number: f"{number}-{i}"  # noqa: E731
+            _series(tmp_path, "1.2.3", frames, name=name, AcquisitionNumber=number)
+        left_out: list[Any] = []
+        found = walk([tmp_path], left_out=left_out)
+        seen = [[read_barcode(frame.grey) for frame in read(one.path)] for one in found]
+        assert sorted(seen) == [[*range(10, 16)], [*range(20, 25)]]
+        assert [one.why for one in left_out] == ["a single image (XA), not a cine run"]
+
+    def test_a_number_of_its_own_for_each_image_parts_none(self, tmp_path: Path) -> None:
+        for number in range(9):
+            name = lambda _, number=number: f"{number}"  # noqa: E731
+            _series(
+                tmp_path,
+                "1.2.3",
+                range(number, number + 1),
+                name=name,
+                clock=False,
+                AcquisitionNumber=number,
+            )
+        (found,) = walk([tmp_path])
+        assert len(read(found.path)) == 9
+
+    def test_grey_without_a_window_is_what_is_stored(self, tmp_path: Path) -> None:
+        """As of the same frames in one file; and not spread over their range."""
+        _series(tmp_path, "1.2.3", range(5))
+        (found,) = walk([tmp_path])
+        for number, frame in enumerate(read(found.path)):
+            assert np.array_equal(frame.grey, barcode(number))
+
     def test_a_whole_export(self, cli: Cli, tmp_path: Path) -> None:
         """Runs of two patients among all that such a folder holds; what is no run is listed."""
         root = tmp_path / "export"

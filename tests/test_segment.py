@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -122,6 +123,20 @@ def test_films_are_segmented_though_nobody_reads_on(tmp_path: Path, model: Path)
     os.close(writing)
     assert done.returncode == 0
     assert len(list((tmp_path / "results").glob("*/*/run.json"))) == 3
+
+
+def test_an_overlay_of_a_long_pause_in_a_folder_with_a_colon(
+    cli: Cli, tmp_path: Path, model: Path
+) -> None:
+    """A recorder that was paused for two hours; FFmpeg takes `e:` for a protocol."""
+    times_s = [0.0, 0.04, 0.08, 7200.0, 7200.04]
+    make_film(tmp_path / "pause.mkv", times_s)
+    (tmp_path / "e:1").mkdir()
+    words = ("segment", "pause.mkv", "-w", "e:1", "--model", model)
+    assert cli(*words).exit_code == 0
+    (overlay,) = (tmp_path / "e:1").rglob("overlay.mp4")
+    with contextlib.chdir(tmp_path):
+        assert read_times(overlay.relative_to(tmp_path)) == pytest.approx(times_s, abs=1e-3)
 
 
 def test_measures_of_masks_that_are_replaced_are_kept(

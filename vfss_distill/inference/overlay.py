@@ -20,8 +20,9 @@ from ..tasks import TaskSet
 from .canvas import Canvas, Caption
 from .masks import TaskMask
 
-# Holds 24, 25, 30, 1001/30000, 1001/24000 and millisecond ticks exactly; anything else to 1.4 µs.
-TIME_BASE = Fraction(1, 360_000)
+# Holds 24, 25, 30, 1001/30000 and millisecond ticks exactly; anything else to 5.6 µs. An MP4 has 31
+# bits from one frame to the next: pauses of 6 hours.
+TIME_BASE = Fraction(1, 90_000)
 
 # No B-frames: presentation starts at 0 without an edit list. A key frame at least every 30 frames
 # lets a reader step back quickly. Two threads cost no latency and no memory worth naming.
@@ -45,7 +46,7 @@ class OverlayWriter:
         self.canvas = Canvas(height, width, tasks, caption)
         self._pts: list[int] = []
         options = {"movflags": "+faststart"}
-        self._container = av.open(str(path), "w", format="mp4", options=options)
+        self._container = av.open(_url(path), "w", format="mp4", options=options)
         self._container.metadata["comment"] = RESEARCH_USE_ONLY
         self._container.metadata["title"] = f"{caption.study} {caption.model}"
         try:
@@ -111,17 +112,22 @@ class OverlayWriter:
             )
 
 
+def _url(path: Path) -> str:
+    """Else FFmpeg takes what stands before a colon for a protocol."""
+    return f"file:{path}"
+
+
 def read_times(path: Path) -> list[float]:
     """Presentation times in seconds of every frame of a film, sorted; its first frame decodes."""
     times = []
-    with av.open(str(path)) as container:
+    with av.open(_url(path)) as container:
         stream = container.streams.video[0]
         times = sorted(
             float(packet.pts * packet.time_base)
             for packet in container.demux(stream)
             if packet.pts is not None
         )
-    with av.open(str(path)) as container:
+    with av.open(_url(path)) as container:
         if next(iter(container.decode(video=0)), None) is None:
             return []
     return times

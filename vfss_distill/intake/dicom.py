@@ -29,7 +29,7 @@ from .dicom_file import (
 )
 from .dicom_pixels import PixelData, declared_frames
 from .dicom_times import FrameTimes, frame_times, series_times
-from .dicom_tone import Rule, Tone, functional, rules_of
+from .dicom_tone import Rule, Tone, functional, rules_of, rules_of_series
 from .source import (
     ASSUMED_FPS,
     Frame,
@@ -90,7 +90,7 @@ class DicomSource:
         if len(headers) > 1:
             self._declared = len(headers)
             self._times = series_times(headers, assumed, say)
-            self._rules = tuple(Rule.of(item) for item in headers)
+            self._rules = rules_of_series(headers)
         else:
             self._declared = declared_frames(header)
             found = self._declared if _is_film(header) else len(self._parts[0].frames)

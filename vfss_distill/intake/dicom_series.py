@@ -218,11 +218,11 @@ def _once(group: Sequence[Instance]) -> list[Instance]:
 
 
 def _split(group: Sequence[Instance]) -> list[list[Instance]]:
-    """By acquisition, where a series holds several of more than one frame; each in order."""
+    """By acquisition, each in order; not where most are of one image, being but its number."""
     parts: dict[str, list[Instance]] = defaultdict(list)
     for instance in group:
         parts[str(instance.header.get("AcquisitionNumber"))].append(instance)
-    if min(len(part) for part in parts.values()) < 2:
+    if 2 * sum(len(part) == 1 for part in parts.values()) > len(parts):
         parts = {"": list(group)}
     return [_in_order(part) for part in parts.values()]
 

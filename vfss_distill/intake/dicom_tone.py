@@ -6,7 +6,7 @@ otherwise frame by frame, as enhanced objects and series of single images may.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi
+from pydicom.pixels import apply_color_lut
 
 from ..errors import InputError
 
@@ -39,17 +39,27 @@ class Rule:
         transform = functional(header, "PixelValueTransformationSequence", index)
         voi = functional(header, "FrameVOILUTSequence", index)
         centre, width = _first(voi.get("WindowCenter")), _first(voi.get("WindowWidth"))
-        if centre is None or width is None or not (np.isfinite(centre) and 1 <= width < np.inf):
+        function = str(voi.get("VOILUTFunction") or "LINEAR")
+        least = 1.0 if function == "LINEAR" else 1e-9  # the others need but more than nothing
+        if centre is None or width is None or not (np.isfinite(centre) and least <= width < np.inf):
             centre = width = None
         slope, intercept = (_first(transform.get(f"Rescale{x}")) for x in ("Slope", "Intercept"))
-        function = str(voi.get("VOILUTFunction") or "LINEAR")
         return cls(slope or 1.0, intercept or 0.0, centre, width, function)
 
 
 def rules_of(header: Any, count: int) -> tuple[Rule, ...]:
     """The rules of all `count` frames of one file; a single one when they are all alike."""
-    rules = tuple(Rule.of(header, index) for index in range(count if _per_frame(header) else 1))
-    return rules[:1] if len(set(rules)) == 1 else rules
+    return _once(Rule.of(header, index) for index in range(count if _per_frame(header) else 1))
+
+
+def rules_of_series(headers: Iterable[Any]) -> tuple[Rule, ...]:
+    """The same of single-frame files, one a frame."""
+    return _once(map(Rule.of, headers))
+
+
+def _once(rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    found = tuple(rules)
+    return found[:1] if len(set(found)) == 1 else found
 
 
 @dataclass
@@ -129,9 +139,9 @@ class Tone:
             return (stored - self._lowest) * (255.0 / ((1 << self._bits) - 1))
         values = self._physical(stored, rule)
         if self.header.get("VOILUTSequence"):
-            shown = np.asarray(apply_voi(np.rint(values).astype(np.int64), self.header), float)
-            depth = int(self.header.VOILUTSequence[0].LUTDescriptor[2])
-            return shown * (255.0 / ((1 << depth) - 1))
+            item = self.header.VOILUTSequence[0]
+            shown = _looked_up(np.rint(values).astype(np.int64), item, self.header)
+            return shown * (255.0 / ((1 << int(item.LUTDescriptor[2])) - 1))
         if rule.centre is not None and rule.width is not None:
             return _window(values, rule)
         if self._bits <= 8 and len(self.rules) == 1:
@@ -141,7 +151,7 @@ class Tone:
 
     def _physical(self, stored: NDArray[Any], rule: Rule) -> NDArray[Any]:
         if "ModalityLUTSequence" in self.header:
-            return np.asarray(apply_modality_lut(stored, self.header), float)
+            return _looked_up(stored, self.header.ModalityLUTSequence[0], self.header)
         return stored * rule.slope + rule.intercept
 
     def _judge_windows(self) -> None:
@@ -157,7 +167,7 @@ class Tone:
         if not shown or np.ptp(np.percentile(np.concatenate(shown), (1, 99))) >= _LEAST_SHOWN:
             return
         plain = [Rule(rule.slope, rule.intercept) for rule in self.rules]
-        self.rules = tuple(plain[:1] if len(set(plain)) == 1 else plain)
+        self.rules = _once(plain)
 
     def _sampled_range(self) -> tuple[float, float]:
         """The range of values over the recording, without padding and the outermost 0.5 %."""
@@ -192,6 +202,22 @@ def _per_frame(header: Any) -> bool:
     groups = header.get("PerFrameFunctionalGroupsSequence")
     wanted = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
     return bool(groups) and any(groups[0].get(macro) for macro in wanted)
+
+
+def _looked_up(values: NDArray[Any], item: Any, header: Any) -> NDArray[Any]:
+    """Through a modality or VOI LUT by PS3.3 C.11.1.1.1: values below the first that is mapped take
+    its entry, those above the last take that one's. Entries of 8 bits may be packed, one a byte.
+
+    Pydicom's own keeps the index in the type of the entries, which wraps at 256 with those.
+    """
+    count, first, _ = map(int, item.LUTDescriptor)
+    count, data = count or 1 << 16, item.LUTData
+    if isinstance(data, bytes):
+        wide = ("<" if header.original_encoding[1] else ">") + "u2"
+        table = np.frombuffer(data, "u1" if len(data) < 2 * count else wide, count)
+    else:
+        table = np.asarray(data)
+    return table[np.clip(values - first, 0, len(table) - 1)].astype(float)
 
 
 def _window(values: NDArray[Any], rule: Rule) -> NDArray[Any]:

@@ -91,7 +91,8 @@ class ImageSource:
         chosen = np.linspace(0, len(self._files) - 1, min(_SAMPLED, len(self._files))).astype(int)
         sample = np.concatenate([read_image(self._files[i])[::4, ::4].ravel() for i in chosen])
         low, high = np.percentile(sample, (0.5, 99.5))
-        return float(low), float(max(high, low + 1))
+        least = 1.0 if sample.dtype.kind in "iu" else 1e-6
+        return float(low), float(max(high, low + least))
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -268,6 +268,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def delimiter_of(text: str) -> str:
+    """Of a table as a spreadsheet saved it: a semicolon where commas are decimal."""
+    first = text.split("\n", 1)[0]
+    return ";" if first.count(";") > first.count(",") else ","
+
+
 def spreadsheet_cell(text: str) -> str:
     """`text` as a CSV cell that no spreadsheet takes for a formula: names come from anywhere."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text

@@ -150,8 +150,7 @@ class TeacherCard:
     def digest(self) -> str:
         """Of all that decides what its network computes, given its weights."""
         words = ("title", "licence", "source", "notes", "file", "packaged", "folder")
-        fields = {key: value for key, value in vars(self).items() if key not in words}
-        return digest_json(json.loads(json.dumps(fields, default=list)))
+        return digest_json({key: value for key, value in vars(self).items() if key not in words})
 
 
 _CARD = TypeAdapter(TeacherCard)

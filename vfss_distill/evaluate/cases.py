@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 from ..counting import counted, first_of
@@ -99,7 +100,7 @@ class Case:
             self.result.folder, lines, self.times_s, record.repeats
         )
 
-    @property
+    @cached_property
     def _measures_file(self) -> list[dict[str, str]] | None:
         return read_measures(self.result.folder)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..errors import DataError
 from ..inference.record import MEASURES
 from ..provenance import digest_json, document
-from ..workspace import read_json, write_json, write_text
+from ..workspace import delimiter_of, read_json, write_json, write_text
 from .measures import COLUMNS
 
 BASIS = "measured.json"
@@ -58,9 +58,7 @@ def read_measures(folder: Path) -> list[dict[str, str]] | None:
     """
     try:
         text = _decoded((folder / MEASURES).read_bytes())
-        first = text.split("\n", 1)[0]
-        delimiter = ";" if first.count(";") > first.count(",") else ","
-        lines = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+        lines = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
         found = [{key: line[key] or "" for key in COLUMNS} for line in lines]
     except FileNotFoundError:
         return []

@@ -52,9 +52,8 @@ class DicomSource:
     """One DICOM file, or (`files`) a series of single-frame ones in the order of their frames.
 
     `fps` is used only when neither header nor a film inside gives times, `interlaced` only for a
-    film inside. Raises
-    InputError at once: no DICOM, no pixel data, too large, no decoder for its transfer syntax; on
-    reading: not one frame can be decoded. `info.patient_hint` is PatientID.
+    film inside. Raises InputError at once: no DICOM, no pixel data, too large, no decoder for its
+    transfer syntax; on reading: not one frame can be decoded. `info.patient_hint` is PatientID.
     """
 
     path: Path

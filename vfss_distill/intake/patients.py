@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..counting import listed
 from ..errors import ConfigError
+from ..workspace import delimiter_of
 from .names import plain_name
 from .source import GENERIC_FOLDERS, Found, recording_name
 
@@ -92,10 +93,8 @@ def read_table(
         raise ConfigError(f"cannot be read ({error.strerror})", file=path, remedy=remedy) from error
     except UnicodeDecodeError as error:
         raise ConfigError("cannot be read as UTF-8", file=path, remedy=remedy) from error
-    first = text.split("\n", 1)[0]
-    delimiter = ";" if first.count(";") > first.count(",") else ","
     # Strict: a quote that is never closed would swallow the rest of the table.
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter, strict=True)
+    reader = csv.DictReader(text.splitlines(), delimiter=delimiter_of(text), strict=True)
     try:
         found = [str(name).strip().lower() for name in reader.fieldnames or ()]
         if not set(columns) <= set(found):

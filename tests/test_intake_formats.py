@@ -28,7 +28,7 @@ from intake_films import (
     write_sound,
 )
 from vfss_distill.errors import InputError
-from vfss_distill.intake.patients import display
+from vfss_distill.intake.names import display
 from vfss_distill.intake.source import (
     Frame,
     LeftOut,

@@ -183,7 +183,7 @@ class TestTable:
         root = tmp_path / "films"
 
         def find(name: str) -> str:
-            return table.find(Found(root / name, root))
+            return table.word(Found(root / name, root))
 
         assert (find("x/a.mp4"), find("y/a.mp4")) == ("right", "")
         assert (find("z/b.avi"), find("c.mp4"), find("d.mp4")) == ("lateral", "", "")

@@ -26,11 +26,12 @@ from vfss_distill import workspace as workspace_module
 from vfss_distill.distill.cache import Job, Recipe, fill_cache
 from vfss_distill.engines import Done, OneProcess, Processes
 from vfss_distill.errors import StorageError, WorkspaceError
-from vfss_distill.intake import fill, patients
+from vfss_distill.intake import fill, names
 from vfss_distill.intake import ingest as ingest_module
 from vfss_distill.intake.discovery import way
 from vfss_distill.intake.identities import Identities, Identity
-from vfss_distill.intake.patients import PatientTable, display
+from vfss_distill.intake.names import display
+from vfss_distill.intake.patients import PatientTable
 from vfss_distill.intake.source import Found, LeftOut, walk
 from vfss_distill.simulate import dataset
 from vfss_distill.workspace import Workspace, atomic_folder, free_bytes, read_json, write_json
@@ -97,9 +98,9 @@ def test_a_table_names_films_with_forward_slashes(
     film = write_film(tmp_path / "films" / "a" / "one.mp4", frames=1).path
     (tmp_path / "patients.csv").write_text("file,patient\nfilms/a/one.mp4,anna\n")
     found = Found(film, tmp_path / "films")
-    monkeypatch.setattr(patients, "_relative", lambda _: PureWindowsPath("films/a/one.mp4"))
+    monkeypatch.setattr(names, "_relative", lambda _: PureWindowsPath("films/a/one.mp4"))
     assert display(found) == "films/a/one.mp4"
-    assert PatientTable(tmp_path / "patients.csv").find(found) == ("anna", "")
+    assert PatientTable(tmp_path / "patients.csv").row(found) == ("anna", "")
 
 
 def test_the_bin_of_a_stick_and_what_nobody_may_read_are_no_recordings(

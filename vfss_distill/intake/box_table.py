@@ -5,14 +5,13 @@ For what is never found by itself: a second camera's picture, a face, tool bars,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from ..counting import listed
 from ..errors import ConfigError, InputError
 from .boxes import GIVEN, Box
-from .patients import keys_of, read_table, unused_keys
 from .record import StudyRecord
+from .recording_table import RecordingTable, keys_of, read_table
 from .source import Found, SourceInfo, square_size
 
 _NUMBERS = ("x", "y", "width", "height")
@@ -21,22 +20,12 @@ _REMEDY = "Give a CSV with the columns file,x,y,width,height: film.mp4,0,0,200,4
 Place = tuple[int, int, int, int]
 
 
-class BoxTable:
+class BoxTable(RecordingTable[list[Place]]):
     """Boxes by file, as many lines a file as you like; files are matched as patients are."""
-
-    def __init__(self, path: Path | None) -> None:
-        """Raises ConfigError, naming the lines, when the table cannot be used."""
-        self._by_file: dict[str, list[Place]] = {}
-        if path is not None:
-            self._read(path)
 
     def names(self, found: Found) -> bool:
         """Does the table name this recording?"""
         return bool(self._places(found))
-
-    def unused(self, found: Sequence[Found]) -> list[str]:
-        """Files the table names that are none of these."""
-        return unused_keys(self._by_file, found)
 
     def boxes(self, found: Found, info: SourceInfo) -> tuple[Box, ...]:
         """The boxes of a recording, in pixels of its square-pixel frames, not mirrored.

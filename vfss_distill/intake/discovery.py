@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from ..errors import InputError, VfssError
 from ..workspace import Workspace, read_json
 from .ingest_report import Failure, IngestOptions, IngestReport, Skipped
-from .patients import display
+from .names import display
 from .source import Found, LeftOut, content_sha256, walk
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ..counting import counted, listed
 from .identities import Identities
-from .names import plain_name
-from .patients import Owner, PatientTable, display
+from .names import display, plain_name
+from .patients import Owner, PatientTable
 from .source import Found
 from .splits import Splits
 
@@ -29,7 +29,7 @@ class Doubts:
         One that is not new keeps its patient, whatever its place says.
         """
         self._guessed += owner.guessed and is_new
-        if self._patients.given and self._patients.find(found) is None:
+        if self._patients.given and self._patients.row(found) is None:
             self._say(f"{display(found)}: not in --patients; patient taken from file or folder")
         parent, root = found.path.resolve().parent, found.root.resolve()
         name = plain_name(owner.source_patient)

@@ -38,7 +38,8 @@ from .identities import Identities, Identity
 from .ingest_report import Failure, IngestOptions, IngestReport, Skipped
 from .lab import decide_tasks, prepare_workspace
 from .labels import Labels, LabelSearch
-from .patients import Owner, PatientTable, display, guessed_name, owner_of
+from .names import display
+from .patients import Owner, PatientTable, guessed_name, owner_of
 from .record import StudyRecord
 from .remains import LOST, nowhere_told
 from .source import Found, SourceInfo, open_source
@@ -272,7 +273,7 @@ class _Ingest:
             self._refuse_second_patient(known, patient, owner)
             patient, study = known.patient, known.study
             if not options.force or study in self._shown:
-                self._skip(number, known, labels, self._views.find(found), given)
+                self._skip(number, known, labels, self._views.word(found), given)
                 return None
             _refuse_to_lose_masks(known, labels)
         else:
@@ -290,7 +291,7 @@ class _Ingest:
             self._lost[number] = nowhere_told(
                 self._workspace.studies / study,
                 known,
-                view_given=bool(self._views.find(found)),
+                view_given=bool(self._views.word(found)),
                 boxes_given=boxes_given,
             )
         elif known is not None and has_imported_labels(self._workspace.studies / study):
@@ -337,7 +338,7 @@ class _Ingest:
         owner = owner_of(found, self._patients, info.patient_hint, digest, info.exam_hint)
         known = self._known(digest)
         if info.exam_hint:
-            named = bool(info.patient_hint) or self._patients.find(found) is not None
+            named = bool(info.patient_hint) or self._patients.row(found) is not None
             owner = self._exams.owner(
                 info.exam_hint, owner, named=named, known=known, say=self._say
             )

@@ -29,7 +29,7 @@ from ..provenance import sha256_file
 from ..tasks import TaskSet
 from .images import ImageSource, image_size, read_image
 from .names import plain_name, spellings
-from .source import GENERIC_FOLDERS, Found, FrameSource, image_files, recording_name
+from .source import Found, FrameSource, image_files, is_generic, recording_name
 
 _LOSSY = frozenset({".jpg", ".jpeg"})
 _THRESHOLD = 127
@@ -128,7 +128,7 @@ class LabelSearch:
         surest, *_ = places = _places(labels, found)
         for place in places:
             candidates = [place.with_name(f"{name}_masks"), place]
-            if _is_generic(found.path):
+            if is_generic(found.path):
                 candidates.insert(0, place / "masks")
             folder = _first_there(candidates, labels)
             if folder is None:
@@ -299,7 +299,7 @@ def _beside(path: Path) -> list[Path]:
     name = recording_name(path)
     stem = path.name if path.is_dir() else path.stem
     folders = [path.parent / f"{stem}_masks"]
-    if _is_generic(path):
+    if is_generic(path):
         folders += [path.parent / "masks", path.parent / f"{name}_masks"]
     return folders
 
@@ -337,11 +337,7 @@ def _key(path: Path) -> str:
 
 def _home(path: Path) -> Path:
     """The folder a recording lies in; `images` folders are their parent's recording."""
-    return path.parent.parent if _is_generic(path) else path.parent
-
-
-def _is_generic(path: Path) -> bool:
-    return path.is_dir() and path.name.lower() in GENERIC_FOLDERS
+    return path.parent.parent if is_generic(path) else path.parent
 
 
 def _looks_like_labels(folder: Path, tasks: TaskSet) -> bool:

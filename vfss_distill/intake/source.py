@@ -34,7 +34,7 @@ VIDEO_SUFFIXES = frozenset(
     | {".ts", ".m2ts", ".mts", ".wmv", ".asf", ".flv", ".gif"}
 )
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
-GENERIC_FOLDERS = frozenset({"images", "frames"})  # say nothing of the recording: use the parent
+_GENERIC_FOLDERS = frozenset({"images", "frames"})  # say nothing of the recording: use the parent
 
 # Of these folders in a workspace none is a recording.
 _OWN_FOLDERS = frozenset({"studies", "results", "cache", "runs", "reports", "weights"})
@@ -234,7 +234,12 @@ def recording_name(path: Path) -> str:
     """What a recording is called: a file's stem; a folder's name, or its parent's if generic."""
     if not path.is_dir():
         return path.stem
-    return path.resolve().parent.name if path.name.lower() in GENERIC_FOLDERS else path.name
+    return path.resolve().parent.name if is_generic(path) else path.name
+
+
+def is_generic(path: Path) -> bool:
+    """Does this folder's name say nothing of the recording?"""
+    return path.is_dir() and path.name.lower() in _GENERIC_FOLDERS
 
 
 def natural_key(path: Path) -> list[Any]:

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from ..counting import listed
 from ..errors import UsageError
 from .film_sample import FrameSample
-from .patients import keys_of, namesakes, read_table, unused_keys
 from .picture import find_picture
 from .record import StudyRecord
+from .recording_table import RecordingTable, read_table
 from .source import Found, FrameSource
 from .view_model import CLASSES, packaged_model
 
@@ -102,37 +102,17 @@ def decide_source(source: FrameSource, *, hint: str = "") -> Decision:
     return decide(sample.frames, hint=hint)
 
 
-class ViewTable:
+class ViewTable(RecordingTable[str]):
     """`--views CSV`: view and side by file, matched as patients are."""
 
-    def __init__(self, path: Path | None) -> None:
-        """Raises ConfigError when the table cannot be read, UsageError for unknown values."""
-        self._by_file: dict[str, str] = {}
-        self._lines: dict[str, int] = {}
-        self._namesakes: frozenset[Found] = frozenset()
-        self._path = path
-        if path is not None:
-            self._read(path)
-
-    def find(self, found: Found) -> str:
+    def word(self, found: Found) -> str:
         """What the table says of a recording: left, right, lateral, frontal; "" for nothing."""
-        if found in self._namesakes:
-            return ""
-        return next((self._by_file[key] for key in keys_of(found) if key in self._by_file), "")
-
-    def settle(self, found: Sequence[Found]) -> None:
-        """See which row is whose of all these. Raises ConfigError: one is of several."""
-        if self._path is not None:
-            self._namesakes = namesakes(self._lines, found, self._path)
-
-    def unused(self, found: Sequence[Found]) -> list[str]:
-        """Files the table names that are none of these."""
-        return unused_keys(self._by_file, found)
+        return self.row(found) or ""
 
     def draft(self, found: Found, known: StudyRecord | None) -> dict[str, Any]:
         """What a new study's record holds of this from the start: the table's word, else what an
         earlier table said of the study that is made anew."""
-        word = self.find(found)
+        word = self.word(found)
         if not word and known is not None and known.view_by == "table":
             word = word_of(known.view, known.facing)
         if not word:

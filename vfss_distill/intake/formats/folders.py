@@ -18,7 +18,7 @@ from PIL import Image
 from ...errors import InputError, LabelError
 from ..images import image_size, read_image
 from ..labels import read_mask
-from ..source import GENERIC_FOLDERS, image_files
+from ..source import image_files, is_generic
 from .annotations import (
     Annotations,
     Export,
@@ -206,7 +206,7 @@ def _folders(root: Path, depth: int) -> list[Path]:
         for path in sorted(root.iterdir())
         if path.is_dir()
         and not path.name.startswith(".")
-        and path.name.lower() not in GENERIC_FOLDERS  # the frames, not their masks
+        and not is_generic(path)  # the frames, not their masks
         and path.resolve().is_relative_to(home)
     ]
     return below + [

@@ -152,10 +152,29 @@ def test_a_task_without_labels_is_said_and_recorded(cli: Cli, lab: Workspace) ->
     assert done.exit_code == 0, done.stderr
     assert "no training labels for hyoid" in done.stderr
     assert "hyoid: labelled in validation patients only" in done.stderr
-    assert "No labels for: hyoid" in (lab.runs / "run-001" / "MODEL_CARD.md").read_text()
-    assert json.loads((lab.runs / "run-001" / "facts.json").read_text())["untrained_tasks"] == [
-        "hyoid"
-    ]
+    assert "Not trained: hyoid" in (lab.runs / "run-001" / "MODEL_CARD.md").read_text()
+    assert untrained(lab, "run-001") == ["hyoid"]
+
+
+def untrained(lab: Workspace, name: str) -> list[str]:
+    facts = json.loads((lab.runs / name / "facts.json").read_text())
+    return list(facts["untrained_tasks"])
+
+
+def test_a_task_without_weight_counts_as_not_trained(lab: Workspace) -> None:
+    said: list[str] = []
+    done = run(lab, task_weights={"c3": 0}, say=said.append)
+    assert any("task_weights is 0 for c3" in line for line in said)
+    assert untrained(lab, done.folder.name) == ["c3"]
+    assert set(done.val_dice) == {"bolus", "hyoid"}
+    assert "| c3 | 18 | not measured |" in (done.folder / "MODEL_CARD.md").read_text()
+
+
+def test_alignment_alone_trains_no_task(lab: Workspace) -> None:
+    done = run(lab, teachers=("medsam",), task_steps=0)
+    assert untrained(lab, done.folder.name) == list(TASKS)
+    card = (done.folder / "MODEL_CARD.md").read_text()
+    assert "No step had masks" in card and "No validation labels" not in card
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_resume_goes_on(cli: Cli, lab: Workspace) -> None:

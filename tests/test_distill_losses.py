@@ -94,6 +94,7 @@ def test_a_task_counts_as_much_as_its_weight() -> None:
     even = pull(1, 1, 1)
     torch.testing.assert_close(pull(4, 1, 1) / even, torch.tensor([2.0, 0.5, 0.5]))
     torch.testing.assert_close(pull(0, 1, 1) / even, torch.tensor([0.0, 1.5, 1.5]))
+    torch.testing.assert_close(pull(0.1, 0.1, 0.1), even)  # against one another, nothing else
 
 
 def test_a_small_false_mask_costs_presence_as_much_as_a_large_one() -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -22,7 +23,9 @@ from tiny_studies import TASKS, small_world, write_splits, write_study
 from tiny_teachers import write_tiny_weights
 from vfss_distill.config import DistillConfig, parse
 from vfss_distill.distill import outputs, prompts, proposals
+from vfss_distill.distill.agreement import agree_on_masks
 from vfss_distill.distill.cache import Job, Recipe
+from vfss_distill.distill.processes import Processes
 from vfss_distill.distill.prompts import PromptedMasks, boxes_around, fill_prompts, prompt_recipe
 from vfss_distill.distill.run import RunOutcome, distill
 from vfss_distill.errors import ConfigError, ModelError
@@ -113,6 +116,30 @@ def test_a_weight_without_such_a_teacher_is_said(lab: Workspace) -> None:
     # A segmenter that knows nothing draws nothing that fits a label: nothing to learn from it.
     assert any("medsam: 0 masks under boxes agree" in line for line in said)
     assert lines(done)[-1]["outputs"]["masks"] == 0
+    run(lab, ("medsam",), say=said.append, proposal_frames=4, mask_weight=0)
+    assert "warning: proposal_frames does nothing here: mask_weight is 0" in said
+    run(lab, ("medsam",), say=said.append, task_steps=0)
+    assert "warning: mask_weight does nothing here: no step has masks" in said
+
+
+def test_masks_count_alike_whoever_drew_them() -> None:
+    """A teacher that draws under proposals too counts no more than before."""
+    keys = [(0, 0), (0, 1), (0, 2)]
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(3, 2, 64, 64, generator=generator)
+    prompted = torch.tensor([[1, 0], [1, 1], [0, 1]])
+    logits = torch.randn(3, 2, 32, 32, generator=generator)
+
+    def loss(*lists: PromptedMasks) -> float:
+        batch: Any = SimpleNamespace(drawn=lists, align_keys=keys)
+        return float(agree_on_masks(logits, batch, Processes(), {}))
+
+    parts = [
+        PromptedMasks(keys[:1], drawn[:1], prompted[:1]),
+        PromptedMasks(keys[1:], drawn[1:], prompted[1:]),
+    ]
+    assert loss(*parts) == pytest.approx(loss(PromptedMasks(keys, drawn, prompted)))
+    assert loss() == 0
 
 
 def test_anchors_are_checked() -> None:
@@ -175,8 +202,6 @@ def test_the_student_must_be_sure() -> None:
     sure = proposals.sure_masks(maps)
     assert list(sure) == [0]
     assert sure[0].sum() == 100
-    assert proposals.evenly([(0, n) for n in range(9)], 3) == [(0, 0), (0, 4), (0, 8)]
-    assert proposals.evenly([(0, 1)], 3) == [(0, 1)]
 
 
 # ---- masks under boxes

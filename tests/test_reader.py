@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from distill_lab import TINY, lab_with_unlabelled
-from tiny_studies import TASKS, small_world, write_splits
+from tiny_studies import TASKS, small_world, write_splits, write_study
 from vfss_distill.config import DistillConfig
 from vfss_distill.distill import reader, readings
-from vfss_distill.distill.data import Frames, Key, LabelledFrames
+from vfss_distill.distill.data import Frames, Key, LabelledFrames, labelled_keys
 from vfss_distill.distill.reader import Lesson, Views, read_twice, view_jobs
 from vfss_distill.distill.readings import Plausible
 from vfss_distill.distill.run import RunOutcome, distill, fill_caches
@@ -114,13 +114,47 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
         assert not (done.folder / "readings.safetensors").exists()
 
 
+def test_a_batch_of_one_has_no_room_for_what_was_read(lab: Workspace) -> None:
+    said: list[str] = []
+    done = run(lab, batch_size=1, say=said.append)
+    why = "read_share does nothing here: a batch of one has no room for it"
+    assert f"warning: {why}" in said
+    assert not (done.folder / "readings.safetensors").exists()
+
+
+def test_what_was_read_before_a_crash_is_not_what_is_shown(lab: Workspace, short: None) -> None:
+    """Without a checkpoint all is read anew, with labels that may be others; and drawn anew."""
+
+    def crash(done: int, total: int, words: str) -> None:
+        if "loss" in words:
+            raise SystemExit  # as little is kept as after a power cut
+
+    with pytest.raises(SystemExit):
+        run(lab, tick=crash, read_again=0)
+    (folder,) = lab.runs.iterdir()
+    assert not (folder / "last.ckpt").exists()
+    (folder / "readings.png").write_bytes(b"of other labels")
+    run(lab, resume=folder, read_again=0)
+    assert cv2.imread(str(folder / "readings.png")) is not None
+
+
 # ---- views
+
+
+def test_every_labelled_task_is_seen(tmp_path: Path) -> None:
+    labelled = {"bolus": range(300), "hyoid": range(300), "c3": (101,)}
+    rare = write_study(Workspace(tmp_path), "pl", frames=300, labelled=labelled)
+    other = write_study(Workspace(tmp_path), "pm", frames=300, labelled={"bolus": range(300)})
+    studies = [rare, other]
+    jobs = view_jobs(studies, labelled_keys(studies, TASKS), TASKS, DistillConfig())
+    assert 101 in jobs[0].of
+    assert sum(len(job.frames) for job in jobs.values()) in (400, 401)
 
 
 def views_of(workspace: Workspace) -> tuple[Study, Views]:
     studies = list_studies(workspace)
     config = DistillConfig(image_size=64, mirrored=0.5)
-    (views,) = view_jobs(studies, [(0, 1), (0, 4)], config).values()
+    (views,) = view_jobs(studies, [(0, 1), (0, 4)], TASKS, config).values()
     return studies[0], views
 
 

@@ -112,6 +112,18 @@ def test_the_student_reads_anew_evenly_over_the_steps_with_masks() -> None:
     assert steps(10, 2, 2) == [11]  # never before a student has seen a mask
 
 
+def test_what_nobody_labelled_is_not_read(lab: Workspace) -> None:
+    """A reader that was never taught a task shows noise there, which lies on what is right."""
+    keys, frames, _ = two_labelled_and_one(lab)
+    masks = torch.full((1, len(TASKS), 64, 64), 255, dtype=torch.uint8)
+    known = torch.tensor([True, False, False])
+    apart = Plausible(ANY.absent, ~torch.eye(len(TASKS), dtype=torch.bool))
+    reading = ReadFrames(frames, keys[2:], masks, known, lab_tasks(lab), apart, lab.root, [3])
+    reading.renew(3, Says(9.0), CPU, Processes())
+    assert reading.masks.amax((0, 2, 3)).tolist() == [255, 0, 0]
+    assert reading.taught.tolist() == [[True, False, False]]
+
+
 # ---- sure and true
 
 
@@ -131,15 +143,17 @@ def test_only_the_surer_half_is_learned_of_each_task() -> None:
 def test_who_is_surer_of_a_structure_counts_for_more() -> None:
     reader, student = torch.zeros(2, 1, 1, 8, 8, dtype=torch.uint8)
     reader[..., :4, :], student[..., 4:, :] = 200, 200  # as sure, of other places
-    assert together(reader, student).unique().tolist() == [100]
+    one = torch.ones(1, dtype=torch.bool)
+    assert together(reader, student, one).unique().tolist() == [100]
     surer_one = student + student // 4
-    assert together(reader, surer_one)[0, 0, :, 0].tolist() == [20] * 4 + [225] * 4
+    assert together(reader, surer_one, one)[0, 0, :, 0].tolist() == [20] * 4 + [225] * 4
     blank = torch.full_like(student, 30)  # it has not learned to see it
-    assert together(reader, blank)[0, 0, 0].min() > 195
+    assert together(reader, blank, one)[0, 0, 0].min() > 195
 
     # By itself as sure as the reader of the first task, but of nothing else.
     two = torch.cat([reader, reader], 1), torch.cat([student, blank], 1)
-    assert together(*two)[0, 0, 0].min() > 195
+    assert together(*two, one.repeat(2))[0, 0, 0].min() > 195
+    assert together(*two, torch.tensor([True, False]))[0, 0].unique().tolist() == [100]
 
 
 def test_frames_to_look_at_run_from_sure_to_unsure() -> None:

@@ -70,12 +70,12 @@ def agree_on_masks(
 
     `logits` (a, T, s, s) of this process's frames for alignment.
     """
-    loss = torch.zeros((), device=logits.device)
+    sums = torch.zeros(2, device=logits.device)
     for masks in batch.drawn:
         target, prompted = (t.to(logits.device) for t in masks.batch(batch.align_keys))
-        sums = torch.stack([mask_loss(logits, target, prompted).sum(), prompted.sum()])
-        total, count = processes.total(sums)
-        loss = loss + total / count.clamp_min(1)
+        sums = sums + torch.stack([mask_loss(logits, target, prompted).sum(), prompted.sum()])
+    total, count = processes.total(sums)
+    loss: Tensor = total / count.clamp_min(1)
     record.setdefault("outputs", {})["masks"] = loss.item()
     return loss
 

@@ -20,7 +20,7 @@ from .outputs import Outputs
 from .processes import Processes
 from .prompts import PromptedMasks
 from .proposals import Proposals
-from .readings import ReadFrames
+from .readings import ReadFrames, read_of_batch
 
 _STREAM_ALIGN, _STREAM_TASK, _STREAM_PROMPTED, _STREAM_READ = 1, 2, 3, 4
 
@@ -104,7 +104,7 @@ class Batches:
     def _with_masks(self, step: int) -> LabelledBatch:
         """Labelled frames, and the share of them that was read instead."""
         size, material = self.config.batch_size, self.material
-        read = min(size - 1, round(size * self.config.read_share))
+        read = read_of_batch(self.config)
         if not read or material.read is None or not material.read.open:
             return material.labelled.batch(self._task.batch(step, size))
         labelled = material.labelled.batch(self._task.batch(step, size - read))

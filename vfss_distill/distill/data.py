@@ -7,7 +7,7 @@ memory as uint8 and masks as bits; otherwise they are read when asked for.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -171,6 +171,10 @@ class LabelledFrames:
             planes=torch.from_numpy(planes.astype(np.float32)),
             labelled=self.labelled[list(rows)],
         )
+
+    def leave_out(self, tasks: Collection[str]) -> None:
+        """From now on these count as not labelled."""
+        self.labelled &= torch.tensor([task not in tasks for task in self.tasks])
 
     def patient(self, row: int) -> str:
         return self.frames.studies[self.keys[row][0]].patient

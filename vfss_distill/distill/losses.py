@@ -76,7 +76,12 @@ def task_loss(
     dice = 0.5 * whole + 0.5 * apart / present.clamp_min(1)
     pixelwise = (weights * (bce + presence_weight * presence)).sum()
     labels, tasks = (weights * counted).sum(), occurs.sum()
-    return pixelwise / labels.clamp_min(1) + (dice * occurs).sum() / tasks.clamp_min(1)
+    return pixelwise / _or_one(labels) + (dice * occurs).sum() / _or_one(tasks)
+
+
+def _or_one(total: Tensor) -> Tensor:
+    """A sum of weights to divide by: 1 where it is 0, for then so is what it divides."""
+    return torch.where(total > 0, total, torch.ones_like(total))
 
 
 def dice_scores(predicted: Tensor, truth: Tensor) -> Tensor:

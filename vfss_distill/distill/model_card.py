@@ -132,10 +132,12 @@ def _cell(text: str) -> str:
 def _untrained(tasks: Sequence[str]) -> list[str]:
     if not tasks:
         return []
-    return [f"**No labels for: {', '.join(tasks)}.** The student's maps of these mean nothing.", ""]
+    return [f"**Not trained: {', '.join(tasks)}.** The student's maps of these mean nothing.", ""]
 
 
 def _validation(facts: CardFacts) -> list[str]:
+    if not facts.config.task_steps:
+        return ["No step had masks (`task_steps` 0): there is nothing to measure."]
     if not facts.val_dice:
         return ["No validation labels: the last averaged weights were kept, unmeasured."]
     rows = [

@@ -36,24 +36,27 @@ from .loop import Place
 from .outputs import FrameEmbeddings, Outputs
 from .pictures import look_at, shown_in
 from .prompts import PromptedMasks, fill_prompts, prompt_recipe
-from .proposals import Proposals, evenly
-from .reader import VIEWS, Lesson, Views, read_twice, view_jobs, view_recipe, view_size
+from .proposals import Proposals
+from .reader import Lesson, Views, read_twice, view_jobs, view_recipe, view_size
 from .reading_pictures import FILE as READINGS_PICTURE
 from .readings import (
     MOST,
     Plausible,
     ReadFrames,
     kept_readings,
+    read_of_batch,
     renewals,
     save_readings,
     stored_readings,
 )
+from .spread import evenly
 from .standardise import Standardiser, fit
 from .survey import Survey
 
 STANDARDISE = "standardise.safetensors"
 _PROMPTABLE = ("sam",)
 _IMAGE_TEXT = ("medclip", "open_clip")
+_MASKS = "masks under boxes"
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def prepare(
     """Read frames and masks, fill the cache, standardise. → material, teachers' weight digests."""
     budget = memory_budget() // place.processes.on_this_machine
     align_keys = found.align_keys(config) if teachers else []
-    labelled_keys = found.train_labelled if config.task_steps else []
+    labelled_now = found.train_labelled if config.task_steps else []
     read = partial(
         Frames,
         size=config.image_size,
@@ -108,7 +111,7 @@ def prepare(
         budget_bytes=budget,
         tick=place.tick,
     )
-    asked = _Asked(workspace.cache, config, found, align_keys, labelled_keys, place)
+    asked = _Asked(workspace.cache, config, found, align_keys, labelled_now, place)
     features, seen, outputs, shas = [], [], Outputs(), {}
     for teacher in teachers:
         with _loaded(teacher, place.device) as network:
@@ -126,15 +129,16 @@ def prepare(
     _standardise(features, config, place)
     for cached in features:
         cached.hold(budget // len(features), place.tick)
-    frames = read(found.train, [*align_keys, *labelled_keys], earlier=config.lag > 0)
+    frames = read(found.train, [*align_keys, *labelled_now], earlier=config.lag > 0)
     labelled = LabelledFrames(
-        frames, labelled_keys, found.tasks.ids, budget_bytes=budget, tick=place.tick
+        frames, labelled_now, found.tasks.ids, budget_bytes=budget, tick=place.tick
     )
     validation = None
     if config.task_steps and (keys := found.val_labelled):
         validation = LabelledFrames(
             read(found.val, keys), keys, found.tasks.ids, budget_bytes=budget, tick=place.tick
         )
+        validation.leave_out(found.untrained(config))
     drawing = [teacher for teacher in teachers if teacher.card.name in outputs.masks]
     proposals = asked.proposals(drawing[0], frames) if drawing else None
     reading = None
@@ -169,8 +173,8 @@ def fill(
 
     Started on several machines it is shared out among them.
     """
-    labelled_keys = found.train_labelled if config.task_steps else []
-    asked = _Asked(workspace.cache, config, found, found.align_keys(config), labelled_keys, place)
+    labelled = found.train_labelled if config.task_steps else []
+    asked = _Asked(workspace.cache, config, found, found.align_keys(config), labelled, place)
     outputs = Outputs()
     for teacher in teachers:
         with _loaded(teacher, place.device) as network:
@@ -211,16 +215,20 @@ class _Asked:
 
     @cached_property
     def to_read(self) -> list[Key]:
-        return evenly(self.bare, MOST) if self.config.read_share and self.labelled_keys else []
+        wanted = self.labelled_keys and read_of_batch(self.config)
+        return evenly(self.bare, MOST) if wanted else []
 
     def why_nothing_to_read(self) -> str:
         if not self.config.teachers:
             return "there are no teachers"
-        return "no step has masks" if not self.config.task_steps else "every frame has labels"
+        if not self.config.task_steps:
+            return "no step has masks"
+        return "a batch of one has no room for it" if self.bare else "every frame has labels"
 
     @cached_property
     def view_jobs(self) -> dict[int, Views]:
-        return view_jobs(self.found.train, evenly(self.labelled_keys, VIEWS), self.config)
+        tasks = self.found.tasks.ids
+        return view_jobs(self.found.train, self.labelled_keys, tasks, self.config)
 
     def features(self, teacher: Any, recipe: Recipe) -> TeacherFeatures:
         jobs = jobs_from(self.found.train, self.align_keys)
@@ -381,8 +389,8 @@ class _WholeFrames:
 
 def _say_what_is_missing(config: DistillConfig, outputs: Outputs, place: Place) -> None:
     given: Mapping[str, tuple[float, bool, str]] = {
-        "mask_weight": (config.mask_weight, bool(outputs.masks), "masks under boxes"),
-        "proposal_frames": (config.proposal_frames, bool(outputs.masks), "masks under boxes"),
+        "mask_weight": (config.mask_weight, bool(outputs.masks), _MASKS),
+        "proposal_frames": (config.proposal_frames, bool(outputs.masks), _MASKS),
         "affinity_weight": (config.affinity_weight, bool(outputs.affinity), "patch likeness"),
         "embedding_weight": (config.embedding_weight, bool(outputs.embeddings), "embeddings"),
         "anchor_weight": (
@@ -393,7 +401,12 @@ def _say_what_is_missing(config: DistillConfig, outputs: Outputs, place: Place) 
     }
     for name, (weight, there, what) in given.items():
         if weight and not there:
-            place.say(f"warning: {name} does nothing here: no teacher of this run gives {what}")
+            why = f"no teacher of this run gives {what}"
+            if what == _MASKS and not config.task_steps:
+                why = "no step has masks"
+            elif what == _MASKS and not config.mask_weight:
+                why = "mask_weight is 0"
+            place.say(f"warning: {name} does nothing here: {why}")
 
 
 @contextlib.contextmanager

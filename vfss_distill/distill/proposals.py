@@ -98,10 +98,3 @@ def sure_masks(probabilities: Tensor) -> dict[int, NDArray[np.bool_]]:
     inside = (probabilities * masks).sum((1, 2)) / areas.clamp_min(1)
     sure = (inside >= _SURE) & (areas >= _SMALLEST * masks[0].numel())
     return {number: masks[number].numpy() for number in sure.nonzero()[:, 0].tolist()}
-
-
-def evenly(keys: Sequence[Key], count: int) -> list[Key]:
-    """At most `count` of `keys`, spread over all."""
-    if count >= len(keys):
-        return list(keys)
-    return [keys[row] for row in np.linspace(0, len(keys) - 1, count).round().astype(int)]

@@ -32,17 +32,20 @@ from .data import (
     LabelledFrames,
     Order,
     Tick,
+    labelled_keys,
     mixed_seed,
     shares,
 )
 from .losses import task_loss
 from .readings import SIDE, Plausible, all_read
+from .spread import with_enough
 
 if TYPE_CHECKING:
     from ..intake.study import Study
 
 _RULE = 1  # counts changes of what views show: part of the cache key
 VIEWS = 400  # of labelled frames, all together; three times as many read no better
+_OF_A_TASK = 24  # of these at least: what a reader has not seen it reads wrongly
 _GRID = 32
 _WIDTH = 64
 _STEPS = 300
@@ -98,12 +101,15 @@ def view_size(config: DistillConfig) -> int:
 
 
 def view_jobs(
-    studies: Sequence[Study], keys: Sequence[Key], config: DistillConfig
+    studies: Sequence[Study], keys: Sequence[Key], tasks: Sequence[str], config: DistillConfig
 ) -> dict[int, Views]:
-    """By study number: labelled frames `keys`, each as often as makes about VIEWS together."""
-    each = max(1, VIEWS // max(1, len(keys)))
+    """By study number: of labelled frames `keys` as many as show every one of `tasks` that is
+    labelled, each as often as makes about VIEWS together."""
+    groups = [(labelled_keys(studies, [task]), _OF_A_TASK) for task in tasks]
+    chosen = with_enough(keys, VIEWS, groups)
+    each = max(1, VIEWS // max(1, len(chosen)))
     frames: dict[int, list[int]] = {}
-    for study, frame in keys:
+    for study, frame in chosen:
         frames.setdefault(study, []).extend(frame * each + view for view in range(each))
     size, mirrored = view_size(config), config.mirrored
     return {

@@ -52,16 +52,17 @@ class ReadFrames:
         folder: Path,
         renewals: Sequence[int] = (),
     ) -> None:
-        """`masks` uint8 (n, T, m, m); `known` (T,) bool: tasks that the reader was taught.
+        """`masks` uint8 (n, T, m, m); `known` (T,) bool: tasks that the reader was taught. What it
+        shows of others is noise, which would lie on masks that are right.
         `renewals`: before these steps the student reads too, kept in `folder`. None of it is
         learned before the first of them."""
         self.frames, self.keys, self.known = frames, list(keys), known
         self.tasks, self.plausible = tasks, plausible
         self.folder, self.renewals = folder, renewals
-        self._of_reader = masks
+        self._of_reader = masks * known[:, None, None]
         self._since = -1  # the step before which the masks were read
         if self.open:
-            self._take(masks)
+            self._take(self._of_reader)
 
     @property
     def open(self) -> bool:
@@ -87,7 +88,7 @@ class ReadFrames:
         if since == step:
             if processes.is_first:
                 masks = self._read_by(student, device, tick)
-                save_readings(path, self.keys, together(self._of_reader, masks))
+                save_readings(path, self.keys, together(self._of_reader, masks, self.known))
             processes.wait()
         self._take(kept_readings(path, self.keys))
         self._since = since
@@ -113,12 +114,13 @@ class ReadFrames:
     @torch.no_grad()
     def _read_by(self, student: nn.Module, device: torch.device, tick: Tick) -> Tensor:
         student.eval()
-        return all_read(
+        masks = all_read(
             self.keys,
             lambda some: student(self.frames.batch(some).to(device)).float(),
             tick,
             "frames that are read anew",
         )
+        return masks * self.known[:, None, None]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -206,13 +208,14 @@ def from_sure_to_unsure(masks: Tensor, count: int) -> list[int]:
     return [int(row) for row in order[places]]
 
 
-def together(reader: Tensor, student: Tensor) -> Tensor:
+def together(reader: Tensor, student: Tensor, known: Tensor) -> Tensor:
     """The mean of what both have read, uint8 (n, T, m, m), of each task weighed by how sure they
     are: the soft Dice with its cut, over the frames that show it. A student of few steps is unsure
     of what it has hardly seen, and half its doubt would wipe out what the reader sees well. Half of
-    the sureness is that of all tasks: a reader of few labels may be sure of one, and wrong."""
+    the sureness is that of all `known` tasks (T,): a reader of few labels may be sure of one, and
+    wrong."""
     own = torch.tensor([[_sureness(task) for task in maps.unbind(1)] for maps in (reader, student)])
-    sureness = (own + own.mean(1, keepdim=True)) / 2
+    sureness = (own + own[:, known].mean(1, keepdim=True)) / 2
     weights = torch.softmax(sureness / _SURENESS, 0)
     masks = torch.empty_like(reader)
     for task, (first, second) in enumerate(weights.T):  # one at a time: floats of all are large
@@ -281,6 +284,13 @@ def kept_readings(path: Path, keys: Sequence[Key]) -> Tensor:
             remedy="Start a new run with `vfss distill` (without --resume).",
         )
     return masks
+
+
+def read_of_batch(config: DistillConfig) -> int:
+    """How many of the frames with masks in a batch were read; at least one has labels."""
+    if not config.read_share:
+        return 0
+    return min(config.batch_size - 1, max(1, round(config.batch_size * config.read_share)))
 
 
 def renewals(config: DistillConfig) -> list[int]:

@@ -229,7 +229,7 @@ def _initialise(
 
 def _forget_what_was_derived(folder: Path) -> None:
     """Before there is a checkpoint nothing says of which cards and labels that was."""
-    for path in (folder / STANDARDISE, folder / COLOURS, *folder.glob("readings*.safetensors")):
+    for path in (folder / STANDARDISE, folder / COLOURS, *folder.glob("readings*")):
         path.unlink(missing_ok=True)
 
 
@@ -283,7 +283,7 @@ def _write_results(
         "tasks": found.tasks.to_dict(),
         "thresholds": dict.fromkeys(found.tasks.ids, THRESHOLD),
         "trained_sources": sources,
-        "untrained_tasks": found.untrained,
+        "untrained_tasks": found.untrained(config),
         "teachers": [{"name": t["name"], "sha256": t["sha256"]} for t in listed],
         "simulated": found.simulated,
         "seed": config.seed,
@@ -303,7 +303,7 @@ def _write_results(
         },
         frames={"train": len(found.train_labelled), "val": len(found.val_labelled)},
         labels=found.labels(found.train),
-        untrained=found.untrained,
+        untrained=found.untrained(config),
         val_dice=trained.val_dice,
         cuts=cuts_of(student, found.tasks.ids),
         simulated=found.simulated,

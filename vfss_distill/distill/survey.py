@@ -40,10 +40,15 @@ class Survey:
             for task in self.tasks.ids
         }
 
-    @property
-    def untrained(self) -> list[str]:
-        """Tasks without a label in training."""
-        return [task for task, count in self.labels(self.train).items() if not count]
+    def untrained(self, config: DistillConfig) -> list[str]:
+        """Tasks whose masks a run with these settings does not learn: no labels, no weight, or no
+        step with masks at all."""
+        labels = self.labels(self.train)
+        return [
+            task
+            for task in self.tasks.ids
+            if not (config.task_steps and labels[task] and config.task_weights.get(task, 1))
+        ]
 
     @property
     def simulated(self) -> str:
@@ -105,11 +110,11 @@ def survey(
             remedy="Ingest more patients, or move one to `train` in splits.yaml.",
         )
     if config.task_steps:
-        _check_labels(found, say)
+        _check_labels(found, config, say)
     return found
 
 
-def _check_labels(found: Survey, say: Callable[[str], None]) -> None:
+def _check_labels(found: Survey, config: DistillConfig, say: Callable[[str], None]) -> None:
     trained, validated = found.labels(found.train), found.labels(found.val)
     if not any(trained.values()):
         raise WorkspaceError(
@@ -118,12 +123,15 @@ def _check_labels(found: Survey, say: Callable[[str], None]) -> None:
             remedy="Ingest masks (--labels, or <video>_masks/<task>/<frame>.png), check that "
             "splits.yaml has labelled patients in `train`, or set task_steps: 0.",
         )
-    if found.untrained:
-        say(
-            f"warning: no training labels for {', '.join(found.untrained)}: trained on the other "
-            "tasks; the student's maps of these will mean nothing"
-        )
-    if only := [task for task in found.untrained if validated[task]]:
+    unlabelled = [task for task, count in trained.items() if not count]
+    off = [task for task in found.untrained(config) if task not in unlabelled]
+    for tasks, why in ((unlabelled, "no training labels for"), (off, "task_weights is 0 for")):
+        if tasks:
+            say(
+                f"warning: {why} {', '.join(tasks)}: trained on the other tasks; the student's "
+                "maps of these will mean nothing"
+            )
+    if only := [task for task in unlabelled if validated[task]]:
         say(f"warning: {', '.join(only)}: labelled in validation patients only")
     if not any(validated.values()):
         say("warning: no validation labels: the last weights will be used, unmeasured")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,8 @@ from ..errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
 from ..provenance import SCHEMA_VERSION
 from . import console
 from .console import JsonOption, QuietOption, WorkspaceOption, guarded
+
+_OF_USE = 0.3  # Dice: below it masks mostly lie elsewhere
 
 
 def register(app: typer.Typer) -> None:
@@ -101,7 +104,8 @@ def distill(
         "cache_numbers": "int8" if cache_int8 else None,
     }
     flags = {key: value for key, value in flags.items() if value is not None}
-    from ..distill import run, settings
+    from ..distill import settings
+    from ..distill.teacher_files import find_teachers
     from ..models.teachers.card import weights_folders
     from ..workspace import Workspace
 
@@ -114,21 +118,25 @@ def distill(
     unfinished = settings.find_unfinished(place, name, trained_too=cache_only) if resume else None
     before = settings.read_run_config(unfinished) if unfinished else None
     chosen = settings.resolve_config(place, config, flags, before)
+    folders = [*([weights] if weights else []), *weights_folders(workspace)]
+    find_teachers(place, chosen, folders)  # what is wrong with them is said before torch is loaded
     # Of several processes that a launcher started, the first one speaks.
     is_first = os.environ.get("RANK", "0") == "0"
     quiet = quiet or not is_first
     if cache_only:
-        _fill_caches(place, chosen, weights, quiet)
+        _fill_caches(place, chosen, folders, quiet)
         if json and is_first:
             console.print_json({"schema_version": SCHEMA_VERSION, "outputs": {"cache": "cache"}})
         return
+    from ..distill import run
+
     with console.progress("distill", quiet=quiet) as tick:
         outcome = run.distill(
             place,
             chosen,
             run_name=name,
             resume=unfinished,
-            weights_folders=[*([weights] if weights else []), *weights_folders(workspace)],
+            weights_folders=folders,
             tick=tick,
             say=lambda line: _say(line, quiet),
         )
@@ -138,19 +146,19 @@ def distill(
         console.note(f"interrupted after step {outcome.steps}; go on with `vfss distill --resume`")
         raise typer.Exit(EXIT_INTERRUPTED)
     if not no_export:
+        _say("writing student.onnx and comparing it with torch", quiet)
         _export(place, outcome.folder)
     _print(place, outcome, json)
 
 
-def _fill_caches(place: Any, config: Any, weights: Path | None, quiet: bool) -> None:
+def _fill_caches(place: Any, config: Any, folders: Sequence[Path], quiet: bool) -> None:
     from ..distill.run import fill_caches
-    from ..models.teachers.card import weights_folders
 
     with console.progress("distill", quiet=quiet) as tick:
         fill_caches(
             place,
             config,
-            weights_folders=[*([weights] if weights else []), *weights_folders(place.root)],
+            weights_folders=folders,
             tick=tick,
             say=lambda line: _say(line, quiet),
         )
@@ -173,6 +181,13 @@ def _export(place: Any, folder: Path) -> None:
 
 def _print(place: Any, outcome: Any, json: bool) -> None:
     files = ("student.safetensors", "student.onnx", "MODEL_CARD.md")
+    dice = outcome.best_val_dice
+    if dice is not None and dice < _OF_USE:
+        console.warn(
+            f"{outcome.name} hardly finds anything yet (validation Dice {dice:.3f}), and "
+            "`vfss segment` takes the newest run unless --model says otherwise; it may need "
+            "more steps, more labels, or --init vfss12-small"
+        )
     written = {path: place.relative(outcome.folder / path) for path in files}
     if json:
         console.print_json(
@@ -191,7 +206,6 @@ def _print(place: Any, outcome: Any, json: bool) -> None:
             }
         )
         return
-    dice = outcome.best_val_dice
     said = "no validation labels" if dice is None else f"validation Dice {dice:.3f}"
     typer.echo(
         f"{place.relative(outcome.folder)}: {said}, {outcome.steps} steps, "

@@ -4,3 +4,4 @@ from pathlib import Path
 
 PACKAGED_WEIGHTS = Path(__file__).resolve().parent / "weights"
 PACKAGED_STUDENT = "vfss12-small"  # there as .onnx and .safetensors
+IMAGENET = "imagenet"  # weights of a package of its own

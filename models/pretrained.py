@@ -20,13 +20,11 @@ from torch import Tensor, nn
 
 from ..errors import UsageError, WeightsMismatch, WeightsMissing
 from ..provenance import sha256_file
-from . import PACKAGED_STUDENT, PACKAGED_WEIGHTS
+from . import IMAGENET, PACKAGED_STUDENT, PACKAGED_WEIGHTS
 from .students import Student, is_student, load_student, trunk_name
 from .teachers.card import PACKAGED_CARDS, find_weights, read_card
 from .teachers.checkpoint import Checkpoint, Tensors, open_checkpoint
 from .teachers.timm import in_timms_order
-
-IMAGENET = "imagenet"
 
 
 @dataclass(frozen=True)

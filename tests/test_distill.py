@@ -52,6 +52,7 @@ def test_three_teachers_make_a_student(cli: Cli, lab: Workspace) -> None:
     told = json.loads(done.stdout)
     assert told["run"] == "run-001"
     assert told["steps"] == 8
+    assert told["mean_val_dice"] < 0.3 and "run-001 hardly finds anything yet" in done.stderr
     assert set(told["val_dice"]) == set(TASKS)
     folder = lab.runs / "run-001"
     for name in [

@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -291,3 +293,25 @@ def test_teacher_weights_that_match_in_part_are_refused(cli: Cli, lab: Workspace
         assert done.exit_code == 5
         assert "1 missing" in done.stderr
     assert not list(lab.runs.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("teachers", "words"),
+    [(None, "no teachers were named"), ("smalldino", "smalldino"), ("medsam", "medsam_vit_b.pth")],
+)
+def test_wrong_teachers_are_said_before_torch_is_loaded(
+    tmp_path: Path, teachers: str | None, words: str
+) -> None:
+    arguments = ["distill", *(["--teachers", teachers] if teachers else [])]
+    code = (
+        "import sys, typer\nfrom vfss_distill.commands import distill\n"
+        "app = typer.Typer()\ndistill.register(app)\napp.command('other')(lambda: None)\n"
+        f"try: app({arguments!r})\nexcept SystemExit as done: print(done.code)\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert words in done.stderr
+    code, loaded = done.stdout.split()
+    assert code in ("2", "5") and loaded == "False"

@@ -17,15 +17,8 @@ from torch import Tensor
 
 from ..config import DistillConfig
 from ..counting import counted
-from ..errors import UsageError, WeightsMissing
 from ..models.teachers.base import fixed_image
-from ..models.teachers.card import (
-    VOCABULARY,
-    TeacherCard,
-    find_weights,
-    load_card,
-    missing_weights,
-)
+from ..models.teachers.card import VOCABULARY
 from ..models.teachers.registry import load_teacher
 from ..models.teachers.text import NoTexts, embed_texts
 from ..workspace import Workspace, write_bytes
@@ -52,45 +45,12 @@ from .readings import (
 from .spread import evenly
 from .standardise import Standardiser, fit
 from .survey import Survey
+from .teacher_files import TeacherFile
 
 STANDARDISE = "standardise.safetensors"
 _PROMPTABLE = ("sam",)
 _IMAGE_TEXT = ("medclip", "open_clip")
 _MASKS = "masks under boxes"
-
-
-@dataclass(frozen=True)
-class TeacherFile:
-    card: TeacherCard
-    weights: Path
-
-
-def find_teachers(
-    workspace: Workspace, config: DistillConfig, folders: Sequence[Path]
-) -> list[TeacherFile]:
-    """Card and weights of each teacher. Raises UsageError, WeightsMissing naming all missing."""
-    found, missing = [], []
-    for name in config.teachers:
-        is_file = name.endswith((".yaml", ".yml"))
-        card = load_card(str(workspace.root / name) if is_file else name, workspace.root)
-        weights = find_weights(card, folders=folders)
-        if weights is None:
-            missing.append(missing_weights(card))
-        else:
-            found.append(TeacherFile(card, weights))
-    names = [teacher.card.name for teacher in found]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UsageError(
-            f"two of these teachers are called {twice!r}",
-            remedy="Give one card another `name`, or leave one out.",
-        )
-    if len(missing) == 1:
-        raise missing[0]
-    if missing:
-        files = ", ".join(error.file or "" for error in missing)
-        remedies = " ".join(f"{error.what}: {error.remedy}" for error in missing)
-        raise WeightsMissing(f"weights of {len(missing)} teachers", file=files, remedy=remedies)
-    return found
 
 
 def prepare(

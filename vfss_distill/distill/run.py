@@ -47,10 +47,11 @@ from .journal import draw_curves
 from .loop import Place, Trained, resume_from, start, train
 from .model_card import CardFacts, model_card
 from .pictures import COLOURS, draw_features, shown_in
-from .preparation import STANDARDISE, TeacherFile, fill, find_teachers, prepare
+from .preparation import STANDARDISE, fill, prepare
 from .processes import Processes, joined
 from .settings import MACHINE, check_unchanged, new_folder, read_run_config, task_set
 from .survey import Survey, survey
+from .teacher_files import TeacherFile, find_teachers
 from .validation import mean_dice
 
 THRESHOLD = 0.5

@@ -8,8 +8,7 @@ from typing import Any
 from ..claims import being_trained, is_trained
 from ..config import DistillConfig, load_lab, parse, read_yaml
 from ..errors import ConfigError, UsageError, WorkspaceError
-from ..models import PACKAGED_STUDENT
-from ..models.pretrained import IMAGENET
+from ..models import IMAGENET, PACKAGED_STUDENT
 from ..tasks import TaskSet
 from ..workspace import Workspace
 

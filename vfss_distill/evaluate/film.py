@@ -16,7 +16,8 @@ from .results import Result
 @dataclass(frozen=True)
 class Film:
     """`facing`: where the patient looks in the result's own frames. `repeats`: frames that repeat
-    the one before them; `unique_fps`: rate of those that do not, None when not known.
+    the one before them; `unique_fps`: rate of those that do not, of earlier versions, which did not
+    note which frames these are; else None.
     `times_s`: of the frames; `clock`: what is known against them, "" when they are the
     recording's own.
     `lit`: x, y, width, height of the picture within margins that are black on every frame; None:
@@ -47,7 +48,7 @@ class Film:
                 run.get("view", "lateral"),
                 facing,
                 tuple(run.get("repeats", ())),
-                run.get("unique_fps"),
+                None if "repeats" in run else run.get("unique_fps"),
                 _clock(run.get("warnings", ())),
                 lit,
             )
@@ -56,7 +57,7 @@ class Film:
             record.view,
             facing,
             record.repeats,
-            record.unique_fps,
+            record.unique_fps if record.repeated_frames and not record.repeats else None,
             _clock(record.warnings),
             lit,
         )

@@ -339,3 +339,46 @@ def test_where_swallows_cannot_be_told_apart_it_is_said(fake: FakeWorkspace, cli
         found, _ = measured(cli, "--force")
         said = "2 swallows, told by the bolus alone where the hyoid cannot be followed: the first"
         assert said in str(found["bolus_pharynx_first"]["flags"])
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [("hyoid", "hyoid not found in 9 frames"), ("c4", "no usable C2-4 in 9 frames")],
+)
+def test_what_is_lost_at_its_extreme_is_no_calm_film(
+    fake: FakeWorkspace, cli: Cli, task: str, said: str
+) -> None:
+    """A student fails where things move: the rest then looks as if there were no swallow."""
+    gone = np.zeros((SIZE, SIZE), bool)
+    masks = {n: Swallow().masks(n) for n in range(FRAMES)}
+    for n in range(11, 20):
+        masks[n] = {**masks[n], task: gone}
+    fake.result("p1-aaaaaa", masks=masks, shift=0)
+    found, _ = measured(cli)
+    flags = found["hyoid_xy_peak"]["flags"]
+    assert said in flags and "moves less than 10 %C2-4 where it is measured" in flags
+    assert "beside frames that give no value: the true extreme may lie there" in flags
+    assert (said in found["pharynx_area_min"]["flags"]) is (task == "c4")
+    assert "perhaps no swallow" not in str(found)
+
+
+def test_a_bolus_seen_in_single_frames_is_not_called_unseen(fake: FakeWorkspace, cli: Cli) -> None:
+    gone = np.zeros((SIZE, SIZE), bool)
+    masks = {n: Swallow().masks(n) | {"bolus": gone} for n in range(FRAMES)}
+    masks[14] = Swallow().masks(14)
+    fake.result("p1-aaaaaa", masks=masks, shift=0)
+    _, missing = measured(cli)
+    why = "bolus is seen in the pharynx in 1 single frame only"
+    assert missing["bolus_pharynx_first"] == why
+
+
+def test_a_view_that_nobody_could_tell_is_flagged(fake: FakeWorkspace, cli: Cli) -> None:
+    """Of a study, and of a film that was never ingested; a table's word ends it."""
+    said = "view and side could not be told: taken as lateral, facing left"
+    fake.result("p1-aaaaaa", shift=0, warnings=[f"{said}; `vfss ingest --views` can say otherwise"])
+    for by in ("", "assumed", "table"):
+        if by:
+            fake.study("p1-aaaaaa", "p1", view_by=by)
+        found, _ = measured(cli, "--force")
+        for record in found.values():
+            assert (said in record["flags"]) is (by != "table")

@@ -9,6 +9,7 @@ from typing import Any
 from ..intake.picture import without_room
 from ..intake.record import StudyRecord
 from ..intake.source import made_up_times
+from ..intake.view import UNTOLD
 from ..letterbox import Part
 from .results import Result
 
@@ -19,7 +20,7 @@ class Film:
     the one before them; `unique_fps`: rate of those that do not, of earlier versions, which did not
     note which frames these are; else None.
     `times_s`: of the frames; `clock`: what is known against them, "" when they are the
-    recording's own.
+    recording's own. `view_assumed`: nobody could tell view and side.
     `lit`: x, y, width, height of the picture within margins that are black on every frame; None:
     all of the frame.
     """
@@ -31,6 +32,7 @@ class Film:
     unique_fps: float | None = None
     clock: str = ""
     lit: Part | None = None
+    view_assumed: bool = False
 
     @classmethod
     def of(cls, result: Result, record: StudyRecord | None) -> Film:
@@ -51,6 +53,7 @@ class Film:
                 None if "repeats" in run else run.get("unique_fps"),
                 _clock(run.get("warnings", ())),
                 lit,
+                any(line.startswith(UNTOLD) for line in run.get("warnings", ())),
             )
         return cls(
             record.frame_times_s,
@@ -60,6 +63,7 @@ class Film:
             record.unique_fps if record.repeated_frames and not record.repeats else None,
             _clock(record.warnings),
             lit,
+            record.view_by == "assumed",
         )
 
 

@@ -60,8 +60,26 @@ def test_effective_rate(stored: int, pulses: float, analogue: bool) -> None:
         lambda index: index == 0 or pulse(index) != pulse(index - 1),
         noise=1.5 if analogue else 0,
     )
-    assert counter.unique_fps(4.0) == pytest.approx(pulses, abs=0.3)
-    assert f"about {pulses:.1f} pulses/s" in (counter.warning(4.0) or "")
+    times_s = [index / stored for index in range(4 * stored)]
+    assert counter.unique_fps(times_s) == pytest.approx(pulses, abs=0.3)
+    said = f"about {pulses:.1f} pulses/s stored as {stored:.1f} frames/s"
+    assert said in (counter.warning(times_s) or "")
+
+
+def test_neither_a_pause_nor_a_held_image_makes_pulses_rarer() -> None:
+    """They tell nothing of how fine a time is elsewhere in the film."""
+    paused = [index / 30 + (20 if index >= 50 else 0) for index in range(60)]
+    every = counted(60, lambda index: True)
+    assert every.unique_fps(paused) == pytest.approx(30)
+    assert every.warning(paused) is None
+    held = counted(150, lambda index: index < 30, noise=0)
+    times_s = [index / 30 for index in range(150)]
+    assert held.repeats == tuple(range(30, 150))
+    assert held.unique_fps(times_s) == pytest.approx(30)
+    said = "120 of 150 frames repeat the one before: the picture stands still there"
+    assert held.warning(times_s) == said
+    halved = counted(150, lambda index: index < 90 and index % 2 == 0, noise=0)
+    assert "about 15.0 pulses/s stored as 30.0" in (halved.warning(times_s) or "")
 
 
 @given(moving=st.booleans(), noise=st.floats(0.5, 8), seed=st.integers(0, 99))

@@ -231,6 +231,22 @@ def test_naming_results(fake: FakeWorkspace, cli: Cli) -> None:
     assert "p3" in unknown.stderr
 
 
+def test_a_damaged_result_is_named_as_a_good_one_is(
+    fake: FakeWorkspace, cli: Cli, tmp_path: Path
+) -> None:
+    folder = fake.result("p1-aaaaaa")
+    (folder / "run.json").write_text("{")
+    fake.result("p2-bbbbbb")
+    key = f"p1-aaaaaa/{folder.name}"
+    for word in ("p1-aaaaaa", f"{key}/", "results/p1-aaaaaa", f"results/{key}", str(folder)):
+        outcome = cli("measure", word, "--json")
+        assert outcome.exit_code == 4, word
+        body = json.loads(outcome.stdout)
+        assert body["results"] == [] and [one["input"] for one in body["failed"]] == [key]
+    for word in ("p", "p1", "p1-aaaaaa/run"):
+        assert cli("measure", word).exit_code == 2, "a beginning is no name"
+
+
 def test_one_damaged_result_does_not_stop_the_others(fake: FakeWorkspace, cli: Cli) -> None:
     for name in ("p1-aaaaaa", "p2-bbbbbb", "p3-cccccc"):
         fake.study(name, name[:2])

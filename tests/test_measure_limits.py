@@ -287,3 +287,98 @@ def test_barium_that_spills_long_before_the_swallow_is_none_of_its_own(
     assert found["bolus_pharynx_first"]["frames"] == str(spilt_from)
     assert "3 passages, as of one swallow" in str(found["bolus_pharynx_last"]["flags"])
     assert not any("swallows" in str(record["flags"]) for record in found.values())
+
+
+def test_residue_that_comes_while_the_hyoid_sinks_is_no_swallow(
+    fake: FakeWorkspace, cli: Cli
+) -> None:
+    """Else it passes for the first whole one, where barium lies in the pharynx from the start."""
+
+    class Slow(Swallow):
+        def hyoid(self, frame: int) -> tuple[float, float]:
+            lift = float(np.exp(-(((frame - 15) / (4 if frame < 15 else 12)) ** 2)))
+            return 75 + 25 * lift, -10 + 30 * lift
+
+    barium = Swallow().masks(14)["bolus"]
+    gone = np.zeros_like(barium)
+    masks = {n: {**Slow().masks(n), "bolus": gone if 19 <= n < 28 else barium} for n in range(45)}
+    filmed(fake, "p1-aaaaaa", masks)
+    found, _ = measured(cli)
+    assert found["hyoid_xy_peak"]["frames"] == "15"
+    assert found["hyoid_xy_peak"]["flags"] == ["hyoid: mask centroid"]
+
+
+def test_barium_spilt_before_the_film_began_is_no_swallow_before_it(
+    fake: FakeWorkspace, cli: Cli
+) -> None:
+    """The hyoid rests meanwhile: the swallow that it is of is whole."""
+    still = {n: Swallow().masks(0) for n in range(20)}
+    for n in range(6):
+        still[n] = {**still[n], "bolus": Swallow().masks(14)["bolus"]}
+    whole = {20 + n: Swallow().masks(n) for n in range(FRAMES)}
+    after = {20 + FRAMES + n: Larger().masks(n) for n in range(FRAMES)}
+    filmed(fake, "p1-aaaaaa", still | whole | after)
+    found, _ = measured(cli)
+    assert found["hyoid_xy_peak"]["frames"] == "35"
+    (said,) = (flag for flag in found["hyoid_xy_peak"]["flags"] if "swallows" in flag)
+    assert said == "2 swallows, told by bolus and hyoid: the first is measured, frames 0-49"
+
+
+def test_where_swallows_cannot_be_told_apart_it_is_said(fake: FakeWorkspace, cli: Cli) -> None:
+    """Without a bolus all are measured as one; without a hyoid each passage counts as one."""
+    two = {n: Swallow().masks(n) for n in range(FRAMES)}
+    two |= {FRAMES + n: some for n, some in two.items()}
+    gone = np.zeros((SIZE, SIZE), bool)
+    filmed(fake, "p1-aaaaaa", {n: {**some, "bolus": gone} for n, some in two.items()})
+    found, _ = measured(cli)
+    said = "no bolus passage: swallows are not told apart, all frames taken"
+    for name, record in found.items():
+        assert (said in record["flags"]) is not name.startswith("c2_c4")
+    for task in ("hyoid", "c4"):
+        filmed(fake, "p1-aaaaaa", {n: {**some, task: gone} for n, some in two.items()})
+        found, _ = measured(cli, "--force")
+        said = "2 swallows, told by the bolus alone where the hyoid cannot be followed: the first"
+        assert said in str(found["bolus_pharynx_first"]["flags"])
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [("hyoid", "hyoid not found in 9 frames"), ("c4", "no usable C2-4 in 9 frames")],
+)
+def test_what_is_lost_at_its_extreme_is_no_calm_film(
+    fake: FakeWorkspace, cli: Cli, task: str, said: str
+) -> None:
+    """A student fails where things move: the rest then looks as if there were no swallow."""
+    gone = np.zeros((SIZE, SIZE), bool)
+    masks = {n: Swallow().masks(n) for n in range(FRAMES)}
+    for n in range(11, 20):
+        masks[n] = {**masks[n], task: gone}
+    fake.result("p1-aaaaaa", masks=masks, shift=0)
+    found, _ = measured(cli)
+    flags = found["hyoid_xy_peak"]["flags"]
+    assert said in flags and "moves less than 10 %C2-4 where it is measured" in flags
+    assert "beside frames that give no value: the true extreme may lie there" in flags
+    assert (said in found["pharynx_area_min"]["flags"]) is (task == "c4")
+    assert "perhaps no swallow" not in str(found)
+
+
+def test_a_bolus_seen_in_single_frames_is_not_called_unseen(fake: FakeWorkspace, cli: Cli) -> None:
+    gone = np.zeros((SIZE, SIZE), bool)
+    masks = {n: Swallow().masks(n) | {"bolus": gone} for n in range(FRAMES)}
+    masks[14] = Swallow().masks(14)
+    fake.result("p1-aaaaaa", masks=masks, shift=0)
+    _, missing = measured(cli)
+    why = "bolus is seen in the pharynx in 1 single frame only"
+    assert missing["bolus_pharynx_first"] == why
+
+
+def test_a_view_that_nobody_could_tell_is_flagged(fake: FakeWorkspace, cli: Cli) -> None:
+    """Of a study, and of a film that was never ingested; a table's word ends it."""
+    said = "view and side could not be told: taken as lateral, facing left"
+    fake.result("p1-aaaaaa", shift=0, warnings=[f"{said}; `vfss ingest --views` can say otherwise"])
+    for by in ("", "assumed", "table"):
+        if by:
+            fake.study("p1-aaaaaa", "p1", view_by=by)
+        found, _ = measured(cli, "--force")
+        for record in found.values():
+            assert (said in record["flags"]) is (by != "table")

@@ -87,6 +87,37 @@ def test_repeated_frames_make_times_coarser(fake: FakeWorkspace, cli: Cli) -> No
 
 
 @pytest.mark.parametrize("ingested", [True, False])
+def test_how_fine_times_are_is_read_from_the_new_frames_around(
+    fake: FakeWorkspace, cli: Cli, ingested: bool
+) -> None:
+    """Not from the whole film: a held image, or a pause elsewhere, tells nothing of a time."""
+    times = [n / 30 + (20 if n >= 58 else 0) for n in range(60)]
+    repeats = [n for n in range(40) if n % 2] + [*range(41, 50)]
+    facts = {"frames": 60, "frame_times_s": times, "repeats": repeats, "unique_fps": 2.9}
+    masks = {n: Swallow().masks(n // 2) for n in range(60)}
+    fake.result("p1-aaaaaa", masks=masks, shift=0, n=60, **facts)
+    if ingested:
+        fake.study("p1-aaaaaa", "p1", repeated_frames=len(repeats), **facts)
+    found = measured(cli)
+    said = "one frame is 33 ms, but new ones come every 67 ms"
+    assert found["bolus_pharynx_first"]["flags"] == [said]
+    assert found["bolus_pharynx_last"]["frames"] == "40"
+    held = f"{said}, with a gap of 333 ms beside the one measured"
+    assert found["bolus_pharynx_last"]["flags"] == [held]
+
+
+def test_a_pause_in_a_passage_is_not_bridged(fake: FakeWorkspace, cli: Cli) -> None:
+    """Nobody knows what the bolus did meanwhile."""
+    times = [n / 30 + (10 if n >= 14 else 0) for n in range(FRAMES)]
+    fake.result("p1-aaaaaa", shift=0, frame_times_s=times)
+    found = measured(cli)
+    assert found["bolus_pharynx_last"]["frames"] == "13"
+    assert found["bolus_pharynx_duration"]["value"] == pytest.approx(5 / 30 * 1000, abs=0.1)
+    said = str(found["bolus_pharynx_last"]["flags"])
+    assert "a gap of 10033 ms" in said and "2 passages, as of one swallow" in said
+
+
+@pytest.mark.parametrize("ingested", [True, False])
 def test_a_pulse_that_fails_is_left_out_however_often_it_is_stored(
     fake: FakeWorkspace, cli: Cli, ingested: bool
 ) -> None:

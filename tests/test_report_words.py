@@ -247,6 +247,25 @@ def test_a_study_ingested_anew_with_other_repeats(
     assert "Ingested anew" not in cli("report").stderr
 
 
+def test_a_kept_correction_that_is_put_back_is_shown(
+    fake: FakeWorkspace, cli: Cli, tmp_path: Path
+) -> None:
+    """`vfss segment --force` leaves no note beside it, and a corrected time is no frame's."""
+    fake.study("pa-aaaaaa", "pa", split="test")
+    folder = fake.result("pa-aaaaaa")
+    assert cli("measure").exit_code == 0
+    table = (folder / "measures.csv").read_text(encoding="utf-8")
+    corrected = table.replace("bolus_pharynx_first,533.3333", "bolus_pharynx_first,612.5")
+    assert corrected != table
+    (folder / "measures.csv").write_text(corrected, encoding="utf-8")
+    (folder / "measured.json").unlink()
+    assert "Ingested anew" not in cli("report").stderr
+    assert "612.5" in page_of(tmp_path)
+    fake.study("pa-aaaaaa", "pa", frame_times_s=[n / 30 for n in range(FRAMES)])
+    shutil.rmtree(tmp_path / "reports")
+    assert "Ingested anew" in " ".join(cli("report").stderr.split())
+
+
 def _says_that_it_was_measured_before(cli: Cli, root: Path) -> None:
     outcome = cli("report")
     assert outcome.exit_code == 0

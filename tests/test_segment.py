@@ -155,6 +155,12 @@ def test_measures_of_masks_that_are_replaced_are_kept(
     assert "kept as" not in cli("segment", "study.mp4", "--force").stderr
     assert (folder / "measures-before-1.csv").read_text() == "first"
     assert "kept as" not in (folder / "run.json").read_text(), "it is no fault of the film"
+    (folder / "measures-before-1.csv").unlink()
+    (folder / "measures.csv").write_text("third")
+    assert "measures-before-3.csv" in " ".join(
+        cli("segment", "study.mp4", "--force").stderr.split()
+    )
+    assert (folder / "measures-before-2.csv").read_text() == "second"
 
 
 def test_a_film_under_two_names(cli: Cli, tmp_path: Path, model: Path) -> None:

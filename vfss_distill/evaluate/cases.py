@@ -97,7 +97,7 @@ class Case:
             return False
         record = self.study.record
         return record.view != "lateral" or not is_of(
-            self.result.folder, lines, self.times_s, record.repeats
+            self.result, lines, self.times_s, record.repeats
         )
 
     @cached_property

@@ -42,10 +42,11 @@ DEFINITIONS = {
     "pharynx: overlap of both masks of at least "
     f"{BOLUS_LEAST_PERCENT:g} %(C2-4)² ({BOLUS_LEAST_PX} px where there is no scale), in at least "
     f"{BOLUS_LEAST_FRAMES} frames; gaps up to {BRIDGED_S:g} s are bridged. "
-    f"Passages at least {APART_S:g} s apart, with the hyoid moving by {STILL_PERCENT:g} %C2-4, are "
+    f"Passages at least {APART_S:g} s apart, with the hyoid rising by {STILL_PERCENT:g} %C2-4, are "
     "taken as swallows, and all but C2-4 is measured on the first whole one: the first, or the "
-    "second where barium is there from the film's first frame on. It begins and ends half-way to "
-    "its neighbours. Swallows between which as much barium stays there are taken as one.",
+    "second where barium is in the first from the film's first frame on. It begins and ends "
+    "half-way to its neighbours. Swallows between which as much barium stays there are taken as "
+    "one.",
     "bolus_pharynx_last": "Time of the last frame of that passage.",
     "bolus_pharynx_duration": "bolus_pharynx_last − bolus_pharynx_first.",
 }

@@ -9,6 +9,7 @@ from typing import Any
 from ..intake.picture import without_room
 from ..intake.record import StudyRecord
 from ..intake.source import made_up_times
+from ..intake.view import UNTOLD
 from ..letterbox import Part
 from .results import Result
 
@@ -16,9 +17,10 @@ from .results import Result
 @dataclass(frozen=True)
 class Film:
     """`facing`: where the patient looks in the result's own frames. `repeats`: frames that repeat
-    the one before them; `unique_fps`: rate of those that do not, None when not known.
+    the one before them; `unique_fps`: rate of those that do not, of earlier versions, which did not
+    note which frames these are; else None.
     `times_s`: of the frames; `clock`: what is known against them, "" when they are the
-    recording's own.
+    recording's own. `view_assumed`: nobody could tell view and side.
     `lit`: x, y, width, height of the picture within margins that are black on every frame; None:
     all of the frame.
     """
@@ -30,6 +32,7 @@ class Film:
     unique_fps: float | None = None
     clock: str = ""
     lit: Part | None = None
+    view_assumed: bool = False
 
     @classmethod
     def of(cls, result: Result, record: StudyRecord | None) -> Film:
@@ -47,18 +50,20 @@ class Film:
                 run.get("view", "lateral"),
                 facing,
                 tuple(run.get("repeats", ())),
-                run.get("unique_fps"),
+                None if "repeats" in run else run.get("unique_fps"),
                 _clock(run.get("warnings", ())),
                 lit,
+                any(line.startswith(UNTOLD) for line in run.get("warnings", ())),
             )
         return cls(
             record.frame_times_s,
             record.view,
             facing,
             record.repeats,
-            record.unique_fps,
+            record.unique_fps if record.repeated_frames and not record.repeats else None,
             _clock(record.warnings),
             lit,
+            record.view_by == "assumed",
         )
 
 

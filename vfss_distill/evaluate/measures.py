@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..counting import counted
+from ..intake.view import UNTOLD
 from .definitions import (
     BOLUS_LEAST_PERCENT,
     BOLUS_LEAST_PX,
@@ -98,6 +99,8 @@ def measure_result(result: Result, film: Film) -> Measures:
     _measure_hyoid(own, scale, said, found)
     _measure_pharynx(own, scale, said, found)
     _measure_bolus(tracks, scale, own_runs, said, found)
+    if film.view_assumed:
+        found.measured = [replace(one, flags=(*one.flags, UNTOLD)) for one in found.measured]
     return found
 
 
@@ -161,12 +164,11 @@ def _measure_hyoid(tracks: Tracks, scale: Trace | str, said: Flags, found: Measu
         found.lacks(names, why or str(scale))
         return
     said = (*_cut_flags(tracks, hyoid=True), *said)
-    middle, tip = (_peak(places, scale) for places in (tracks.hyoid, tracks.hyoid_corner))
+    middle, tip = (_peak(tracks, scale, places) for places in (tracks.hyoid, tracks.hyoid_corner))
     if isinstance(middle, str) or isinstance(tip, str):
         found.lacks(names, "; ".join((str(middle if isinstance(middle, str) else tip), *said)))
         return
-    beside = _beside_flag(tracks.spine_cut | tracks.hyoid_cut, tracks.new, middle.frame)
-    flags = ("hyoid: mask centroid", *middle.flags, *said, *beside)
+    flags = ("hyoid: mask centroid", *middle.flags, *said)
     _add_place("hyoid", middle, flags, found)
     rest = f"rest: median of the first {len(middle.rest_frames)} frames, not checked by a person"
     when = (middle.frame,)
@@ -176,8 +178,7 @@ def _measure_hyoid(tracks: Tracks, scale: Trace | str, said: Flags, found: Measu
         ),
         Measure(names[4], middle.excursion, "%C2-4", (*middle.rest_frames, *when), (*flags, rest)),
     ]
-    beside = _beside_flag(tracks.spine_cut | tracks.hyoid_cut, tracks.new, tip.frame)
-    flags = ("hyoid: antero-inferior corner", *tip.flags, *said, *beside)
+    flags = ("hyoid: antero-inferior corner", *tip.flags, *said)
     _add_place("hyoid_corner", tip, flags, found)
 
 
@@ -187,9 +188,10 @@ def _add_place(name: str, peak: _Peak, flags: tuple[str, ...], found: Measures) 
         found.measured.append(Measure(f"{name}_{part}_peak", value, "%C2-4", (peak.frame,), flags))
 
 
-def _peak(places: Trace, scale: Trace) -> _Peak | str:
+def _peak(tracks: Tracks, scale: Trace, places: Trace) -> _Peak | str:
     """The peak of a track (n×2), or why there is none."""
     places = np.where(np.isnan(scale)[:, None], np.nan, places)
+    lost = tracks.new & np.isnan(places[:, 0])
     distance, spikes = without_spikes(np.hypot(*places.T))
     frames = np.flatnonzero(~np.isnan(distance))
     if len(frames) < LEAST_FRAMES:
@@ -198,10 +200,17 @@ def _peak(places: Trace, scale: Trace) -> _Peak | str:
     resting = frames[:REST_FRAMES]
     rest = np.median(places[resting], axis=0)
     x, y = (float(part) for part in places[frame])
-    flags = [*_spike_flag(spikes), *_edge_flag(frame, frames)]
+    gone = int(np.count_nonzero(lost & ~np.isnan(scale) & ~tracks.hyoid_cut))
+    flags = [
+        *_spike_flag(spikes),
+        *_edge_flag(frame, frames),
+        *_unscaled_flag(tracks, scale),
+        *((f"hyoid not found in {counted(gone, 'frame')}",) if gone else ()),
+        *_beside_flag(lost, tracks.new, frame),
+    ]
     peak = _Peak(frame, (x, y), rest, _ints(resting), tuple(flags))
     if peak.excursion < STILL_PERCENT:
-        flags.append(f"moves less than {STILL_PERCENT:g} %C2-4: perhaps no swallow in this film")
+        flags.append(_no_swallow(f"moves less than {STILL_PERCENT:g} %C2-4", lost, tracks.new))
     return replace(peak, flags=tuple(flags))
 
 
@@ -218,15 +227,16 @@ def _measure_pharynx(tracks: Tracks, scale: Trace | str, said: Flags, found: Mea
         few = f"the pharynx can be measured in {len(frames)} frames only"
         found.lacks(names, "; ".join((few, *said)))
         return
-    flags = (*_spike_flag(spikes), *said)
+    flags = (*_spike_flag(spikes), *said, *_unscaled_flag(tracks, scale))
     if gone := int(np.isnan(tracks.pharynx_px[tracks.new]).sum()):
         flags = (*flags, f"no pharynx mask in {gone} frames: obliterated or missed, not counted")
     largest = int(frames[np.argmax(area[frames])])
     smallest = int(frames[np.argmin(area[frames])])
-    flags = (*flags, *_beside_flag(tracks.spine_cut, tracks.new, smallest, largest))
+    lost = tracks.new & np.isnan(tracks.pharynx_px / scale)
+    flags = (*flags, *_beside_flag(lost, tracks.new, smallest, largest))
     top, bottom = float(area[largest]), float(area[smallest])
     if bottom / top > HARDLY_NARROWS:
-        flags = (*flags, "hardly narrows: perhaps no swallow in this film")
+        flags = (*flags, _no_swallow("hardly narrows", lost, tracks.new))
     found.measured += [
         Measure(names[0], top, "%(C2-4)²", (largest,), flags),
         Measure(names[1], bottom, "%(C2-4)²", (smallest,), flags),
@@ -255,7 +265,9 @@ def _measure_bolus(
         found.lacks(names, why)
         return
     if not runs:
-        found.lacks(names, "no bolus is seen in the pharynx")
+        single = int(np.count_nonzero(_bolus_there(tracks, scale)))
+        why = f"bolus is seen in the pharynx in {counted(single, 'single frame')} only"
+        found.lacks(names, why if single else "no bolus is seen in the pharynx")
         return
     first, last = runs[0]
     flags = ["overlap threshold in pixels: no scale"] if isinstance(scale, str) else []
@@ -320,12 +332,25 @@ def _cut_flags(tracks: Tracks, *, hyoid: bool = False) -> tuple[str, ...]:
     )
 
 
-def _beside_flag(cut: NDArray[np.bool_], new: NDArray[np.bool_], *extremes: int) -> tuple[str, ...]:
-    """A caveat where the frame of an extreme has a neighbour that the edge cost us."""
-    neighbours = np.convolve(cut[new], [1, 1, 1], mode="same") > 0
+def _unscaled_flag(tracks: Tracks, scale: Trace) -> Flags:
+    """C2-4 was not found, or is far off its median."""
+    number = int(np.count_nonzero(tracks.new & ~tracks.spine_cut & np.isnan(scale)))
+    return (f"no usable C2-4 in {counted(number, 'frame')}",) if number else ()
+
+
+def _beside_flag(lost: NDArray[np.bool_], new: NDArray[np.bool_], *extremes: int) -> Flags:
+    """A caveat where the frame of an extreme has a neighbour that gives no value."""
+    neighbours = np.convolve(lost[new], [1, 1, 1], mode="same") > 0
     if not neighbours[np.isin(np.flatnonzero(new), extremes)].any():
         return ()
-    return ("beside frames left out for the picture's edge: the true extreme may lie there",)
+    return ("beside frames that give no value: the true extreme may lie there",)
+
+
+def _no_swallow(what: str, lost: NDArray[np.bool_], new: NDArray[np.bool_]) -> str:
+    """What little moves tells nothing where a swallow may lie in frames in a row without value."""
+    row = np.convolve(lost[new], np.ones(LEAST_FRAMES), mode="same")
+    hidden = bool((row >= LEAST_FRAMES).any())
+    return f"{what} where it is measured" if hidden else f"{what}: perhaps no swallow in this film"
 
 
 def _edge_flag(peak: int, frames: NDArray[np.intp]) -> tuple[str, ...]:

@@ -17,10 +17,12 @@ from ..inference.record import MEASURES
 from ..provenance import digest_json, document
 from ..workspace import delimiter_of, read_json, write_json, write_text
 from .measures import COLUMNS
+from .results import Result
 
 BASIS = "measured.json"
 _DECIMAL_COMMA = re.compile(r"^\s*(-?\d+),(\d+)\s*$")
 _ROUNDED_MS = 0.5  # by a person, to whole milliseconds
+_ROUNDED_S = 1e-6  # in run.json
 
 
 def write_measures(
@@ -33,22 +35,26 @@ def write_measures(
 
 
 def is_of(
-    folder: Path,
+    result: Result,
     lines: Iterable[Mapping[str, str]],
     times_s: Sequence[float],
     repeats: Sequence[int],
 ) -> bool:
-    """Had the film these times and repeats when it was measured? Where nothing was noted, as in
-    earlier versions, the lines themselves tell of times, and nothing of repeats."""
+    """Had the film these times and repeats when it was measured?
+
+    Nothing is noted by earlier versions, nor of a table that a person put back after the film was
+    segmented again: then it had those that it was segmented with, where they are the same; else the
+    lines themselves tell of times, and nothing of repeats.
+    """
     try:
-        noted = read_json(folder / BASIS)
+        noted = read_json(result.folder / BASIS)
     except DataError:
         noted = {}
     if noted.get("repeats", [*repeats]) != [*repeats]:
         return False
     if "frame_times" in noted:
         return bool(noted["frame_times"] == _digest(times_s))
-    return _has_times_of(lines, times_s)
+    return _segmented_with(result, times_s, repeats) or _has_times_of(lines, times_s)
 
 
 def read_measures(folder: Path) -> list[dict[str, str]] | None:
@@ -69,6 +75,13 @@ def read_measures(folder: Path) -> list[dict[str, str]] | None:
 
 def _digest(times_s: Sequence[float]) -> str:
     return digest_json([round(1e6 * time) for time in times_s])
+
+
+def _segmented_with(result: Result, times_s: Sequence[float], repeats: Sequence[int]) -> bool:
+    own = result.frame_times_s
+    if len(own) != len(times_s) or result.run.get("repeats", [*repeats]) != [*repeats]:
+        return False
+    return all(abs(one - other) < _ROUNDED_S for one, other in zip(own, times_s, strict=True))
 
 
 def _decoded(data: bytes) -> str:

@@ -197,7 +197,7 @@ def _warnings(group: Group, figures: Figures) -> Iterator[str]:
         yield (
             "Ingested anew with other times, view or repeated frames since measured: "
             f"{first_of(otherwise)}. Old measures are not shown; "
-            "`vfss measure --force` takes new ones."
+            "`vfss measure --force` puts new ones in their place, also of corrected ones."
         )
     if unreadable := [case.id for case in group.cases if case.measures_unreadable]:
         yield (

@@ -60,17 +60,17 @@ def measure_stored(
     """
     results, failed = list_results(workspace)
     if inputs:
-        chosen = [result for result in results if any(_means(workspace, x, result) for x in inputs)]
-        unknown = [x for x in inputs if not any(_means(workspace, x, r) for r in results)]
-        failed = [one for one in failed if any(one["input"].startswith(x) for x in inputs)]
-        unknown = [x for x in unknown if not any(one["input"].startswith(x) for one in failed)]
-        if unknown:
+        keys = {result.key for result in results} | {one["input"] for one in failed}
+        named = {x: {key for key in keys if _means(workspace, x, key)} for x in inputs}
+        if unknown := [x for x in inputs if not named[x]]:
             raise UsageError(
                 "no such study or result",
                 file=unknown[0],
                 remedy="Name a study id, STUDY/MODEL, or a folder in results/ (ls results).",
             )
-        results = chosen
+        chosen = {key for some in named.values() for key in some}
+        results = [result for result in results if result.key in chosen]
+        failed = [one for one in failed if one["input"] in chosen]
     known, damaged = list_studies_readable(workspace)
     failed += damaged
     # By source: a result made from a raw film finds the study ingested later.
@@ -113,11 +113,11 @@ def _measure(workspace: Workspace, result: Result, study: Study | None, *, force
     )
 
 
-def _means(workspace: Workspace, word: str, result: Result) -> bool:
-    """Does `word` name this result: study id, STUDY/MODEL, or a folder?"""
-    if word.rstrip("/") in (result.study, result.key, result.folder.parent.name):
+def _means(workspace: Workspace, word: str, key: str) -> bool:
+    """Does `word` name the result of this key: study id, STUDY/MODEL, or a folder?"""
+    if word.rstrip("/") in (key, key.partition("/")[0]):
         return True
-    folder = result.folder.resolve()
+    folder = (workspace.results / key).resolve()
     return any(
         path.resolve() in (folder, folder.parent) for path in (Path(word), workspace.root / word)
     )

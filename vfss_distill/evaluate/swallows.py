@@ -7,22 +7,34 @@ spills into the pharynx before a swallow, or comes and goes after it, is none of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from .definitions import REST_FRAMES, STILL_PERCENT
-from .tracks import APART_S, LEAST_FRAMES, Trace, Tracks, without_spikes
+from .tracks import APART_S, Trace, Tracks, without_spikes
 
 Span = tuple[int, int]  # first and last frame
+
+
+@dataclass(frozen=True)
+class _Swallow:
+    """`span`: from the first to the last barium; `moved`: the first frame of the passage in which
+    the hyoid moves, spilt barium before it left out; `followed`: the hyoid can be, there."""
+
+    span: Span
+    moved: int
+    followed: bool
 
 
 def one_swallow(
     tracks: Tracks, scale: Trace | None, runs: Sequence[Span]
 ) -> tuple[Tracks, Sequence[Span], tuple[str, ...]]:
     """The frames of the swallow that is measured, the passages of its bolus, and what is to be said
-    of it. All frames where it is alone.
+    of it. All frames where it is alone, or no bolus tells.
 
     `scale`: L per frame, NaN where it may not scale; None: no frame may, and the hyoid tells
     nothing. `runs`: passages of the bolus through the pharynx.
@@ -30,38 +42,40 @@ def one_swallow(
     A swallow that barium is in from the film's first frame on had begun before it: then the next
     one is the first whole one.
     """
+    if not runs:
+        return tracks, runs, ("no bolus passage: swallows are not told apart, all frames taken",)
     found = _swallows(tracks, scale, runs)
     if len(found) < 2:
         return tracks, runs, ()
-    begun = found[0][0] == 0
-    own = _frames_of(found, tracks.times_s)[int(begun)]
+    begun = found[0].moved == 0
+    own = _frames_of([one.span for one in found], tracks.times_s)[int(begun)]
     first, last = np.flatnonzero(own)[[0, -1]]
     which = "second" if begun else "first"
     why = ", for the first had begun before the film" if begun else ""
+    followed = all(one.followed for one in found)
+    how = "bolus and hyoid" if followed else "the bolus alone where the hyoid cannot be followed"
     said = (
-        f"{len(found)} swallows, told by bolus and hyoid: the {which} is measured, "
-        f"frames {first}-{last}{why}"
+        f"{len(found)} swallows, told by {how}: the {which} is measured, frames {first}-{last}{why}"
     )
     return tracks.within(own), [run for run in runs if own[run[0]]], (said,)
 
 
-def _swallows(tracks: Tracks, scale: Trace | None, runs: Sequence[Span]) -> list[Span]:
-    """From the first to the last barium of each. One without motion is of the next swallow, or of
-    the last where none follows."""
+def _swallows(tracks: Tracks, scale: Trace | None, runs: Sequence[Span]) -> list[_Swallow]:
+    """Those in which the hyoid moves, or cannot be followed: nothing then speaks against one.
+    Passages without motion are of the next swallow, or of the last where none follows."""
     apart = _apart(runs, tracks.times_s)
-    if len(apart) < 2:
-        return apart
-    found: list[Span] = []
+    found: list[_Swallow] = []
     waiting: Span | None = None
     for span, frames in zip(apart, _frames_of(apart, tracks.times_s), strict=True):
-        whole = (waiting[0] if waiting else span[0], span[1])
-        waiting = None
-        if scale is None or _hyoid_moves(tracks.within(frames), scale):
-            found.append(whole)
-        else:
-            waiting = whole
-    if waiting:
-        found = [*found[:-1], (found[-1][0] if found else waiting[0], waiting[1])]
+        whole = ((waiting or span)[0], span[1])
+        moves = None
+        if scale is not None:
+            moves = _hyoid_moves(tracks.within(frames), scale, begun=span[0] == 0)
+        waiting = whole if moves is False else None
+        if waiting is None:
+            found.append(_Swallow(whole, moved=span[0], followed=moves is not None))
+    if waiting and found:
+        found[-1] = replace(found[-1], span=(found[-1].span[0], waiting[1]))
     return found
 
 
@@ -84,13 +98,21 @@ def _frames_of(spans: Sequence[Span], times_s: Trace) -> list[NDArray[np.bool_]]
     return [(times_s > after) & (times_s <= until) for after, until in pairwise(borders)]
 
 
-def _hyoid_moves(tracks: Tracks, scale: Trace) -> bool:
-    """Whether the hyoid leaves the place where it is in the first frames by more than noise. Also
-    where it cannot be followed: nothing then speaks against a swallow."""
+def _hyoid_moves(tracks: Tracks, scale: Trace, *, begun: bool) -> bool | None:
+    """Whether the hyoid rises, away from A4, by more than noise; None where it cannot be followed.
+
+    A fall is the end of the swallow before, except in one that had `begun` before the film.
+    """
     places = np.where(np.isnan(scale)[:, None], np.nan, tracks.hyoid)
-    frames = np.flatnonzero(~np.isnan(places[:, 0]))
-    if len(frames) < LEAST_FRAMES:
-        return True
-    rest = np.median(places[frames[:REST_FRAMES]], axis=0)
-    away, _ = without_spikes(np.hypot(*(places - rest).T))
-    return bool(np.nanmax(away) >= STILL_PERCENT)
+    distance, _ = without_spikes(np.hypot(*places.T))
+    distance = distance[~np.isnan(distance)]
+    if len(distance) < REST_FRAMES:
+        return None
+    return _rise(distance) >= STILL_PERCENT or (begun and _rise(distance[::-1]) >= STILL_PERCENT)
+
+
+def _rise(values: Trace) -> float:
+    """How far they rise above what they were at their lowest before, by medians: a lowest frame is
+    but noise."""
+    rest = np.median(sliding_window_view(values, REST_FRAMES), axis=1)
+    return float(np.max(values[REST_FRAMES - 1 :] - np.minimum.accumulate(rest)))

@@ -53,18 +53,23 @@ class Tracks:
         """Caveats of times read from `frames`: how fine they are, and whether they are real.
 
         A time is no finer than one frame, than one that differs from the last, and than the gaps
-        beside it, which a film of uneven times can have anywhere.
+        beside it, which a film of uneven times can have anywhere. No frame that repeats the last
+        one shortens a gap.
         """
-        gaps_ms = np.diff(self.times_s) * 1000
+        times_ms = self.times_s * 1000
+        new = np.delete(np.arange(len(times_ms)), self.film.repeats)
+        gaps_ms = np.diff(times_ms[new])
         if not len(gaps_ms):
             return ("one frame only",)
-        typical = float(np.median(gaps_ms))
-        finest, said = typical, f"one frame is {typical:.0f} ms"
-        if self.film.unique_fps and 1000 / self.film.unique_fps > 1.2 * typical:
+        typical, finest = float(np.median(np.diff(times_ms))), float(np.median(gaps_ms))
+        if self.film.unique_fps:
             finest = 1000 / self.film.unique_fps
+        said = f"one frame is {typical:.0f} ms"
+        if finest > 1.2 * typical:
             said += f", but new ones come every {finest:.0f} ms"
-        beside = max(float(gaps_ms[max(frame - 1, 0) : frame + 1].max()) for frame in frames)
-        if beside > 1.2 * finest:
+        places = np.searchsorted(new, frames)
+        beside = max(float(gaps_ms[max(place - 1, 0) : place + 1].max()) for place in places)
+        if beside > 1.2 * max(typical, finest):
             said += f", with a gap of {beside:.0f} ms beside the one measured"
         return (said, self.film.clock) if self.film.clock else (said,)
 
@@ -153,16 +158,18 @@ def passages(
 ) -> list[tuple[int, int]]:
     """(first, last) frames of each passage; short gaps are bridged, single frames dropped.
 
-    Frames that are not `new` do not count, neither for a passage nor for a gap.
+    Frames that are not `new` do not count, neither for a passage nor for a gap. Adjacent ones
+    belong together where they come as slowly as ever, but not across a pause: nothing shows what
+    the bolus did meanwhile.
     """
     place = np.cumsum(new)  # adjacent: one apart
+    usual_s = float(np.median(np.diff(times_s[new]))) if np.count_nonzero(new) > 1 else 0.0
     runs: list[list[int]] = []
     for frame in np.flatnonzero(there & new):
         before = runs[-1][-1] if runs else None
-        near = before is not None and (
-            place[frame] - place[before] == 1 or times_s[frame] - times_s[before] <= BRIDGED_S
-        )
-        if near:
+        adjacent = before is not None and place[frame] - place[before] == 1
+        bridged_s = max(BRIDGED_S, 1.5 * usual_s) if adjacent else BRIDGED_S
+        if before is not None and times_s[frame] - times_s[before] <= bridged_s:
             runs[-1].append(int(frame))
         else:
             runs.append([int(frame)])

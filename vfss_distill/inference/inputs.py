@@ -21,7 +21,7 @@ from ..intake.source import (
 )
 from ..intake.splits import load_splits
 from ..intake.study import Study, is_study_folder, list_studies_readable
-from ..intake.view import FRONTAL, Decision, decide_source
+from ..intake.view import FRONTAL, UNTOLD, Decision, decide_source
 from ..workspace import Workspace
 from .reading import Reading, is_plain
 from .record import Subject
@@ -32,7 +32,7 @@ _SAY_OTHERWISE = "`vfss ingest --views` can say otherwise"
 _FACES_RIGHT = (
     f"faces right: shown to the network mirrored; masks lie on the film as it is; {_SAY_OTHERWISE}"
 )
-_UNSURE = f"view and side could not be told: taken as lateral, facing left; {_SAY_OTHERWISE}"
+_UNSURE = f"{UNTOLD}; {_SAY_OTHERWISE}"
 
 
 @dataclass(frozen=True)

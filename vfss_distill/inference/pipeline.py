@@ -110,12 +110,15 @@ def _keep_measures(old: Path, new: Path) -> str:
     """Take along measures of masks that are replaced, which a person may have corrected: the name
     they have now, "" where there are none."""
     stem = Path(MEASURES).stem
-    earlier = sorted(old.glob(f"{stem}-before-*.csv"))
-    for table in earlier:
+    highest = 0
+    for table in old.glob(f"{stem}-before-*.csv"):
         shutil.copy(table, new)
+        number = table.stem.rpartition("-")[2]
+        if number.isdecimal():  # a person may have given one another name
+            highest = max(highest, int(number))
     if not (old / MEASURES).is_file():
         return ""
-    name = f"{stem}-before-{len(earlier) + 1}.csv"
+    name = f"{stem}-before-{highest + 1}.csv"
     shutil.copy(old / MEASURES, new / name)
     return name
 

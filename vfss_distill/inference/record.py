@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, WorkspaceError
 from ..intake.picture import lit_part
-from ..intake.repeats import RepeatCounter, duration_s
+from ..intake.repeats import RepeatCounter
 from ..letterbox import Letterbox, Part
 from ..provenance import document
 from ..workspace import is_temporary, read_json, write_json
@@ -191,12 +191,12 @@ class ResultWriter:
     @property
     def unique_fps(self) -> float | None:
         """Rate of the frames that do not repeat the one before: no time is finer than that."""
-        rate = self._repeats.unique_fps(duration_s(self.frame_times_s))
+        rate = self._repeats.unique_fps(self.frame_times_s)
         return None if rate is None else round(rate, 3)
 
     @property
     def repeats_warning(self) -> str | None:
-        return self._repeats.warning(duration_s(self.frame_times_s))
+        return self._repeats.warning(self.frame_times_s)
 
 
 def csv_columns(tasks: Sequence[str]) -> list[str]:

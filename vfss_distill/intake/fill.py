@@ -199,8 +199,8 @@ def _fill(folder: Path, source: FrameSource, job: Job, words: Words) -> StudyRec
         view_by=view.by,
         view_confidence=view.confidence,
     )
-    rate = repeats.unique_fps(record.duration_s)
-    said = [*info.warnings, repeats.warning(record.duration_s), view.warning]
+    rate = repeats.unique_fps(record.frame_times_s)
+    said = [*info.warnings, repeats.warning(record.frame_times_s), view.warning]
     said += [*_doubts_of_labels(labels, info), *kept.said]
     record = replace(
         record,

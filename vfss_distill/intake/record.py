@@ -30,8 +30,8 @@ class StudyRecord:
     word, None where it has none. `interlaced`: what was done with interlaced pictures:
     "deinterlaced", "fields" (two frames of each), "kept", or "" where there were none.
     `repeats` are the frames that repeat the one before them, `repeated_frames` is their number,
-    `unique_fps` the rate of those that do not: the true resolution of every time measured on this
-    study. `frame_digests`: 16 letters a frame, one after another (see `frame_digest`), of frames
+    `unique_fps` the rate of those that do not, pauses and still stretches left out: no time is
+    finer. `frame_digests`: 16 letters a frame, one after another (see `frame_digest`), of frames
     as decoded, before text is blanked. `labels_sha256` tells whether the masks beside the
     recording have changed since. `site`: pseudonym of the clinic, where `--patients` names one.
     `exam`: pseudonym shared by the recordings of one DICOM study. `acquisition`: technical facts of

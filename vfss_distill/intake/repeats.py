@@ -18,6 +18,8 @@ _SAME = 0.1  # mean grey levels; coders repeat a frame all but exactly
 _SAME_PEAK = 1.0  # and no small block of it changes by more: else something moves there
 _SHARE_OF_TYPICAL = 0.1  # and by far less than frames of this film otherwise differ
 _WORTH_SAYING = 0.1
+_LONG = 2.5  # of the usual interval: a pause, or a picture that stands still
+_AS_STORED = 0.95
 
 # A capture of analogue video, or a lossy coder, puts fresh noise on a repeated pulse. Then new
 # frames are told by their rhythm: they change twice as much as the others, on average and where
@@ -69,22 +71,34 @@ class RepeatCounter:
         """How many frames repeat their predecessor."""
         return len(self.repeats)
 
-    def unique_fps(self, duration_s: float) -> float | None:
-        """Frames per second that show something new; None without a duration."""
-        if duration_s <= 0 or not self._changes:
-            return None
-        return (len(self._changes) + 1 - self.repeated) / duration_s
+    def unique_fps(self, frame_times_s: Sequence[float]) -> float | None:
+        """Frames per second that show something new, pauses and still stretches left out; None
+        where fewer than two do."""
+        return _usual_rate(frame_times_s, self.repeats)
 
-    def warning(self, duration_s: float) -> str | None:
-        """One line when repeats matter for timing, else None."""
+    def warning(self, frame_times_s: Sequence[float]) -> str | None:
+        """One line when repeats matter, else None."""
         count = len(self._changes) + 1
-        rate = self.unique_fps(duration_s)
-        if rate is None or self.repeated < _WORTH_SAYING * count:
+        if self.repeated < _WORTH_SAYING * count:
             return None
+        said = f"{self.repeated} of {count} frames repeat the one before: "
+        rate, stored = (_usual_rate(frame_times_s, some) for some in (self.repeats, ()))
+        if rate is None or stored is None or rate > _AS_STORED * stored:
+            return f"{said}the picture stands still there"
         return (
-            f"{self.repeated} of {count} frames repeat the one before: about {rate:.1f} pulses/s "
-            f"stored as {count / duration_s:.1f} frames/s; times are no finer than that"
+            f"{said}about {rate:.1f} pulses/s stored as {stored:.1f} frames/s; "
+            "times are no finer than that"
         )
+
+
+def _usual_rate(frame_times_s: Sequence[float], repeats: Sequence[int]) -> float | None:
+    """Frames per second without `repeats`, at the usual intervals; None of a single frame."""
+    new = np.delete(np.asarray(frame_times_s), list(repeats))
+    if len(new) < 2:
+        return None
+    gaps = np.diff(np.append(new, frame_times_s[0] + duration_s(frame_times_s)))
+    # Their mean: 15 pulses a second stored as 25 frames come one or two frames apart.
+    return 1 / float(np.mean(gaps[gaps <= _LONG * np.median(gaps)]))
 
 
 def duration_s(frame_times_s: Sequence[float]) -> float:

@@ -34,10 +34,8 @@ _FIRST_FRAMES = 900  # of a film that is segmented as it comes: 30 s of it
 _OTHER = CLASSES.index("other")
 _REMEDY = "Give a CSV with the columns file,view,facing: film.mp4,lateral,right."
 
-UNSURE = (
-    "view and side could not be told: taken as lateral, facing left; "
-    "if that is wrong, say it in --views"
-)
+UNTOLD = "view and side could not be told: taken as lateral, facing left"
+UNSURE = f"{UNTOLD}; if that is wrong, say it in --views"
 FACES_RIGHT = "faces right: mirrored, so that it faces left as all studies do"
 FRONTAL = "frontal view: kept, but left out of training and of Dice"
 DISAGREES = "the DICOM header names another view than the picture shows: the picture was followed"

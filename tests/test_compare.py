@@ -167,6 +167,18 @@ def test_patients_seen_by_any_model_are_left_out_and_said(two: FakeWorkspace, cl
     assert 'class="banner seen"' in page
 
 
+def test_of_patients_seen_only_those_scored_are_counted(two: FakeWorkspace, cli: Cli) -> None:
+    for patient in PATIENTS[:3]:
+        folder = two.result(study_of(patient), model="bad", shift=3, seen=True)
+        if patient != "p0":
+            shutil.rmtree(folder / "masks")
+    outcome = cli("compare", "bad", "good", "--split", "all", "--json")
+    body = json.loads(outcome.stdout)
+    assert outcome.exit_code == 3 and body["seen_in_training"] == ["p0"]
+    page = (two.root / "reports/compare-001/index.html").read_text(encoding="utf-8")
+    assert "1 of 4 patients seen in training" in page
+
+
 def test_when_everyone_was_seen_it_refuses(fake: FakeWorkspace, cli: Cli) -> None:
     add_studies(fake, PATIENTS[:2], split="train")
     add_results(fake, "a", PATIENTS[:2], 1, seen=True)
@@ -187,6 +199,21 @@ def test_only_common_studies_count(two: FakeWorkspace, cli: Cli) -> None:
     add_results(two, "elsewhere", ("q1",), 1)
     outcome = cli("compare", "bad", "elsewhere")
     assert outcome.exit_code == 4 and "vfss segment" in outcome.stderr
+
+
+def test_labelled_studies_that_none_can_be_judged_on_are_said(two: FakeWorkspace, cli: Cli) -> None:
+    add_studies(two, ("q1", "q2"))
+    two.study("q3-front", "q3", split="test", labels=LABELLED, view="frontal")
+    add_results(two, "good", ("q1",), 1)
+    for model in ("bad", "good"):
+        two.result("q3-front", model=model)
+    warnings = compared(cli, "bad", "good")["warnings"]
+    nobody = (
+        f"1 labelled test study without a result of any of these models: studies/{study_of('q2')}"
+    )
+    assert warnings.count(nobody) == 1
+    assert warnings.count("1 labelled study left out: frontal") == 1
+    assert not any(study_of("q1") in line for line in warnings if "any of" in line)
 
 
 def test_three_models_stand_on_the_same_ground(two: FakeWorkspace, cli: Cli) -> None:
@@ -385,6 +412,7 @@ def test_the_folder_it_leaves(two: FakeWorkspace, cli: Cli) -> None:
     assert stored.pop("provenance")["bootstrap_resamples"] == 2000
     assert stored == printed
     page = (folder / "index.html").read_text(encoding="utf-8")
+    assert "<div>difference in mean Dice, 95 % interval" in page
     assert "<script" not in page and "default-src 'none'" in page
     assert page.count("<svg") == 2 and not re.search(r'(?:src|href)="(?!data:|#)', page)
     assert str(two.root) not in page + json.dumps(stored)

@@ -87,7 +87,7 @@ def test_a_task_without_a_counted_frame_is_not_in_the_mean(
     outcome = cli("compare", "run-001", "run-002")
     assert "mean over 2 of 3 tasks" in outcome.stdout
     page = (tmp_path / "reports/compare-001/index.html").read_text(encoding="utf-8")
-    assert "<div>mean Dice over 2 of 3 tasks, " in page
+    assert "<div>difference in mean Dice over 2 of 3 tasks, " in page
     assert "<td>mean over 2 of 3 tasks</td>" in page
     (found,) = json.loads(cli("compare", "run-001", "run-002", "--json").stdout)["comparisons"]
     assert found["n_tasks"] == 2

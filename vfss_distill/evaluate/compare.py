@@ -267,6 +267,9 @@ def _score(
     if not scored:
         last = failed[-1]  # whose error ends with what to do
         raise DataError(f"no study can be scored: {last['input']}: {last['error']}")
+    if ground.seen_kept:  # else they are those left out
+        patients = {entrants[0].cases[study].patient for study in scored}
+        ground = replace(ground, seen=tuple(who for who in ground.seen if who in patients))
     return rows, replace(ground, studies=tuple(scored))
 
 

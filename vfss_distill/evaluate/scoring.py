@@ -179,7 +179,7 @@ def score_group(
 def _warnings(group: Group, figures: Figures) -> Iterator[str]:
     if group.seen_in_training:
         share = sum(case.seen for case in group.scored)
-        yield f"{share} of {len(group.scored)} studies {NOT_AN_ESTIMATE}."
+        yield f"{share} of {len(group.scored)} studies are of patients {NOT_AN_ESTIMATE}."
     if group.basis == "unseen":
         yield f"No test patient has labels and a result; Dice is of {BASES['unseen']}."
     if note := interval_note(figures.n_patients):

@@ -82,8 +82,8 @@ def summarise(
 ) -> Figures:
     """Figures of one model. Tasks without a row stay in the table, without a figure.
 
-    Intervals: 95 % percentile bootstrap over patients, the same draws for every task; None with
-    fewer than two patients.
+    Intervals: 95 % percentile bootstrap over the patients who have the task; None with fewer than
+    two.
     """
     by_task: dict[str, list[Row]] = {task: [] for task in tasks}
     studies, frames = set(), set()

@@ -119,7 +119,7 @@ def _show(made: Compared, entrant: Entrant, found: Comparison) -> None:
     )
     name, *values = _cells(found.mean)
     footers = (f"{name} {made.over(found)}".strip(), *values)
-    headings = ("task", "baseline", "model", "diff.", "95 % interval", "p", "n", "HD95 px")
+    headings = ("task", "baseline", "model", "diff.", "95 % interval", "p", "n", "HD95 px", "n")
     for heading, footer in zip(headings, footers, strict=True):
         left = heading == "task"
         table.add_column(heading, footer, justify="left" if left else "right", no_wrap=not left)
@@ -133,7 +133,7 @@ def _cells(task: TaskDifference) -> tuple[str, ...]:
     from ..evaluate.compare_page import interval, p_value, signed
 
     if task.dice is None:
-        return (task.task, "–", "–", "–", "–", "–", "0", "–")
+        return (task.task, "–", "–", "–", "–", "–", "0", "–", "0")
     return (
         task.task,
         f"{task.dice.baseline:.3f}",
@@ -143,4 +143,5 @@ def _cells(task: TaskDifference) -> tuple[str, ...]:
         p_value(task.holm_p if task.holm_p is not None else task.wilcoxon_p),
         str(task.dice.n_patients),
         signed(task.hd95_px.difference if task.hd95_px else None, 1),
+        str(task.hd95_px.n_patients if task.hd95_px else 0),
     )

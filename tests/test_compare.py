@@ -281,6 +281,71 @@ def test_two_patients_who_agree_are_no_evidence(six: FakeWorkspace, cli: Cli) ->
     assert "on these 2 patients" in found["verdict"] and "no evidence" in found["verdict"]
 
 
+def test_hd95_says_of_whom_it_is(six: FakeWorkspace, cli: Cli) -> None:
+    """`shy` draws c3 only in the patient in whom it is easy, and lies closer there."""
+    add_results(six, "base", PATIENTS, 3)
+    blank = np.zeros((SIZE, SIZE), bool)
+    silent = {frame: {**Swallow().masks(frame), "c3": blank} for frame in LABELLED}
+    add_results(six, "shy", PATIENTS[:1], 0)
+    add_results(six, "shy", PATIENTS[1:], 3, masks=silent)
+    outcome = cli("compare", "base", "shy")
+    assert re.search(r"c3 .* 6 +−3\.6 +1 ", outcome.stdout), outcome.stdout
+    assert "0.0 (15)" in cli("report", "--model", "shy").stdout
+    (found,) = compared(cli, "base", "shy", "--name", "shy")["comparisons"]
+    c3 = found["tasks"][2]
+    assert (c3["n_patients"], c3["hd95_px_n_patients"], c3["hd95_px_n_frames"]) == (6, 1, 3)
+    assert c3["hd95_px_missing"] == [0, 15] and c3["hd95_px_told_apart"] is False
+    assert found["mean"]["hd95_px_told_apart"] is False, "it stands on c3 of one patient"
+    bolus = found["tasks"][0]
+    assert bolus["n_truth_empty"] == 6 and bolus["hd95_px_missing"] == [0, 0]
+    with (six.root / "reports/shy/compare.csv").open(encoding="utf-8") as stream:
+        lines = [line for line in csv.DictReader(stream) if line["task"] == "c3"]
+    assert [int(x["hd95_px_frames"]) for x in lines] == [3, 0, 0, 0, 0, 0]
+    assert sum(int(x["hd95_px_missing_model"]) for x in lines) == 15
+    page = (six.root / "reports/shy/index.html").read_text(encoding="utf-8")
+    row = page[page.index("C3 vertebra</td>") :].partition("</tr>")[0]
+    assert "missing 0 → 15" in row and '1 <span class="soft">(3)</span>' in row
+    assert re.search(r'<td class="n faded">−\d\.\d<br>', row)
+    assert "0.0 → 0.0 <span" in page and "<dt>False positives</dt>" in page
+
+
+def test_a_patient_in_whom_all_is_rightly_blank_counts_for_the_rates(
+    two: FakeWorkspace, cli: Cli
+) -> None:
+    two.study("dry-aaaaaa", "dry", split="test", labels=(0, 1))  # before the bolus comes
+    for model in ("bad", "good"):
+        two.result("dry-aaaaaa", model=model)
+    task = compared(cli, "bad", "good", "--name", "dry")["comparisons"][0]["tasks"][0]
+    assert task["n_truth_empty"] == 6 + 2
+    with (two.root / "reports/dry/compare.csv").open(encoding="utf-8") as stream:
+        lines = [line for line in csv.DictReader(stream) if line["task"] == "bolus"]
+    assert sum(int(line["truth_empty_frames"]) for line in lines) == 8
+    (line,) = [line for line in lines if line["patient"] == "dry"]
+    assert line["dice_difference"] == "" and line["false_positives_model"] == "0"
+
+
+def test_a_task_of_few_patients_is_not_told_apart(six: FakeWorkspace, cli: Cli) -> None:
+    """Both models on all six, but c3 is labelled in two of them."""
+    for patient in PATIENTS[2:]:
+        record = six.root / "studies" / study_of(patient) / "study.json"
+        facts = json.loads(record.read_text())
+        del facts["labelled"]["c3"]
+        record.write_text(json.dumps(facts))
+    add_results(six, "bad", PATIENTS, 3)
+    add_results(six, "good", PATIENTS, 1)
+    body = compared(cli, "bad", "good")
+    *others, c3 = body["comparisons"][0]["tasks"]
+    assert c3["includes_zero"] is False and c3["told_apart"] is False
+    assert all(task["told_apart"] is True for task in others)
+    said = "Few patients have c3 (2): such intervals are rough"
+    assert any(line.startswith(said) for line in body["warnings"])
+    outcome = cli("report")
+    assert outcome.stderr.count("Few patients have c3 (2)") == 2, "once for each model"
+    page = (six.root / body["page"]).read_text(encoding="utf-8")
+    row = page[page.index("C3 vertebra</td>") :].partition("</tr>")[0]
+    assert row.count('class="n faded"') == 3 and "fewer than 6 patients" in page
+
+
 def test_patients_of_whom_nothing_counts_are_not_counted(six: FakeWorkspace, cli: Cli) -> None:
     for model, shift in (("bad", 3), ("good", 1)):
         add_results(six, model, PATIENTS, shift)

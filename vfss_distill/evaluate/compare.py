@@ -19,15 +19,24 @@ from ..tasks import TaskSet
 from ..workspace import Workspace, atomic_folder, spreadsheet_cell, write_json, write_text
 from .cases import BASES, Basis, Split, gather
 from .entrants import Entrant, choose_models, shared_tasks
-from .paired import FEWEST_FOR_A_TEST, Comparison, Difference, TaskDifference, compare_rows
+from .paired import (
+    FEWEST_FOR_A_TEST,
+    MEAN,
+    Comparison,
+    Difference,
+    TaskDifference,
+    compare_rows,
+)
 from .report import report_name
 from .results import may_be_model
 from .scoring import NOT_AN_ESTIMATE, ReportOptions, Tick, score_case
-from .statistics import Row, interval_note
+from .statistics import Row, few_have, interval_note
 
 CSV_COLUMNS = (
     *("baseline", "model", "task", "patient", "dice_baseline", "dice_model", "dice_difference"),
     *("hd95_px_baseline", "hd95_px_model", "hd95_px_difference"),
+    *("dice_frames", "hd95_px_frames", "hd95_px_missing_baseline", "hd95_px_missing_model"),
+    *("truth_empty_frames", "false_positives_baseline", "false_positives_model"),
 )
 GAIN_RULE = "a gain inside its interval is not a gain"
 
@@ -229,17 +238,24 @@ def verdict(baseline: Entrant, model: Entrant, found: Comparison) -> str:
 
 
 def compare_csv(compared: Compared) -> str:
-    """One line per model, task and patient: what every interval and p here is computed from."""
+    """One line per model, task and patient: what every interval and p here is computed from.
+
+    A patient of whom no frame counts has no Dice there.
+    """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for entrant, found in compared.pairs:
         names = (spreadsheet_cell(compared.baseline.name), spreadsheet_cell(entrant.name))
         for task in (found.mean, *found.tasks):
-            for patient, dice in task.dice_by_patient.items():
+            for patient, counts in task.counts_by_patient.items():
+                dice = task.dice_by_patient.get(patient)
                 distances = task.hd95_px_by_patient.get(patient)
                 figures = (*_three(dice, 6), *_three(distances, 3))
-                writer.writerow([*names, task.task, spreadsheet_cell(patient), *figures])
+                numbers = (counts.dice, counts.hd95_px, *counts.hd95_px_missing)
+                empty = (counts.truth_empty, *counts.false_positives)
+                who = spreadsheet_cell(patient)
+                writer.writerow([*names, task.task, who, *figures, *numbers, *empty])
     return stream.getvalue()
 
 
@@ -306,6 +322,12 @@ def _warnings(ground: Ground, comparisons: Sequence[Comparison]) -> Iterator[str
         yield f"{name} has no result of {number}: {some}; left out."
     if note := interval_note(patients):
         yield note
+    have: dict[str, int] = {}
+    for task in (task for found in comparisons for task in found.tasks):
+        number = task.dice.n_patients if task.dice else 0
+        have[task.task] = min(number, have.get(task.task, number))
+    if note := few_have(have, patients):
+        yield note
     if 1 < patients < FEWEST_FOR_A_TEST:
         yield (
             f"With fewer than {FEWEST_FOR_A_TEST} patients no signed-rank test can fall below "
@@ -325,18 +347,25 @@ def _concerns(what: str, entrants: Sequence[Entrant]) -> bool:
 
 
 def _record(task: TaskDifference) -> dict[str, Any]:
-    rates = task.false_positive_rates
+    counts = task.counts
+    # Of several tasks together the rate says nothing: some are never absent.
+    rates = None if task.task == MEAN else counts.false_positive_rates
     return {
         "task": task.task,
         "n_patients": task.dice.n_patients if task.dice else 0,
         "n_frames": task.n_frames,
         **_difference("dice", task.dice, 4),
         "includes_zero": task.dice.includes_zero if task.dice else None,
+        "told_apart": task.dice.told_apart if task.dice else None,
         "wilcoxon_p": _rounded(task.wilcoxon_p, 6),
         "holm_p": _rounded(task.holm_p, 6),
         "false_positive_rates": None if rates is None else [round(rate, 4) for rate in rates],
+        "n_truth_empty": counts.truth_empty,
         **_difference("hd95_px", task.hd95_px, 3),
         "hd95_px_n_patients": task.hd95_px.n_patients if task.hd95_px else 0,
+        "hd95_px_n_frames": counts.hd95_px,
+        "hd95_px_missing": list(counts.hd95_px_missing),
+        "hd95_px_told_apart": task.hd95_px_told_apart if task.hd95_px else None,
     }
 
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from ..colours import LINES
 from ..tasks import TaskSet
 from .figures import INK, STYLE, as_svg, margins, uncluttered
-from .paired import MEAN, Comparison, Difference, TaskDifference
+from .paired import FEWEST_FOR_A_TEST, MEAN, Comparison, Difference, TaskDifference
 
 UP, DOWN, SAME = "#0b6e8f", "#c0561a", "#9aa5b1"
 _COLUMNS = 7
@@ -27,7 +27,7 @@ def colour(place: int) -> str:
 def forest(models: Sequence[tuple[str, Comparison]], tasks: TaskSet, baseline: str) -> str:
     """A row per task, the mean on top; each model's difference with its 95 % interval.
 
-    A marker is filled where the interval excludes 0.
+    A marker is filled where the models are told apart: the interval of enough patients excludes 0.
     """
     rows = [MEAN, *tasks.ids]
     step = min(0.26, 0.72 / len(models))
@@ -50,7 +50,10 @@ def forest(models: Sequence[tuple[str, Comparison]], tasks: TaskSet, baseline: s
         names = ["mean over tasks", *(tasks[task].name for task in tasks.ids)]
         axes.set_yticks(range(len(rows)), names, parse_math=False)
         axes.get_yticklabels()[0].set_fontweight("bold")
-        axes.set_xlabel("difference in Dice (bar: 95 % interval; filled: the interval excludes 0)")
+        axes.set_xlabel(
+            "difference in Dice (bar: 95 % interval; filled: it excludes 0, of "
+            f"{FEWEST_FOR_A_TEST} or more patients)"
+        )
         sides = ((0.0, "left", f"← {_short(baseline)} higher"), (1.0, "right", _right(models)))
         for x, side, words in sides:
             axes.text(
@@ -90,7 +93,7 @@ def _whisker(axes: Axes, y: float, found: Difference | None, shade: str, *, is_m
         axes.plot(found.ci95, [y, y], color=shade, linewidth=2.6 if is_mean else 1.8, zorder=3)
     axes.scatter(
         [found.difference], [y], marker="D" if is_mean else "o", s=46 if is_mean else 30,
-        color="white" if found.includes_zero else shade, edgecolor=shade, linewidth=1.5, zorder=4,
+        color=shade if found.told_apart else "white", edgecolor=shade, linewidth=1.5, zorder=4,
     )  # fmt: skip
 
 

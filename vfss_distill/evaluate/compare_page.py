@@ -61,6 +61,7 @@ def render(compared: Compared) -> str:
         notice=RESEARCH_USE_ONLY,
         not_an_estimate=NOT_AN_ESTIMATE,
         gain_rule=GAIN_RULE,
+        fewest=FEWEST_FOR_A_TEST,
         provenance=provenance(),
     )
 
@@ -127,10 +128,18 @@ def _methods(compared: Compared) -> list[tuple[str, str]]:
             "0.05.",
         ),
         (
+            "False positives",
+            "Among labelled frames whose truth is empty (their number in parentheses), the share "
+            "in which a model predicted at least one pixel. A dash: there is no such frame.",
+        ),
+        (
             HD95_DEFINITION.partition(":")[0],
             "The"
             + HD95_DEFINITION.partition(": the")[2]
             + " A patient's HD95 is the median over the frames in which both models have one; "
-            "differences are averaged over patients. Below 0, the model's outline lies closer.",
+            "differences are averaged over patients. Below 0, the model's outline lies closer. "
+            "Where a model draws nothing that is there, or what is not, it has none, and the frame "
+            "is left out for both: the table says of how many patients and frames HD95 is, and how "
+            "many each model lacks. One that leaves out what is hard can look closer than it is.",
         ),
     ]

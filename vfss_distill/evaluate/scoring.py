@@ -21,6 +21,7 @@ from .statistics import (
     Figures,
     Row,
     TaskFigures,
+    few_have,
     interval_note,
     summarise,
 )
@@ -183,6 +184,8 @@ def _warnings(group: Group, figures: Figures) -> Iterator[str]:
     if group.basis == "unseen":
         yield f"No test patient has labels and a result; Dice is of {BASES['unseen']}."
     if note := interval_note(figures.n_patients):
+        yield note
+    if note := few_have({t.task: t.n_patients for t in figures.tasks}, figures.n_patients):
         yield note
     if group.untrained:
         yield (

@@ -175,6 +175,18 @@ def _mean_of_tasks(table: NDArray[np.float64]) -> list[float]:
     return [float(x) for x in (of_tasks.sum(axis=1) / (counts > 0).sum(axis=1))]
 
 
+def few_have(patients: Mapping[str, int], n_patients: int) -> str | None:
+    """Tasks with fewer patients than intervals need and than the model has, in one line."""
+    least = min(FEW_PATIENTS, n_patients)
+    few = [f"{task} ({number})" for task, number in patients.items() if 0 < number < least]
+    if not few:
+        return None
+    return (
+        f"Few patients have {', '.join(few)}: such intervals are rough, and more likely too narrow "
+        "than too wide."
+    )
+
+
 def interval_note(n_patients: int) -> str | None:
     """What a reader must know about an interval from so few patients; None when nothing."""
     if n_patients == 0:

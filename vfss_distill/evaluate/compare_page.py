@@ -11,7 +11,7 @@ from ..pages import page_environment
 from ..provenance import RESEARCH_USE_ONLY, provenance
 from .cases import BASES
 from .compare import GAIN_RULE, verdict
-from .compare_figures import colour, forest, patients_in_pairs
+from .compare_figures import colour, forest, patients_in_pairs, sign
 from .metrics import HD95_DEFINITION, REPEATS_COUNT
 from .paired import FEWEST_FOR_A_TEST, Comparison
 from .scoring import NOT_AN_ESTIMATE
@@ -30,6 +30,7 @@ class Section:
     found: Comparison
     verdict: str
     colour: str
+    sign: str
     pairs: Markup
 
 
@@ -53,6 +54,7 @@ def render(compared: Compared) -> str:
                 found=found,
                 verdict=verdict(compared.baseline, entrant, found),
                 colour=colour(place),
+                sign=sign(place),
                 pairs=Markup(patients_in_pairs(found, compared.tasks)),
             )
             for place, (entrant, found) in enumerate(pairs)

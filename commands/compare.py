@@ -102,14 +102,13 @@ def _show(made: Compared, entrant: Entrant, found: Comparison) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from ..evaluate.cases import BASES
     from ..evaluate.compare import verdict
 
     many = found.mean.dice.n_patients if found.mean.dice else 0
     table = Table(
         title=escape(
             f"{entrant.name} against {made.baseline.name}: Dice of {many} patient"
-            f"{'' if many == 1 else 's'} ({BASES[made.ground.basis]})"
+            f"{'' if many == 1 else 's'} ({made.whose})"
         ),
         title_justify="left",
         box=box.SIMPLE_HEAD,

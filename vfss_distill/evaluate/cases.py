@@ -47,6 +47,11 @@ class Case:
     seen: bool
 
     @property
+    def perhaps_seen(self) -> bool:
+        """Is it not known whether `seen` holds? As of a model that does not name all it saw."""
+        return self.result.seen is None and not self.seen
+
+    @property
     def id(self) -> str:
         return self.study.id if self.study else self.result.study
 
@@ -149,10 +154,8 @@ class Group:
 
     @property
     def whose(self) -> str:
-        """Whose Dice it is, in words: test patients asked for by name may be seen ones."""
-        if self.basis == "test" and self.seen_in_training:
-            return "test patients, but the model has seen some of them in training"
-        return BASES[self.basis]
+        """Whose Dice it is, in words."""
+        return whose(self.basis, self.scored)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -167,6 +170,19 @@ class Group:
         """Tasks that the model was not trained on, as its results say."""
         told = {task for case in self.cases for task in case.result.untrained}
         return tuple(task for task in self.tasks.ids if task in told)
+
+
+def whose(basis: Basis, cases: Sequence[Case]) -> str:
+    """Whose Dice it is, in words: test patients asked for by name may be seen ones."""
+    if basis == "test" and any(case.seen for case in cases):
+        return "test patients, but the model has seen some of them in training"
+    if any(case.perhaps_seen for case in cases):
+        not_known = "it is not known whether the model has seen them in training"
+        if basis == "test":
+            return f"test patients; {not_known}"
+        if basis == "unseen":
+            return f"patients outside the test split; {not_known}"
+    return BASES[basis]
 
 
 def gather(

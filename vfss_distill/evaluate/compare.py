@@ -17,7 +17,7 @@ from ..errors import DataError, VfssError, WorkspaceError
 from ..provenance import SCHEMA_VERSION, document
 from ..tasks import TaskSet
 from ..workspace import Workspace, atomic_folder, spreadsheet_cell, write_json, write_text
-from .cases import BASES, Basis, Split, gather
+from .cases import Basis, Case, Split, gather, whose
 from .entrants import Entrant, choose_models, shared_tasks
 from .paired import (
     FEWEST_FOR_A_TEST,
@@ -29,7 +29,7 @@ from .paired import (
 )
 from .report import report_name
 from .results import may_be_model
-from .scoring import NOT_AN_ESTIMATE, ReportOptions, Tick, score_case
+from .scoring import NOT_AN_ESTIMATE, PERHAPS_SEEN, ReportOptions, Tick, score_case
 from .statistics import Row, few_have, interval_note
 
 CSV_COLUMNS = (
@@ -82,6 +82,11 @@ class Compared:
     @property
     def simulated(self) -> bool:
         return any(self.baseline.cases[study].simulated for study in self.ground.studies)
+
+    @property
+    def whose(self) -> str:
+        """Whose Dice it is, in words."""
+        return whose(self.ground.basis, cases_of(self.ground, self.entrants))
 
     @property
     def patients(self) -> list[str]:
@@ -161,7 +166,7 @@ def write_comparison(
         ground=ground,
         n_frames=len({(row.study, row.frame) for row in rows[0]}),
         comparisons=comparisons,
-        warnings=(*notes, *task_notes, *_warnings(ground, comparisons)),
+        warnings=(*notes, *task_notes, *_warnings(ground, entrants, comparisons)),
         failed=tuple(failed),
         options=options,
     )
@@ -211,6 +216,10 @@ def find_ground(entrants: Sequence[Entrant], split: Split | None) -> Ground:
     }
     lacking = {name: some for name, some in lacking.items() if some}
     return Ground(tuple(sorted(common & wanted)), basis, tuple(seen), keep_seen, lacking)
+
+
+def cases_of(ground: Ground, entrants: Sequence[Entrant]) -> list[Case]:
+    return [one.cases[study] for one in entrants for study in ground.studies]
 
 
 def verdict(baseline: Entrant, model: Entrant, found: Comparison) -> str:
@@ -304,7 +313,9 @@ def _write(workspace: Workspace, compared: Compared) -> None:
         write_text(folder / "compare.csv", compare_csv(compared))
 
 
-def _warnings(ground: Ground, comparisons: Sequence[Comparison]) -> Iterator[str]:
+def _warnings(
+    ground: Ground, entrants: Sequence[Entrant], comparisons: Sequence[Comparison]
+) -> Iterator[str]:
     # A patient of whom no frame counts adds nothing to an interval.
     patients = min(found.mean.dice.n_patients for found in comparisons if found.mean.dice)
     if ground.seen and ground.seen_kept:
@@ -315,7 +326,11 @@ def _warnings(ground: Ground, comparisons: Sequence[Comparison]) -> Iterator[str
             "out (--split all keeps them)."
         )
     if ground.basis == "unseen":
-        yield f"No test patient has labels and all results; Dice is of {BASES['unseen']}."
+        some = whose(ground.basis, cases_of(ground, entrants))
+        yield f"No test patient has labels and all results; Dice is of {some}."
+    for one in entrants:
+        if any(case.perhaps_seen for case in cases_of(ground, [one])):
+            yield f"{one.name}: {PERHAPS_SEEN}"
     for name, studies in ground.lacking.items():
         some = first_of([f"studies/{study}" for study in studies])
         number = counted(len(studies), "labelled study", "labelled studies")
@@ -324,8 +339,8 @@ def _warnings(ground: Ground, comparisons: Sequence[Comparison]) -> Iterator[str
         yield note
     have: dict[str, int] = {}
     for task in (task for found in comparisons for task in found.tasks):
-        number = task.dice.n_patients if task.dice else 0
-        have[task.task] = min(number, have.get(task.task, number))
+        n_patients = task.dice.n_patients if task.dice else 0
+        have[task.task] = min(n_patients, have.get(task.task, n_patients))
     if note := few_have(have, patients):
         yield note
     if 1 < patients < FEWEST_FOR_A_TEST:

@@ -9,7 +9,6 @@ from markupsafe import Markup
 
 from ..pages import page_environment
 from ..provenance import RESEARCH_USE_ONLY, provenance
-from .cases import BASES
 from .compare import GAIN_RULE, verdict
 from .compare_figures import colour, forest, patients_in_pairs, sign
 from .metrics import HD95_DEFINITION, REPEATS_COUNT
@@ -46,7 +45,7 @@ def render(compared: Compared) -> str:
     differences = [(entrant.name, found) for entrant, found in pairs]
     return environment.get_template("compare.html.j2").render(
         compared=compared,
-        basis=BASES[compared.ground.basis],
+        basis=compared.whose,
         forest=Markup(forest(differences, compared.tasks, compared.baseline.name)),
         sections=[
             Section(

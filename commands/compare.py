@@ -102,14 +102,13 @@ def _show(made: Compared, entrant: Entrant, found: Comparison) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from ..evaluate.cases import BASES
     from ..evaluate.compare import verdict
 
     many = found.mean.dice.n_patients if found.mean.dice else 0
     table = Table(
         title=escape(
             f"{entrant.name} against {made.baseline.name}: Dice of {many} patient"
-            f"{'' if many == 1 else 's'} ({BASES[made.ground.basis]})"
+            f"{'' if many == 1 else 's'} ({made.whose})"
         ),
         title_justify="left",
         box=box.SIMPLE_HEAD,
@@ -119,7 +118,7 @@ def _show(made: Compared, entrant: Entrant, found: Comparison) -> None:
     )
     name, *values = _cells(found.mean)
     footers = (f"{name} {made.over(found)}".strip(), *values)
-    headings = ("task", "baseline", "model", "diff.", "95 % interval", "p", "n", "HD95 px")
+    headings = ("task", "baseline", "model", "diff.", "95 % interval", "p", "n", "HD95 px", "n")
     for heading, footer in zip(headings, footers, strict=True):
         left = heading == "task"
         table.add_column(heading, footer, justify="left" if left else "right", no_wrap=not left)
@@ -133,7 +132,7 @@ def _cells(task: TaskDifference) -> tuple[str, ...]:
     from ..evaluate.compare_page import interval, p_value, signed
 
     if task.dice is None:
-        return (task.task, "–", "–", "–", "–", "–", "0", "–")
+        return (task.task, "–", "–", "–", "–", "–", "0", "–", "0")
     return (
         task.task,
         f"{task.dice.baseline:.3f}",
@@ -143,4 +142,5 @@ def _cells(task: TaskDifference) -> tuple[str, ...]:
         p_value(task.holm_p if task.holm_p is not None else task.wilcoxon_p),
         str(task.dice.n_patients),
         signed(task.hd95_px.difference if task.hd95_px else None, 1),
+        str(task.hd95_px.n_patients if task.hd95_px else 0),
     )

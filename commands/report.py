@@ -116,7 +116,7 @@ def _show(one: ModelReport, over: str) -> None:
         ("frames", ""),
         ("patients", str(figures.n_patients)),
         ("FP rate", ""),
-        ("HD95 px", ""),
+        ("HD95 px\n(missing)", ""),
     ):
         table.add_column(heading, footer, justify="right", no_wrap=True)
     for task in figures.tasks:
@@ -128,7 +128,8 @@ def _show(one: ModelReport, over: str) -> None:
             str(task.n_frames),
             str(task.n_patients),
             "–" if rate is None else f"{100 * rate:.1f} %",
-            _number(task.hd95_median_px, 1),
+            _number(task.hd95_median_px, 1)
+            + (f" ({task.hd95_missing})" if task.hd95_missing else ""),
         )
     out.print(table)
 

@@ -25,13 +25,15 @@ from .students import Student, is_student, load_student, trunk_name
 from .teachers.card import PACKAGED_CARDS, find_weights, read_card
 from .teachers.checkpoint import Checkpoint, Tensors, open_checkpoint
 from .teachers.timm import in_timms_order
+from .trained_on import NOTHING, OF_THE_PACKAGED, THE_STUDENT, TrainedOn, of_student
 
 
 @dataclass(frozen=True)
 class Start:
     """Where a student's weights came from: `filled` (the trunk, or the student).
 
-    `left_out`: tensors of the file it has no use for.
+    `left_out`: tensors of the file it has no use for. `trained_on`: recordings that another student
+    had learned from.
     """
 
     source: str
@@ -40,6 +42,7 @@ class Start:
     tensors: int
     left_out: tuple[str, ...]
     filled: str = "the trunk"
+    trained_on: TrainedOn = NOTHING
 
     @property
     def words(self) -> str:
@@ -59,7 +62,9 @@ def initialise(student: Student, source: str, root: Path) -> Start:
     """
     if source == PACKAGED_STUDENT:
         begun = _from_student(student, PACKAGED_WEIGHTS / f"{PACKAGED_STUDENT}.safetensors")
-        return replace(begun, source=PACKAGED_STUDENT, licence="Apache-2.0")
+        return replace(
+            begun, source=PACKAGED_STUDENT, licence="Apache-2.0", trained_on=OF_THE_PACKAGED
+        )
     name = trunk_name(student.config.trunk)
     if source == IMAGENET:
         path, licence = _packaged(name)
@@ -119,7 +124,8 @@ def _from_student(student: Student, path: Path) -> Start:
         )
     student.load_state_dict(taken, strict=False)
     left_out = tuple(name for name in state if name not in taken)
-    return Start(path.name, "", sha256_file(path), len(taken), left_out, "the student")
+    sha256, learned = sha256_file(path), of_student(path)
+    return Start(path.name, "", sha256, len(taken), left_out, THE_STUDENT, learned)
 
 
 def _packaged(name: str) -> tuple[Path, str]:

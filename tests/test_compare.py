@@ -167,6 +167,18 @@ def test_patients_seen_by_any_model_are_left_out_and_said(two: FakeWorkspace, cl
     assert 'class="banner seen"' in page
 
 
+def test_of_patients_seen_only_those_scored_are_counted(two: FakeWorkspace, cli: Cli) -> None:
+    for patient in PATIENTS[:3]:
+        folder = two.result(study_of(patient), model="bad", shift=3, seen=True)
+        if patient != "p0":
+            shutil.rmtree(folder / "masks")
+    outcome = cli("compare", "bad", "good", "--split", "all", "--json")
+    body = json.loads(outcome.stdout)
+    assert outcome.exit_code == 3 and body["seen_in_training"] == ["p0"]
+    page = (two.root / "reports/compare-001/index.html").read_text(encoding="utf-8")
+    assert "1 of 4 patients seen in training" in page
+
+
 def test_when_everyone_was_seen_it_refuses(fake: FakeWorkspace, cli: Cli) -> None:
     add_studies(fake, PATIENTS[:2], split="train")
     add_results(fake, "a", PATIENTS[:2], 1, seen=True)
@@ -187,6 +199,21 @@ def test_only_common_studies_count(two: FakeWorkspace, cli: Cli) -> None:
     add_results(two, "elsewhere", ("q1",), 1)
     outcome = cli("compare", "bad", "elsewhere")
     assert outcome.exit_code == 4 and "vfss segment" in outcome.stderr
+
+
+def test_labelled_studies_that_none_can_be_judged_on_are_said(two: FakeWorkspace, cli: Cli) -> None:
+    add_studies(two, ("q1", "q2"))
+    two.study("q3-front", "q3", split="test", labels=LABELLED, view="frontal")
+    add_results(two, "good", ("q1",), 1)
+    for model in ("bad", "good"):
+        two.result("q3-front", model=model)
+    warnings = compared(cli, "bad", "good")["warnings"]
+    nobody = (
+        f"1 labelled test study without a result of any of these models: studies/{study_of('q2')}"
+    )
+    assert warnings.count(nobody) == 1
+    assert warnings.count("1 labelled study left out: frontal") == 1
+    assert not any(study_of("q1") in line for line in warnings if "any of" in line)
 
 
 def test_three_models_stand_on_the_same_ground(two: FakeWorkspace, cli: Cli) -> None:
@@ -252,6 +279,71 @@ def test_two_patients_who_agree_are_no_evidence(six: FakeWorkspace, cli: Cli) ->
     (found,) = compared(cli, "bad", "good")["comparisons"]
     assert found["mean"]["includes_zero"] is False
     assert "on these 2 patients" in found["verdict"] and "no evidence" in found["verdict"]
+
+
+def test_hd95_says_of_whom_it_is(six: FakeWorkspace, cli: Cli) -> None:
+    """`shy` draws c3 only in the patient in whom it is easy, and lies closer there."""
+    add_results(six, "base", PATIENTS, 3)
+    blank = np.zeros((SIZE, SIZE), bool)
+    silent = {frame: {**Swallow().masks(frame), "c3": blank} for frame in LABELLED}
+    add_results(six, "shy", PATIENTS[:1], 0)
+    add_results(six, "shy", PATIENTS[1:], 3, masks=silent)
+    outcome = cli("compare", "base", "shy")
+    assert re.search(r"c3 .* 6 +−3\.6 +1 ", outcome.stdout), outcome.stdout
+    assert "0.0 (15)" in cli("report", "--model", "shy").stdout
+    (found,) = compared(cli, "base", "shy", "--name", "shy")["comparisons"]
+    c3 = found["tasks"][2]
+    assert (c3["n_patients"], c3["hd95_px_n_patients"], c3["hd95_px_n_frames"]) == (6, 1, 3)
+    assert c3["hd95_px_missing"] == [0, 15] and c3["hd95_px_told_apart"] is False
+    assert found["mean"]["hd95_px_told_apart"] is False, "it stands on c3 of one patient"
+    bolus = found["tasks"][0]
+    assert bolus["n_truth_empty"] == 6 and bolus["hd95_px_missing"] == [0, 0]
+    with (six.root / "reports/shy/compare.csv").open(encoding="utf-8") as stream:
+        lines = [line for line in csv.DictReader(stream) if line["task"] == "c3"]
+    assert [int(x["hd95_px_frames"]) for x in lines] == [3, 0, 0, 0, 0, 0]
+    assert sum(int(x["hd95_px_missing_model"]) for x in lines) == 15
+    page = (six.root / "reports/shy/index.html").read_text(encoding="utf-8")
+    row = page[page.index("C3 vertebra</td>") :].partition("</tr>")[0]
+    assert "missing 0 → 15" in row and '1 <span class="soft">(3)</span>' in row
+    assert re.search(r'<td class="n faded">−\d\.\d<br>', row)
+    assert "0.0 → 0.0 <span" in page and "<dt>False positives</dt>" in page
+
+
+def test_a_patient_in_whom_all_is_rightly_blank_counts_for_the_rates(
+    two: FakeWorkspace, cli: Cli
+) -> None:
+    two.study("dry-aaaaaa", "dry", split="test", labels=(0, 1))  # before the bolus comes
+    for model in ("bad", "good"):
+        two.result("dry-aaaaaa", model=model)
+    task = compared(cli, "bad", "good", "--name", "dry")["comparisons"][0]["tasks"][0]
+    assert task["n_truth_empty"] == 6 + 2
+    with (two.root / "reports/dry/compare.csv").open(encoding="utf-8") as stream:
+        lines = [line for line in csv.DictReader(stream) if line["task"] == "bolus"]
+    assert sum(int(line["truth_empty_frames"]) for line in lines) == 8
+    (line,) = [line for line in lines if line["patient"] == "dry"]
+    assert line["dice_difference"] == "" and line["false_positives_model"] == "0"
+
+
+def test_a_task_of_few_patients_is_not_told_apart(six: FakeWorkspace, cli: Cli) -> None:
+    """Both models on all six, but c3 is labelled in two of them."""
+    for patient in PATIENTS[2:]:
+        record = six.root / "studies" / study_of(patient) / "study.json"
+        facts = json.loads(record.read_text())
+        del facts["labelled"]["c3"]
+        record.write_text(json.dumps(facts))
+    add_results(six, "bad", PATIENTS, 3)
+    add_results(six, "good", PATIENTS, 1)
+    body = compared(cli, "bad", "good")
+    *others, c3 = body["comparisons"][0]["tasks"]
+    assert c3["includes_zero"] is False and c3["told_apart"] is False
+    assert all(task["told_apart"] is True for task in others)
+    said = "Few patients have c3 (2): such intervals are rough"
+    assert any(line.startswith(said) for line in body["warnings"])
+    outcome = cli("report")
+    assert outcome.stderr.count("Few patients have c3 (2)") == 2, "once for each model"
+    page = (six.root / body["page"]).read_text(encoding="utf-8")
+    row = page[page.index("C3 vertebra</td>") :].partition("</tr>")[0]
+    assert row.count('class="n faded"') == 3 and "fewer than 6 patients" in page
 
 
 def test_patients_of_whom_nothing_counts_are_not_counted(six: FakeWorkspace, cli: Cli) -> None:
@@ -385,6 +477,7 @@ def test_the_folder_it_leaves(two: FakeWorkspace, cli: Cli) -> None:
     assert stored.pop("provenance")["bootstrap_resamples"] == 2000
     assert stored == printed
     page = (folder / "index.html").read_text(encoding="utf-8")
+    assert "<div>difference in mean Dice, 95 % interval" in page
     assert "<script" not in page and "default-src 'none'" in page
     assert page.count("<svg") == 2 and not re.search(r'(?:src|href)="(?!data:|#)', page)
     assert str(two.root) not in page + json.dumps(stored)

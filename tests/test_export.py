@@ -100,8 +100,21 @@ def test_the_file_says_what_it_is(exported: Path) -> None:
     assert segmenter.tasks == VFSS12
     assert segmenter.thresholds["bolus"] == 0.4 and segmenter.thresholds["hyoid"] == 0.5
     assert segmenter.seen_in_training("ab" * 32) and segmenter.seen_in_training("cd" * 32)
-    assert not segmenter.seen_in_training("ef" * 32)
+    assert segmenter.seen_in_training("ef" * 32) is False
     assert segmenter.simulated
+
+
+def test_a_file_that_does_not_name_all_it_saw_promises_nothing(
+    exported: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(str(exported))
+    values = {entry.key: entry.value for entry in model.metadata_props}
+    facts = json.loads(values["vfss.provenance"]) | {"trained_sources_complete": False}
+    onnx.helper.set_model_props(model, values | {"vfss.provenance": json.dumps(facts)})
+    onnx.save(model, str(tmp_path / "student.onnx"))
+    segmenter = Segmenter(tmp_path / "student.onnx", "cpu", 1)
+    assert segmenter.seen_in_training("ab" * 32) is True
+    assert segmenter.seen_in_training("ef" * 32) is None
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 5])

@@ -12,7 +12,7 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from vfss_distill.errors import LabelError
 from vfss_distill.evaluate.metrics import Score, dice, hd95, score
-from vfss_distill.evaluate.statistics import Row, interval_note, summarise
+from vfss_distill.evaluate.statistics import Row, few_have, interval_note, summarise
 
 Mask = NDArray[np.bool_]
 
@@ -159,6 +159,11 @@ def test_one_patient_has_no_interval_and_few_have_a_warning() -> None:
     assert "no interval" in (interval_note(1) or "")
     assert "Only 4 patients" in (interval_note(4) or "")
     assert interval_note(30) is None
+    assert few_have({"bolus": 30, "c3": 9, "c7": 0}, 30) == (
+        "Few patients have c3 (9): such intervals are rough, and more likely too narrow than too "
+        "wide."
+    )
+    assert few_have({"bolus": 4, "c3": 4}, 4) is None, "which interval_note says"
 
 
 def test_a_task_without_truth_stays_in_the_table_and_out_of_the_mean() -> None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from conftest import Cli
-from tiny_studies import small_world
+from tiny_studies import small_world, write_splits
 from vfss_distill.errors import UsageError, WeightsMismatch, WeightsMissing
 from vfss_distill.models.decoder import enlarge
 from vfss_distill.models.pretrained import initialise
 from vfss_distill.models.students import StudentConfig, build_student, save_student
 from vfss_distill.models.teachers import card
+from vfss_distill.models.trained_on import NOT_KNOWN, TrainedOn, of_start, of_student
 
 LITE = "tf_efficientnet_lite0"
 
@@ -234,8 +238,85 @@ def test_a_run_from_weights_says_so_everywhere(cli: Cli, tmp_path: Path) -> None
     trained = load_file(folder / "student.safetensors")["trunk.conv_stem.weight"]
     start = torch.load(workspace.weights / "net.pth")["state_dict"]["conv_stem.weight"]
     assert (trained - start.sum(1, keepdim=True)).abs().max() < 0.05
+    assert json.loads((folder / "facts.json").read_text())["trained_sources_complete"] is True
+    assert "does not say which patients" not in done.stderr
     outside = tmp_path.parent / "elsewhere.pth"
     published("lcnet_050", outside)
     refused = cli(*words, *small, "--init", outside, cwd=tmp_path)
     assert refused.exit_code == 2
     assert "must lie in the workspace" in " ".join(refused.stderr.split())
+
+
+def test_what_another_student_learned_from_is_not_forgotten(cli: Cli, tmp_path: Path) -> None:
+    """Patients change sides between the two runs: those of the first stay seen."""
+    workspace = small_world(tmp_path)
+    for record in workspace.studies.glob("*/study.json"):
+        facts = json.loads(record.read_text())
+        digest = sha256(record.parent.name.encode()).hexdigest()
+        record.write_text(json.dumps({**facts, "source_sha256": digest}))
+    words = ("distill", "--teachers", "none", "--student", "lcnet_050", "--no-export")
+    words += ("--image-size", "64", "--task-steps", "1", "--batch-size", "2", "--threads", "1")
+
+    def facts_of(run: str, *more: object) -> tuple[dict[str, Any], str]:
+        done = cli(*words, "--name", run, *more, cwd=tmp_path)
+        assert done.exit_code == 0, done.stderr
+        return json.loads((workspace.runs / run / "facts.json").read_text()), done.stderr
+
+    first, _ = facts_of("first")
+    write_splits(workspace, train=["pc"], val=["pe"], test=["pa", "pb", "pd"])
+    alone, _ = facts_of("alone")
+    start = workspace.runs / "first/student.safetensors"
+    second, said = facts_of("second", "--init", "runs/first/student.safetensors")
+    both = {*first["trained_sources"], *alone["trained_sources"]}
+    assert len(both) == 5 and set(second["trained_sources"]) == both
+    assert second["trained_sources_complete"] is True and "does not say" not in said
+    card = (workspace.runs / "second/MODEL_CARD.md").read_text()
+    number = len(first["trained_sources"])
+    assert f"What it started from had learned from {number} recordings; these count" in card
+    assert of_student(workspace.runs / "second/student.safetensors").sources == tuple(sorted(both))
+
+    # A student of an earlier version: its folder says what it saw, and without it nobody does.
+    tensors, header = load_file(start), {"vfss.student": header_of(start)["vfss.student"]}
+    save_file(tensors, start, header)
+    assert set(of_student(start).sources) == set(first["trained_sources"])
+    save_file(tensors, workspace.root / "copied.safetensors", header)
+    third, said = facts_of("third", "--init", "copied.safetensors")
+    said = " ".join(said.split())
+    assert said.count("copied.safetensors does not say which patients it was trained on") == 1
+    assert third["trained_sources"] == alone["trained_sources"]
+    assert third["trained_sources_complete"] is False
+    assert "are not all known" in (workspace.runs / "third/MODEL_CARD.md").read_text()
+    fourth, _ = facts_of("fourth", "--init", "runs/third/student.safetensors")
+    assert fourth["trained_sources_complete"] is False
+    begun = workspace.runs / "third/start.json"
+    assert of_start("copied.safetensors", json.loads(begun.read_text())) == NOT_KNOWN
+
+
+def header_of(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata())
+
+
+def test_what_a_start_says_of_its_recordings(tmp_path: Path) -> None:
+    known = TrainedOn(("ab",), simulated="none")
+    assert of_start("", {}) == of_start("imagenet", {"filled": "the trunk"}) == TrainedOn()
+    assert of_start("vfss12-small", {}).complete  # and of its simulated patients none is yours
+    assert known.after(of_start("vfss12-small", {})) == TrainedOn(("ab",), simulated="some")
+    for damaged in ({"damaged": True}, {"trained_on": 3}, {"trained_on": {"sources": [1]}}):
+        assert of_start("one.safetensors", damaged) == NOT_KNOWN
+    assert known.after(NOT_KNOWN) == TrainedOn(("ab",), complete=False, simulated="none")
+    alike = TrainedOn(("ab",), simulated="all")
+    assert alike.after(TrainedOn(("cd",), simulated="all")).simulated == "all"
+    assert alike.after(NOT_KNOWN).simulated == "some", "nobody can say that all were"
+    # A run of an earlier version that had itself begun with another student.
+    folder = tmp_path / "old"
+    folder.mkdir()
+    student = folder / "student.safetensors"
+    save_student(build_student(config("lcnet_050")), student, {})
+    (folder / "facts.json").write_text('{"trained_sources": ["ab"], "simulated": "none"}')
+    assert of_student(student) == known
+    for source, complete in (("vfss12-small", True), ("student.safetensors", False)):
+        start = {"filled": "the student", "source": source}
+        (folder / "start.json").write_text(json.dumps(start))
+        found = of_student(student)
+        assert found.sources == ("ab",) and found.complete is complete

@@ -123,10 +123,12 @@ def test_training_patients_are_loudly_marked(fake: FakeWorkspace, cli: Cli, tmp_
     add(fake, "pb", "val")
     outcome = cli("report")
     assert outcome.exit_code == 0
-    assert "not an estimate of performance" in outcome.stderr
+    said = "2 of 2 studies are of patients seen in training – not an estimate of performance"
+    assert said in " ".join(outcome.stderr.split())
     assert "seen in training" in outcome.stdout
     page = (tmp_path / "reports/report-001/index.html").read_text(encoding="utf-8")
     assert 'class="banner seen"' in page
+    assert "2 of 2 studies are of patients who were used to train or choose this model" in page
     (model,) = reported(cli)["models"]
     assert model["seen_in_training"] is True and model["split"] == "seen"
 
@@ -197,6 +199,18 @@ def test_a_film_segmented_before_its_ingest_may_be_of_a_training_patient(
     (model,) = reported(cli)["models"]
     assert model["seen_in_training"] is seen
     assert model["split"] == ("seen" if seen else "test")
+
+
+def test_a_film_segmented_as_somebody_else_s_may_be_of_a_training_patient(
+    fake: FakeWorkspace, cli: Cli
+) -> None:
+    """Its patient was corrected since, and the model looked for another one's films."""
+    fake.study("pa-aaaaaa", "pa", split="train", labels=EVERY_THIRD)
+    fake.result("pa-aaaaaa", seen=False, patient="pb")
+    (model,) = reported(cli)["models"]
+    assert model["seen_in_training"] is True and model["split"] == "seen"
+    fake.result("pa-aaaaaa", seen=False, patient="pa")
+    assert reported(cli)["models"][0]["seen_in_training"] is False
 
 
 @pytest.mark.parametrize("anew", [{"mirrored": True}, {"interlaced": "kept"}])
@@ -296,6 +310,9 @@ def test_one_bad_result_does_not_stop_the_others(
     assert body["models"][0]["n_patients"] == 1
     for item in body["failed"]:
         assert str(tmp_path) not in item["error"]
+    add(fake, "pe", "test", model="run-002")
+    alone = cli("report", "--model", "run-002", "--json")
+    assert alone.exit_code == 0 and json.loads(alone.stdout)["failed"] == []
 
 
 def test_a_damaged_study_costs_its_truth_not_the_report(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -87,7 +88,7 @@ def test_a_task_without_a_counted_frame_is_not_in_the_mean(
     outcome = cli("compare", "run-001", "run-002")
     assert "mean over 2 of 3 tasks" in outcome.stdout
     page = (tmp_path / "reports/compare-001/index.html").read_text(encoding="utf-8")
-    assert "<div>mean Dice over 2 of 3 tasks, " in page
+    assert "<div>difference in mean Dice over 2 of 3 tasks, " in page
     assert "<td>mean over 2 of 3 tasks</td>" in page
     (found,) = json.loads(cli("compare", "run-001", "run-002", "--json").stdout)["comparisons"]
     assert found["n_tasks"] == 2
@@ -102,6 +103,32 @@ def test_test_patients_the_model_has_seen_are_not_called_unseen(
     words = "test patients, but the model has seen some of them in training"
     assert words in outcome.stdout and words in page_of(tmp_path)
     assert "none of them seen" not in outcome.stdout + page_of(tmp_path)
+
+
+def test_a_model_that_does_not_name_all_it_saw_is_promised_nothing(
+    fake: FakeWorkspace, cli: Cli, tmp_path: Path
+) -> None:
+    """It began with a student of which nobody noted what it had learned from."""
+    fake.study("pa-aaaaaa", "pa", split="test", labels=range(10, 14))
+    fake.result("pa-aaaaaa", seen=None, patient="pa")
+    fake.result("pa-aaaaaa", seen=False, patient="pa", model="run-002")
+    outcome = cli("report", "--model", "run-001")
+    words = "test patients; it is not known whether the model has seen them in training"
+    page = page_of(tmp_path)
+    assert words in outcome.stdout and words in page
+    assert "none of them seen" not in outcome.stdout + page
+    warning = "It is not known whether these patients were seen in training: this model, or"
+    assert " ".join(outcome.stderr.split()).count(warning) == 1 and warning in page
+    first, second = json.loads(cli("report", "--json").stdout)["models"]
+    assert first["seen_in_training"] is None and first["studies"][0]["seen_in_training"] is None
+    assert second["seen_in_training"] is False and second["split"] == first["split"] == "test"
+    with (tmp_path / "reports/report-001/dice.csv").open(encoding="utf-8") as stream:
+        assert all(line["seen_in_training"] == "" for line in csv.DictReader(stream))
+    outcome = cli("compare", "run-002", "run-001")
+    assert words in outcome.stdout and "none of them seen" not in outcome.stdout
+    assert " ".join(outcome.stderr.split()).count(f"run-001: {warning}") == 1
+    assert "run-002: It is not known" not in outcome.stderr
+    assert words in (tmp_path / "reports/compare-001/index.html").read_text(encoding="utf-8")
 
 
 def test_labels_without_a_result_that_can_be_scored(

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..config import DistillConfig
-from ..counting import over_tasks
+from ..counting import counted, over_tasks
 from ..models.students import FULL_SIZE_TEACHERS
+from ..models.trained_on import NOTHING, TrainedOn
 from ..provenance import RESEARCH_USE_ONLY, digest_json
 from .validation import mean_dice
 
@@ -16,7 +17,8 @@ from .validation import mean_dice
 @dataclass(frozen=True)
 class CardFacts:
     """What the card states. `patients` and `frames` by part; `labels` per task in training; `cuts`:
-    of some tasks the probability that some pixel must reach (certainty.py)."""
+    of some tasks the probability that some pixel must reach (certainty.py); `before`: recordings
+    that the weights it started from had learned from."""
 
     name: str
     config: DistillConfig
@@ -33,6 +35,7 @@ class CardFacts:
     simulated: str
     steps: int
     start: Mapping[str, Any] = field(default_factory=dict)
+    before: TrainedOn = NOTHING
 
 
 def model_card(facts: CardFacts) -> str:
@@ -70,6 +73,7 @@ def model_card(facts: CardFacts) -> str:
             "|---|---|---|",
             *(f"| {part} | {n} | {facts.frames[part]} |" for part, n in facts.patients.items()),
             "",
+            *_seen_before(facts.before),
             *_untrained(facts.untrained),
             "## Validation",
             "",
@@ -97,6 +101,20 @@ def _start(start: Mapping[str, Any]) -> list[str]:
     filled = start["filled"].replace("the ", "The ")
     source = f"`{start['source']}`{licence}, sha256 `{start['sha256'][:16]}`"
     return [f"- {filled} started from {source}."]
+
+
+def _seen_before(before: TrainedOn) -> list[str]:
+    if not before.complete:
+        return [
+            "**What it started from had learned from recordings that are not all known**: any "
+            "patient may be among them, and no test of this student is surely one on unseen "
+            "patients.",
+            "",
+        ]
+    if not before.sources:
+        return []
+    number = counted(len(before.sources), "recording")
+    return [f"What it started from had learned from {number}; these count as seen too.", ""]
 
 
 def _simulated(simulated: str) -> list[str]:

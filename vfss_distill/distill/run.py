@@ -35,6 +35,7 @@ from ..models.students import (
     build_student,
     save_student,
 )
+from ..models.trained_on import TrainedOn, of_start
 from ..provenance import RESEARCH_USE_ONLY, SCHEMA_VERSION, digest_json
 from ..workspace import Workspace, read_json, storage_errors, write_json, write_text
 from .cache import Say
@@ -224,6 +225,12 @@ def _initialise(
         return
     begun = initialise(student, config.init, workspace.root)
     place.say(f"student {config.student}: {begun.words}")
+    if not begun.trained_on.complete:
+        place.say(
+            f"warning: {begun.source} does not say which patients it was trained on: test patients "
+            "may be among them, and reports will say so; name the student.safetensors in its run's "
+            "folder, if there is one"
+        )
     if place.processes.is_first:
         write_json(place.folder / START, {"schema_version": SCHEMA_VERSION, **asdict(begun)})
 
@@ -268,7 +275,10 @@ def _write_results(
     student: Student,
     folder: Path,
 ) -> None:
-    sources = sorted(study.record.source_sha256[:16] for study in (*found.train, *found.val))
+    start = _begun_from(folder / START)
+    before = of_start(config.init, start)
+    sources = tuple(study.record.source_sha256[:16] for study in (*found.train, *found.val))
+    learned = TrainedOn(sources, simulated=found.simulated).after(before)
     listed = [
         {
             "name": teacher.card.name,
@@ -283,10 +293,11 @@ def _write_results(
         "name": folder.name,
         "tasks": found.tasks.to_dict(),
         "thresholds": dict.fromkeys(found.tasks.ids, THRESHOLD),
-        "trained_sources": sources,
+        "trained_sources": list(learned.sources),
+        "trained_sources_complete": learned.complete,
         "untrained_tasks": found.untrained(config),
         "teachers": [{"name": t["name"], "sha256": t["sha256"]} for t in listed],
-        "simulated": found.simulated,
+        "simulated": learned.simulated,
         "seed": config.seed,
         "config_sha256": digest_json(config.model_dump(mode="json")),
     }
@@ -295,7 +306,8 @@ def _write_results(
         config=config,
         encoder_parameters=student.encoder_parameters(),
         times_smaller=student.times_smaller(),
-        start=_begun_from(folder / START),
+        start=start,
+        before=before,
         parameters=parameters_of(student),
         teachers=listed,
         patients={
@@ -307,13 +319,13 @@ def _write_results(
         untrained=found.untrained(config),
         val_dice=trained.val_dice,
         cuts=cuts_of(student, found.tasks.ids),
-        simulated=found.simulated,
+        simulated=learned.simulated,
         steps=trained.step,
     )
     write_text(folder / "MODEL_CARD.md", model_card(card))
     write_json(folder / "facts.json", {"schema_version": SCHEMA_VERSION, **facts})
     # Last: a run with a student is a finished run.
-    header = {"vfss.name": folder.name, "vfss.notice": RESEARCH_USE_ONLY}
+    header = {"vfss.name": folder.name, "vfss.notice": RESEARCH_USE_ONLY, **learned.header()}
     save_student(student, folder / "student.safetensors", header)
 
 

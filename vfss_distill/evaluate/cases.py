@@ -18,7 +18,7 @@ from ..intake.study import Study, list_studies_readable
 from ..tasks import TaskSet
 from ..workspace import Workspace
 from .measures_file import is_of, read_measures
-from .results import Result, list_results, model_names
+from .results import Result, list_results, model_names, unreadable_of
 
 Split = Literal["test", "val", "train", "all"]
 Basis = Literal["test", "unseen", "seen", "val", "train", "all", "none"]
@@ -45,6 +45,11 @@ class Case:
     study: Study | None
     part: Part | None
     seen: bool
+
+    @property
+    def perhaps_seen(self) -> bool:
+        """Is it not known whether `seen` holds? As of a model that does not name all it saw."""
+        return self.result.seen is None and not self.seen
 
     @property
     def id(self) -> str:
@@ -128,7 +133,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Group:
-    """One model: all its cases, and those its Dice is computed on (`scored`, on what `basis`)."""
+    """One model: all its cases, and those its Dice is computed on (`scored`, on what `basis`).
+
+    `unsegmented`: labelled test studies it has no result of; `frontal`: those whose labels are not
+    counted because of their view. Both are ids.
+    """
 
     name: str
     sha256: str
@@ -136,7 +145,8 @@ class Group:
     cases: tuple[Case, ...]
     scored: tuple[Case, ...]
     basis: Basis
-    notes: tuple[str, ...]
+    unsegmented: tuple[str, ...] = ()
+    frontal: tuple[str, ...] = ()
 
     @property
     def seen_in_training(self) -> bool:
@@ -144,16 +154,35 @@ class Group:
 
     @property
     def whose(self) -> str:
-        """Whose Dice it is, in words: test patients asked for by name may be seen ones."""
-        if self.basis == "test" and self.seen_in_training:
-            return "test patients, but the model has seen some of them in training"
-        return BASES[self.basis]
+        """Whose Dice it is, in words."""
+        return whose(self.basis, self.scored)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Hints at labelled studies that its Dice is not of."""
+        return (
+            *_not_segmented(self.unsegmented, "this model"),
+            *_left_out_as_frontal(self.frontal),
+        )
 
     @property
     def untrained(self) -> tuple[str, ...]:
         """Tasks that the model was not trained on, as its results say."""
         told = {task for case in self.cases for task in case.result.untrained}
         return tuple(task for task in self.tasks.ids if task in told)
+
+
+def whose(basis: Basis, cases: Sequence[Case]) -> str:
+    """Whose Dice it is, in words: test patients asked for by name may be seen ones."""
+    if basis == "test" and any(case.seen for case in cases):
+        return "test patients, but the model has seen some of them in training"
+    if any(case.perhaps_seen for case in cases):
+        not_known = "it is not known whether the model has seen them in training"
+        if basis == "test":
+            return f"test patients; {not_known}"
+        if basis == "unseen":
+            return f"patients outside the test split; {not_known}"
+    return BASES[basis]
 
 
 def gather(
@@ -165,6 +194,8 @@ def gather(
     for an unknown model.
     """
     results, failed = list_results(workspace, model=model)
+    if model is not None:
+        failed = unreadable_of(model, results, failed)
     studies, damaged = list_studies_readable(workspace)
     splits = load_splits(workspace)
     names = model_names(results)
@@ -173,9 +204,9 @@ def gather(
         own = [result for result in results if result.model_sha256 == digest]
         cases = _cases(own, studies, splits)
         scored, basis = _choose([case for case in cases if case.labelled], split)
-        notes = (*_unsegmented(cases, studies, splits), *_frontal(cases))
+        left = (_unsegmented(cases, studies, splits), _frontal(cases))
         tasks = own[0].tasks
-        groups.append(Group(name, digest, tasks, tuple(cases), tuple(scored), basis, notes))
+        groups.append(Group(name, digest, tasks, tuple(cases), tuple(scored), basis, *left))
     if split is not None and groups and not any(group.scored for group in groups):
         what = "study" if split == "all" else f"{split} study"
         raise WorkspaceError(
@@ -193,9 +224,10 @@ def _cases(results: Sequence[Result], studies: Sequence[Study], splits: Splits) 
         study = by_source.get(result.source_sha256)
         part = splits.of(study.patient) if study else None
         seen = bool(result.seen)
-        if result.seen is None or result.patient is None:
-            # Of a film that was segmented before anyone knew whose it is, the model could not tell
-            # whether it has seen another film of that patient: better left out once too often.
+        if result.seen is None or (study is not None and result.patient != study.patient):
+            # Of a film that was segmented before anyone knew whose it is, or when it was taken for
+            # somebody else's, the model could not tell whether it has seen another film of that
+            # patient: better left out once too often.
             seen = seen or part in ("train", "val")
         case = Case(result, study, part, seen)
         if case.id not in cases or result.study == case.id:
@@ -219,29 +251,47 @@ def _choose(labelled: Sequence[Case], split: Split | None) -> tuple[list[Case], 
     return (unseen, "unseen") if unseen else (list(labelled), "seen")
 
 
+def without_result(groups: Sequence[Group]) -> tuple[str, ...]:
+    """What to mind about labelled studies that none of several models can be judged on."""
+    common = set.intersection(*(set(group.unsegmented) for group in groups))
+    frontal = {study for group in groups for study in group.frontal}
+    return (
+        *_not_segmented(sorted(common), "any of these models"),
+        *_left_out_as_frontal(sorted(frontal)),
+    )
+
+
+def _left_out_as_frontal(studies: Sequence[str]) -> tuple[str, ...]:
+    some = counted(len(studies), "labelled study", "labelled studies")
+    return (f"{some} left out: frontal",) if studies else ()
+
+
+def _not_segmented(studies: Sequence[str], models: str) -> tuple[str, ...]:
+    if not studies:
+        return ()
+    some = first_of([f"studies/{name}" for name in studies])
+    number = counted(len(studies), "labelled test study", "labelled test studies")
+    return (f"{number} without a result of {models}: {some}",)
+
+
 def _frontal(cases: Sequence[Case]) -> tuple[str, ...]:
-    """A hint when labels are not counted because of the view."""
-    studies = [case.study for case in cases if case.study and case.study.record.labelled]
-    left = [study.id for study in studies if study.record.view != "lateral"]
-    some = counted(len(left), "labelled study", "labelled studies")
-    return (f"{some} left out: frontal",) if left else ()
+    studies = [case.study for case in cases if case.study]
+    return tuple(s.id for s in studies if _has_labels(s) and s.record.view != "lateral")
 
 
 def _unsegmented(
     cases: Sequence[Case], studies: Sequence[Study], splits: Splits
 ) -> tuple[str, ...]:
-    """A hint when labelled test studies lie there without a result."""
     done = {case.id for case in cases}
-    left = [
+    return tuple(
         study.id
         for study in studies
         if splits.of(study.patient) == "test"
-        and study.record.labelled
+        and _has_labels(study)
         and study.record.view == "lateral"
         and study.id not in done
-    ]
-    if not left:
-        return ()
-    some = first_of([f"studies/{name}" for name in left])
-    number = counted(len(left), "labelled test study", "labelled test studies")
-    return (f"{number} without a result of this model: {some}",)
+    )
+
+
+def _has_labels(study: Study) -> bool:
+    return any(study.record.labelled.values())

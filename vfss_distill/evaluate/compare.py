@@ -17,17 +17,26 @@ from ..errors import DataError, VfssError, WorkspaceError
 from ..provenance import SCHEMA_VERSION, document
 from ..tasks import TaskSet
 from ..workspace import Workspace, atomic_folder, spreadsheet_cell, write_json, write_text
-from .cases import BASES, Basis, Split, gather
+from .cases import Basis, Case, Split, gather, whose
 from .entrants import Entrant, choose_models, shared_tasks
-from .paired import FEWEST_FOR_A_TEST, Comparison, Difference, TaskDifference, compare_rows
+from .paired import (
+    FEWEST_FOR_A_TEST,
+    MEAN,
+    Comparison,
+    Difference,
+    TaskDifference,
+    compare_rows,
+)
 from .report import report_name
 from .results import may_be_model
-from .scoring import NOT_AN_ESTIMATE, ReportOptions, Tick, score_case
-from .statistics import Row, interval_note
+from .scoring import NOT_AN_ESTIMATE, PERHAPS_SEEN, ReportOptions, Tick, score_case
+from .statistics import Row, few_have, interval_note
 
 CSV_COLUMNS = (
     *("baseline", "model", "task", "patient", "dice_baseline", "dice_model", "dice_difference"),
     *("hd95_px_baseline", "hd95_px_model", "hd95_px_difference"),
+    *("dice_frames", "hd95_px_frames", "hd95_px_missing_baseline", "hd95_px_missing_model"),
+    *("truth_empty_frames", "false_positives_baseline", "false_positives_model"),
 )
 GAIN_RULE = "a gain inside its interval is not a gain"
 
@@ -73,6 +82,11 @@ class Compared:
     @property
     def simulated(self) -> bool:
         return any(self.baseline.cases[study].simulated for study in self.ground.studies)
+
+    @property
+    def whose(self) -> str:
+        """Whose Dice it is, in words."""
+        return whose(self.ground.basis, cases_of(self.ground, self.entrants))
 
     @property
     def patients(self) -> list[str]:
@@ -152,7 +166,7 @@ def write_comparison(
         ground=ground,
         n_frames=len({(row.study, row.frame) for row in rows[0]}),
         comparisons=comparisons,
-        warnings=(*notes, *task_notes, *_warnings(ground, comparisons)),
+        warnings=(*notes, *task_notes, *_warnings(ground, entrants, comparisons)),
         failed=tuple(failed),
         options=options,
     )
@@ -204,6 +218,10 @@ def find_ground(entrants: Sequence[Entrant], split: Split | None) -> Ground:
     return Ground(tuple(sorted(common & wanted)), basis, tuple(seen), keep_seen, lacking)
 
 
+def cases_of(ground: Ground, entrants: Sequence[Entrant]) -> list[Case]:
+    return [one.cases[study] for one in entrants for study in ground.studies]
+
+
 def verdict(baseline: Entrant, model: Entrant, found: Comparison) -> str:
     """One plain sentence on the mean over tasks."""
     mean = found.mean.dice
@@ -229,17 +247,24 @@ def verdict(baseline: Entrant, model: Entrant, found: Comparison) -> str:
 
 
 def compare_csv(compared: Compared) -> str:
-    """One line per model, task and patient: what every interval and p here is computed from."""
+    """One line per model, task and patient: what every interval and p here is computed from.
+
+    A patient of whom no frame counts has no Dice there.
+    """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for entrant, found in compared.pairs:
         names = (spreadsheet_cell(compared.baseline.name), spreadsheet_cell(entrant.name))
         for task in (found.mean, *found.tasks):
-            for patient, dice in task.dice_by_patient.items():
+            for patient, counts in task.counts_by_patient.items():
+                dice = task.dice_by_patient.get(patient)
                 distances = task.hd95_px_by_patient.get(patient)
                 figures = (*_three(dice, 6), *_three(distances, 3))
-                writer.writerow([*names, task.task, spreadsheet_cell(patient), *figures])
+                numbers = (counts.dice, counts.hd95_px, *counts.hd95_px_missing)
+                empty = (counts.truth_empty, *counts.false_positives)
+                who = spreadsheet_cell(patient)
+                writer.writerow([*names, task.task, who, *figures, *numbers, *empty])
     return stream.getvalue()
 
 
@@ -267,6 +292,9 @@ def _score(
     if not scored:
         last = failed[-1]  # whose error ends with what to do
         raise DataError(f"no study can be scored: {last['input']}: {last['error']}")
+    if ground.seen_kept:  # else they are those left out
+        patients = {entrants[0].cases[study].patient for study in scored}
+        ground = replace(ground, seen=tuple(who for who in ground.seen if who in patients))
     return rows, replace(ground, studies=tuple(scored))
 
 
@@ -285,7 +313,9 @@ def _write(workspace: Workspace, compared: Compared) -> None:
         write_text(folder / "compare.csv", compare_csv(compared))
 
 
-def _warnings(ground: Ground, comparisons: Sequence[Comparison]) -> Iterator[str]:
+def _warnings(
+    ground: Ground, entrants: Sequence[Entrant], comparisons: Sequence[Comparison]
+) -> Iterator[str]:
     # A patient of whom no frame counts adds nothing to an interval.
     patients = min(found.mean.dice.n_patients for found in comparisons if found.mean.dice)
     if ground.seen and ground.seen_kept:
@@ -296,12 +326,22 @@ def _warnings(ground: Ground, comparisons: Sequence[Comparison]) -> Iterator[str
             "out (--split all keeps them)."
         )
     if ground.basis == "unseen":
-        yield f"No test patient has labels and all results; Dice is of {BASES['unseen']}."
+        some = whose(ground.basis, cases_of(ground, entrants))
+        yield f"No test patient has labels and all results; Dice is of {some}."
+    for one in entrants:
+        if any(case.perhaps_seen for case in cases_of(ground, [one])):
+            yield f"{one.name}: {PERHAPS_SEEN}"
     for name, studies in ground.lacking.items():
         some = first_of([f"studies/{study}" for study in studies])
         number = counted(len(studies), "labelled study", "labelled studies")
         yield f"{name} has no result of {number}: {some}; left out."
     if note := interval_note(patients):
+        yield note
+    have: dict[str, int] = {}
+    for task in (task for found in comparisons for task in found.tasks):
+        n_patients = task.dice.n_patients if task.dice else 0
+        have[task.task] = min(n_patients, have.get(task.task, n_patients))
+    if note := few_have(have, patients):
         yield note
     if 1 < patients < FEWEST_FOR_A_TEST:
         yield (
@@ -322,18 +362,25 @@ def _concerns(what: str, entrants: Sequence[Entrant]) -> bool:
 
 
 def _record(task: TaskDifference) -> dict[str, Any]:
-    rates = task.false_positive_rates
+    counts = task.counts
+    # Of several tasks together the rate says nothing: some are never absent.
+    rates = None if task.task == MEAN else counts.false_positive_rates
     return {
         "task": task.task,
         "n_patients": task.dice.n_patients if task.dice else 0,
         "n_frames": task.n_frames,
         **_difference("dice", task.dice, 4),
         "includes_zero": task.dice.includes_zero if task.dice else None,
+        "told_apart": task.dice.told_apart if task.dice else None,
         "wilcoxon_p": _rounded(task.wilcoxon_p, 6),
         "holm_p": _rounded(task.holm_p, 6),
         "false_positive_rates": None if rates is None else [round(rate, 4) for rate in rates],
+        "n_truth_empty": counts.truth_empty,
         **_difference("hd95_px", task.hd95_px, 3),
         "hd95_px_n_patients": task.hd95_px.n_patients if task.hd95_px else 0,
+        "hd95_px_n_frames": counts.hd95_px,
+        "hd95_px_missing": list(counts.hd95_px_missing),
+        "hd95_px_told_apart": task.hd95_px_told_apart if task.hd95_px else None,
     }
 
 

@@ -13,21 +13,43 @@ from matplotlib.ticker import MaxNLocator
 
 from ..colours import LINES
 from ..tasks import TaskSet
-from .figures import INK, STYLE, as_svg, margins, uncluttered
-from .paired import MEAN, Comparison, Difference, TaskDifference
+from .figures import (
+    INK,
+    STYLE,
+    as_svg,
+    extra_line,
+    margins,
+    room_for,
+    row_names,
+    titles,
+    uncluttered,
+)
+from .paired import FEWEST_FOR_A_TEST, MEAN, Comparison, Difference, TaskDifference
+from .plot_words import fitted
 
 UP, DOWN, SAME = "#0b6e8f", "#c0561a", "#9aa5b1"
 _COLUMNS = 7
+# Where the colours begin anew, another shape tells models apart: of the marker, and in the legend.
+_SHAPES = (("o", "●"), ("s", "■"), ("^", "▲"), ("v", "▼"), ("P", "✚"), ("X", "✖"))
 
 
 def colour(place: int) -> str:
     return LINES[place % len(LINES)]
 
 
+def sign(place: int) -> str:
+    """A model's sign in the legend, in its `colour`."""
+    return _shape(place)[1]
+
+
+def _shape(place: int) -> tuple[str, str]:
+    return _SHAPES[place // len(LINES) % len(_SHAPES)]
+
+
 def forest(models: Sequence[tuple[str, Comparison]], tasks: TaskSet, baseline: str) -> str:
     """A row per task, the mean on top; each model's difference with its 95 % interval.
 
-    A marker is filled where the interval excludes 0.
+    A marker is filled where the models are told apart: the interval of enough patients excludes 0.
     """
     rows = [MEAN, *tasks.ids]
     step = min(0.26, 0.72 / len(models))
@@ -35,23 +57,32 @@ def forest(models: Sequence[tuple[str, Comparison]], tasks: TaskSet, baseline: s
         height = max(0.34, 0.2 * len(models)) * len(rows) + 0.85
         figure = Figure(figsize=(8.6, height))
         axes = figure.subplots()
-        margins(figure, left=1.35, right=0.15, bottom=0.58, top=0.27)
+        names = row_names(["mean over tasks", *(tasks[task].name for task in tasks.ids)])
+        left = room_for(names, at_least=1.35)
+        margins(figure, left=left, right=0.15, bottom=0.58, top=0.27)
         for row in range(0, len(rows), 2):
             axes.axhspan(row - 0.5, row + 0.5, color="#f5f7fa", zorder=0, linewidth=0)
         for place, (_, found) in enumerate(models):
             shift = (place - (len(models) - 1) / 2) * step
             for row, task in enumerate((found.mean, *found.tasks)):
-                _whisker(axes, row + shift, task.dice, colour(place), is_mean=row == 0)
+                _whisker(axes, row + shift, task.dice, place, is_mean=row == 0)
         axes.axvline(0, color=INK, linewidth=1.1, zorder=2)
         axes.axhline(0.5, color="#9aa5b1", linewidth=0.8)
         reach = max(0.01, *(1.04 * abs(end) for end in axes.get_xlim()))
         axes.set_xlim(-reach, reach)
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        names = ["mean over tasks", *(tasks[task].name for task in tasks.ids)]
         axes.set_yticks(range(len(rows)), names, parse_math=False)
         axes.get_yticklabels()[0].set_fontweight("bold")
-        axes.set_xlabel("difference in Dice (bar: 95 % interval; filled: the interval excludes 0)")
-        sides = ((0.0, "left", f"← {_short(baseline)} higher"), (1.0, "right", _right(models)))
+        axes.set_xlabel(
+            "difference in Dice (bar: 95 % interval; filled: it excludes 0, of "
+            f"{FEWEST_FOR_A_TEST} or more patients)"
+        )
+        room = (8.6 - left) / 2 - 0.9  # beside the words below
+        right = fitted(models[0][0], room, 9) if len(models) == 1 else "model"
+        sides = (
+            (0.0, "left", f"← {fitted(baseline, room, 9)} higher"),
+            (1.0, "right", f"{right} higher →"),
+        )
         for x, side, words in sides:
             axes.text(
                 x, 1.0, words, transform=axes.transAxes, ha=side, va="bottom", fontsize=9,
@@ -69,12 +100,14 @@ def patients_in_pairs(found: Comparison, tasks: TaskSet) -> str:
     values = [value for task in shown for both in task.dice_by_patient.values() for value in both]
     bottom = max(0.0, float(np.floor((min(values) - 0.03) * 10) / 10))
     with mpl.rc_context({**STYLE, "font.size": 8}):
-        figure = Figure(figsize=(8.6, 1.75 * rows + 0.15))
+        of_tasks = [tasks[task.task].name for task in shown if task.task != MEAN]
+        names = ["mean over tasks", *titles(of_tasks, 8.1 / columns - 0.1)]
+        more = extra_line(names)
+        figure = Figure(figsize=(8.6, (1.75 + more) * rows + 0.15))
         grid = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
-        margins(figure, left=0.42, right=0.06, bottom=0.3, top=0.24)
-        figure.subplots_adjust(wspace=0.14, hspace=0.42)
-        for axes, task in zip(grid, shown, strict=False):
-            name = "mean over tasks" if task.task == MEAN else tasks[task.task].name
+        margins(figure, left=0.42, right=0.06, bottom=0.3, top=0.24 + more)
+        figure.subplots_adjust(wspace=0.14, hspace=0.42 + more)
+        for axes, task, name in zip(grid, shown, names, strict=False):
             _pairs_panel(axes, task, name)
             axes.set_ylim(bottom - 0.02, 1.03)
         for axes in grid[len(shown) :]:
@@ -83,14 +116,16 @@ def patients_in_pairs(found: Comparison, tasks: TaskSet) -> str:
         return as_svg(figure, "Dice of each patient under both models")
 
 
-def _whisker(axes: Axes, y: float, found: Difference | None, shade: str, *, is_mean: bool) -> None:
+def _whisker(axes: Axes, y: float, found: Difference | None, place: int, *, is_mean: bool) -> None:
     if found is None:
         return
+    shade = colour(place)
+    marker = "D" if is_mean and place < len(LINES) else _shape(place)[0]
     if found.ci95 is not None:
         axes.plot(found.ci95, [y, y], color=shade, linewidth=2.6 if is_mean else 1.8, zorder=3)
     axes.scatter(
-        [found.difference], [y], marker="D" if is_mean else "o", s=46 if is_mean else 30,
-        color="white" if found.includes_zero else shade, edgecolor=shade, linewidth=1.5, zorder=4,
+        [found.difference], [y], marker=marker, s=46 if is_mean else 30,
+        color=shade if found.told_apart else "white", edgecolor=shade, linewidth=1.5, zorder=4,
     )  # fmt: skip
 
 
@@ -120,11 +155,3 @@ def _pairs_panel(axes: Axes, task: TaskDifference, name: str) -> None:
     axes.tick_params(length=0, labelsize=6.8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-
-
-def _right(models: Sequence[tuple[str, Comparison]]) -> str:
-    return f"{_short(models[0][0])} higher →" if len(models) == 1 else "model higher →"
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 40 else f"{name[:39]}…"

@@ -9,9 +9,8 @@ from markupsafe import Markup
 
 from ..pages import page_environment
 from ..provenance import RESEARCH_USE_ONLY, provenance
-from .cases import BASES
 from .compare import GAIN_RULE, verdict
-from .compare_figures import colour, forest, patients_in_pairs
+from .compare_figures import colour, forest, patients_in_pairs, sign
 from .metrics import HD95_DEFINITION, REPEATS_COUNT
 from .paired import FEWEST_FOR_A_TEST, Comparison
 from .scoring import NOT_AN_ESTIMATE
@@ -30,6 +29,7 @@ class Section:
     found: Comparison
     verdict: str
     colour: str
+    sign: str
     pairs: Markup
 
 
@@ -45,7 +45,7 @@ def render(compared: Compared) -> str:
     differences = [(entrant.name, found) for entrant, found in pairs]
     return environment.get_template("compare.html.j2").render(
         compared=compared,
-        basis=BASES[compared.ground.basis],
+        basis=compared.whose,
         forest=Markup(forest(differences, compared.tasks, compared.baseline.name)),
         sections=[
             Section(
@@ -53,6 +53,7 @@ def render(compared: Compared) -> str:
                 found=found,
                 verdict=verdict(compared.baseline, entrant, found),
                 colour=colour(place),
+                sign=sign(place),
                 pairs=Markup(patients_in_pairs(found, compared.tasks)),
             )
             for place, (entrant, found) in enumerate(pairs)
@@ -61,6 +62,7 @@ def render(compared: Compared) -> str:
         notice=RESEARCH_USE_ONLY,
         not_an_estimate=NOT_AN_ESTIMATE,
         gain_rule=GAIN_RULE,
+        fewest=FEWEST_FOR_A_TEST,
         provenance=provenance(),
     )
 
@@ -127,10 +129,18 @@ def _methods(compared: Compared) -> list[tuple[str, str]]:
             "0.05.",
         ),
         (
+            "False positives",
+            "Among labelled frames whose truth is empty (their number in parentheses), the share "
+            "in which a model predicted at least one pixel. A dash: there is no such frame.",
+        ),
+        (
             HD95_DEFINITION.partition(":")[0],
             "The"
             + HD95_DEFINITION.partition(": the")[2]
             + " A patient's HD95 is the median over the frames in which both models have one; "
-            "differences are averaged over patients. Below 0, the model's outline lies closer.",
+            "differences are averaged over patients. Below 0, the model's outline lies closer. "
+            "Where a model draws nothing that is there, or what is not, it has none, and the frame "
+            "is left out for both: the table says of how many patients and frames HD95 is, and how "
+            "many each model lacks. One that leaves out what is hard can look closer than it is.",
         ),
     ]

@@ -10,7 +10,7 @@ from ..errors import UsageError, WorkspaceError
 from ..provenance import sha256_file
 from ..tasks import TaskSet
 from ..workspace import Workspace
-from .cases import Case, Group
+from .cases import Case, Group, without_result
 from .results import is_model
 
 
@@ -50,6 +50,7 @@ def choose_models(
     if len(words) < 2:
         raise UsageError("one model cannot be compared", remedy=_remedy(groups))
     found: list[Entrant] = []
+    chosen: list[Group] = []
     notes = []
     for word in words:
         group, note = _find(workspace, groups, word)
@@ -59,8 +60,9 @@ def choose_models(
         model = group.cases[0].result.model
         entrant = Entrant(group.name, model, group.sha256, group.tasks, cases, group.untrained)
         found.append(entrant)
+        chosen.append(group)
         notes += [note] if note else []
-    return found, notes
+    return found, [*notes, *without_result(chosen)]
 
 
 def shared_tasks(entrants: Sequence[Entrant]) -> tuple[TaskSet, list[str]]:

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from ..tasks import Task, TaskSet
+from .plot_words import fitted, widest
 from .statistics import Figures, TaskFigures
 
 STYLE = {
@@ -33,6 +34,8 @@ STYLE = {
 }
 INK = "#1f2933"
 _COLUMNS = 6
+_MOST_LEFT = 2.2  # inches for the names of rows
+_PANEL = 1.62  # inches from one small panel to the next
 
 
 def patient_dice(figures: Figures, tasks: TaskSet) -> str:
@@ -43,17 +46,38 @@ def patient_dice(figures: Figures, tasks: TaskSet) -> str:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.6, 0.34 * len(rows) + 0.75))
         axes = figure.subplots()
-        margins(figure, left=1.15, right=0.1, bottom=0.55, top=0.08)
+        names = row_names([tasks[task.task].name for task in rows])
+        left_margin = room_for(names, at_least=1.15)
+        margins(figure, left=left_margin, right=0.1, bottom=0.55, top=0.08)
         for place, task in enumerate(rows):
             _patients_of(axes, place, task, tasks[task.task])
-        axes.set_yticks(
-            range(len(rows)), [tasks[task.task].name for task in rows], parse_math=False
-        )
+        axes.set_yticks(range(len(rows)), names, parse_math=False)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlim(left - 0.01, 1.01)
         axes.set_xlabel("Dice (each dot: one patient; diamond and bar: mean, 95 % interval)")
         uncluttered(axes)
         return as_svg(figure, "Dice of each patient by task")
+
+
+def row_names(names: Sequence[str]) -> list[str]:
+    """Names of rows, the long ones on two lines; what is longer is cut: tables have it whole."""
+    size = mpl.rcParams["font.size"]
+    return [fitted(name, _MOST_LEFT, size, lines=2) for name in names]
+
+
+def room_for(names: Sequence[str], *, at_least: float) -> float:
+    """Inches left of the axes that `names` need; bold ones too."""
+    return max(at_least, widest(names, mpl.rcParams["font.size"], bold=True) + 0.15)
+
+
+def titles(names: Sequence[str], room: float) -> list[str]:
+    """Titles of small panels `room` inches wide, on two lines where they need them."""
+    return [fitted(name, room, mpl.rcParams["font.size"], lines=2) for name in names]
+
+
+def extra_line(names: Sequence[str]) -> float:
+    """Inches that a second line of titles takes, if any title has one."""
+    return 0.14 if any("\n" in name for name in names) else 0.0
 
 
 def uncluttered(axes: Axes) -> None:
@@ -93,17 +117,22 @@ def areas_over_time(
     rows = ceil(len(shown) / _COLUMNS)
     columns = min(_COLUMNS, len(shown))
     with mpl.rc_context({**STYLE, "font.size": 8}):
-        figure = Figure(figsize=(1.62 * columns + 0.5, 1.18 * rows + 0.42))
+        names = titles([task.name for task in shown], _PANEL - 0.32)
+        more = extra_line(names)
+        width = _PANEL * columns + 0.5
+        figure = Figure(figsize=(width, (1.18 + more) * rows + 0.42))
         grid = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
-        margins(figure, left=0.52, right=0.06, bottom=0.38, top=0.2)
-        figure.subplots_adjust(wspace=0.34, hspace=0.38)
-        for axes, task in zip(grid, shown, strict=False):
+        margins(figure, left=0.52, right=0.06, bottom=0.38, top=0.2 + more)
+        figure.subplots_adjust(wspace=0.34, hspace=0.38 + 1.2 * more)
+        for axes, task, name in zip(grid, shown, names, strict=False):
             _area_panel(axes, np.array(times_s), areas_px[task.id], truth_px.get(task.id, {}), task)
+            axes.set_title(name, loc="left", fontsize=8, color=INK, pad=3, parse_math=False)
         for axes in grid[len(shown) :]:
             axes.set_visible(False)
         figure.supxlabel("time (s)", fontsize=8, color="#3e4c59", y=0.01)
-        figure.supylabel("area (px)", fontsize=8, color="#3e4c59", x=0.005)
-        return as_svg(figure, "Area of each task over time")
+        figure.supylabel("area (px)", fontsize=8, color="#3e4c59", x=0.05 / width)
+        # A panel alone must not fill the page.
+        return as_svg(figure, "Area of each task over time", widest_px=round(110 * width))
 
 
 def _area_panel(
@@ -121,7 +150,6 @@ def _area_panel(
             times_s[keep], values, "o", markersize=3, markerfacecolor="white",
             markeredgecolor=INK, markeredgewidth=0.7,
         )  # fmt: skip
-    axes.set_title(task.name, loc="left", fontsize=8, color=INK, pad=3, parse_math=False)
     axes.set_ylim(0, 1.12 * max(1.0, float(area.max()), *truth.values()))
     axes.set_xlim(times_s[0], max(times_s[-1], times_s[0] + 1e-3))
     axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
@@ -137,7 +165,7 @@ def margins(figure: Figure, *, left: float, right: float, bottom: float, top: fl
     figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
 
 
-def as_svg(figure: Figure, label: str) -> str:
+def as_svg(figure: Figure, label: str, *, widest_px: int | None = None) -> str:
     """The <svg> element alone, scaling with the page, named for screen readers."""
     stream = io.StringIO()
     FigureCanvasSVG(figure).print_svg(
@@ -145,9 +173,10 @@ def as_svg(figure: Figure, label: str) -> str:
     )
     text = stream.getvalue()
     text = text[text.index("<svg") :]
+    limit = "" if widest_px is None else f' style="max-width:{widest_px}px"'
     return re.sub(
         r'<svg ([^>]*?)width="[^"]*" ',
-        lambda found: f'<svg role="img" aria-label="{label}" {found[1]}',
+        lambda found: f'<svg role="img" aria-label="{label}"{limit} {found[1]}',
         re.sub(r'(<svg [^>]*?)height="[^"]*" ', r"\1", text, count=1),
         count=1,
     )

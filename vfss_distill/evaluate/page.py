@@ -144,8 +144,8 @@ def _methods(report: Report) -> list[tuple[str, str]]:
         ),
         (
             "95 % intervals",
-            f"Percentile bootstrap over patients, {options.resamples} resamples, seed "
-            f"{options.seed}, the same draws for every task. No interval with fewer than two "
+            f"Percentile bootstrap over patients, for a task those who have it; "
+            f"{options.resamples} resamples, seed {options.seed}. No interval with fewer than two "
             f"patients. {FEW_HAVE_A_TASK} They cover the choice of patients, not the choice of "
             "training run.",
         ),

@@ -46,14 +46,44 @@ class Difference:
         """True too when there is no interval: then nothing can be told."""
         return self.ci95 is None or self.ci95[0] <= 0 <= self.ci95[1]
 
+    @property
+    def told_apart(self) -> bool:
+        """Of few patients no interval is evidence: two who agree by chance exclude 0."""
+        return self.n_patients >= FEWEST_FOR_A_TEST and not self.includes_zero
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Frames of one task (of the mean: masks of all tasks); pairs are (baseline, model).
+
+    `dice`: they count under either model. `hd95_px`: both models have one; `hd95_px_missing`: just
+    one of truth and prediction is empty. `false_positives`: of those with an empty truth,
+    `truth_empty`, the model predicted something.
+    """
+
+    dice: int
+    hd95_px: int
+    hd95_px_missing: tuple[int, int]
+    truth_empty: int
+    false_positives: tuple[int, int]
+
+    @property
+    def false_positive_rates(self) -> tuple[float, float] | None:
+        """None without a frame whose truth is empty."""
+        if not self.truth_empty:
+            return None
+        first, second = self.false_positives
+        return first / self.truth_empty, second / self.truth_empty
+
 
 @dataclass(frozen=True)
 class TaskDifference:
     """One task, or the mean over tasks (`task` = "mean").
 
     `wilcoxon_p` is two-sided; `holm_p` the same corrected over the tasks of one comparison, None
-    for the mean. `false_positive_rates`: baseline, model; None without a frame whose truth is
-    empty. `dice_by_patient` and `hd95_px_by_patient`: (baseline, model) of each patient.
+    for the mean. `n_frames` of the mean are frames, not masks. `dice_by_patient` and
+    `hd95_px_by_patient`: (baseline, model) of each patient. `hd95_px_of_all`: HD95 is of all
+    patients that Dice is of, task by task.
     """
 
     task: str
@@ -62,9 +92,16 @@ class TaskDifference:
     holm_p: float | None
     hd95_px: Difference | None
     n_frames: int
-    false_positive_rates: tuple[float, float] | None
+    counts: Counts
     dice_by_patient: Mapping[str, tuple[float, float]]
     hd95_px_by_patient: Mapping[str, tuple[float, float]]
+    counts_by_patient: Mapping[str, Counts]
+    hd95_px_of_all: bool
+
+    @property
+    def hd95_px_told_apart(self) -> bool:
+        """A model that draws nothing where it is hard has an HD95 of the other patients alone."""
+        return self.hd95_px is not None and self.hd95_px.told_apart and self.hd95_px_of_all
 
 
 @dataclass(frozen=True)
@@ -100,8 +137,6 @@ def compare_rows(
     hd95 = {task: _hd95_by_patient(pairs[task]) for task in tasks}
     made = []
     for task in tasks:
-        scores = [(one.score, other.score) for one, other in pairs[task]]
-        absent = [pair for pair in scores if pair[0].truth_px == 0]
         made.append(
             TaskDifference(
                 task=task,
@@ -110,14 +145,17 @@ def compare_rows(
                 holm_p=None,
                 hd95_px=_difference({task: hd95[task]}, resamples, seed),
                 n_frames=len(counted[task]),
-                false_positive_rates=_rates(absent),
+                counts=_counts(pairs[task]),
                 dice_by_patient=dice[task],
                 hd95_px_by_patient=hd95[task],
+                counts_by_patient=_counts_by_patient(pairs[task]),
+                hd95_px_of_all=hd95[task].keys() == dice[task].keys(),
             )
         )
     corrected = holm([one.wilcoxon_p for one in made])
     overall = _mean_of_tasks_by_patient(dice)
     frames = {(row.study, row.frame) for some in counted.values() for row, _ in some}
+    every = [pair for task in tasks for pair in pairs[task]]
     mean = TaskDifference(
         task=MEAN,
         dice=_difference(dice, resamples, seed),
@@ -125,9 +163,11 @@ def compare_rows(
         holm_p=None,
         hd95_px=_difference(hd95, resamples, seed),
         n_frames=len(frames),
-        false_positive_rates=None,
+        counts=_counts(every),
         dice_by_patient=overall,
         hd95_px_by_patient=_mean_of_tasks_by_patient(hd95),
+        counts_by_patient=_counts_by_patient(every),
+        hd95_px_of_all=all(one.hd95_px_of_all for one in made),
     )
     with_holm = (replace(one, holm_p=p) for one, p in zip(made, corrected, strict=True))
     return Comparison(mean, tuple(with_holm))
@@ -265,11 +305,24 @@ def _mean_of_tasks_by_patient(
     return _by_patient(values, np.mean)
 
 
-def _rates(absent: Sequence[tuple[Score, Score]]) -> tuple[float, float] | None:
-    """Share of frames with an empty truth in which each model predicted something."""
-    if not absent:
-        return None
-    first, second = (
-        sum(pair[side].predicted_px > 0 for pair in absent) / len(absent) for side in (0, 1)
+def _counts(pairs: Sequence[Pair]) -> Counts:
+    scores = [(one.score, other.score) for one, other in pairs]
+    absent = [pair for pair in scores if pair[0].truth_px == 0]
+
+    def of_both(found: Callable[[Score], bool], some: Sequence[tuple[Score, Score]]) -> Any:
+        return tuple(sum(found(pair[side]) for pair in some) for side in (0, 1))
+
+    return Counts(
+        dice=len(_counted(pairs)),
+        hd95_px=sum(one.hd95_px is not None and two.hd95_px is not None for one, two in scores),
+        hd95_px_missing=of_both(lambda s: (s.truth_px > 0) != (s.predicted_px > 0), scores),
+        truth_empty=len(absent),
+        false_positives=of_both(lambda s: s.predicted_px > 0, absent),
     )
-    return first, second
+
+
+def _counts_by_patient(pairs: Sequence[Pair]) -> dict[str, Counts]:
+    of: dict[str, list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        of[pair[0].patient].append(pair)
+    return {patient: _counts(some) for patient, some in sorted(of.items())}

@@ -69,7 +69,7 @@ def dice_csv(report: Report) -> str:
             writer.writerow(
                 [
                     *(*names, case.part or ""),
-                    *(int(case.seen), row.frame, row.task),
+                    *("" if case.perhaps_seen else int(case.seen), row.frame, row.task),
                     *(_cell(found.dice), _cell(found.hd95_px, 3)),
                     *(found.truth_px, found.predicted_px, int(found.counted), found.reason),
                 ]

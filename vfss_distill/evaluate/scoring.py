@@ -21,6 +21,7 @@ from .statistics import (
     Figures,
     Row,
     TaskFigures,
+    few_have,
     interval_note,
     summarise,
 )
@@ -28,6 +29,10 @@ from .statistics import (
 Tick = Callable[[int, int, str], None]
 
 NOT_AN_ESTIMATE = "seen in training – not an estimate of performance"
+PERHAPS_SEEN = (
+    "It is not known whether these patients were seen in training: this model, or a student it "
+    "began with, does not say what it learned from."
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ class ModelReport:
             "mean_dice_ci95": _interval(figures.mean_dice_ci95),
             "n_tasks": figures.n_tasks,
             "split": group.basis,
-            "seen_in_training": group.seen_in_training,
+            "seen_in_training": _seen(group),
             "n_patients": figures.n_patients,
             "n_studies": figures.n_studies,
             "n_frames": figures.n_frames,
@@ -84,7 +89,7 @@ class ModelReport:
                     "study": case.id,
                     "patient": case.patient,
                     "split": case.part,
-                    "seen_in_training": case.seen,
+                    "seen_in_training": None if case.perhaps_seen else case.seen,
                     "labelled": case.labelled,
                     "simulated": case.simulated,
                     "scored": case in group.scored,
@@ -179,10 +184,14 @@ def score_group(
 def _warnings(group: Group, figures: Figures) -> Iterator[str]:
     if group.seen_in_training:
         share = sum(case.seen for case in group.scored)
-        yield f"{share} of {len(group.scored)} studies {NOT_AN_ESTIMATE}."
+        yield f"{share} of {len(group.scored)} studies are of patients {NOT_AN_ESTIMATE}."
     if group.basis == "unseen":
-        yield f"No test patient has labels and a result; Dice is of {BASES['unseen']}."
+        yield f"No test patient has labels and a result; Dice is of {group.whose}."
+    if any(case.perhaps_seen for case in group.scored):
+        yield PERHAPS_SEEN
     if note := interval_note(figures.n_patients):
+        yield note
+    if note := few_have({t.task: t.n_patients for t in figures.tasks}, figures.n_patients):
         yield note
     if group.untrained:
         yield (
@@ -207,6 +216,12 @@ def _warnings(group: Group, figures: Figures) -> Iterator[str]:
     if _trained_on_simulated_only(group):
         yield "This model was trained on simulated patients only. It is not clinically validated."
     yield from group.notes
+
+
+def _seen(group: Group) -> bool | None:
+    """None where it is not known."""
+    perhaps = any(case.perhaps_seen for case in group.scored)
+    return True if group.seen_in_training else None if perhaps else False
 
 
 def _trained_on_simulated_only(group: Group) -> bool:

@@ -82,8 +82,8 @@ def summarise(
 ) -> Figures:
     """Figures of one model. Tasks without a row stay in the table, without a figure.
 
-    Intervals: 95 % percentile bootstrap over patients, the same draws for every task; None with
-    fewer than two patients.
+    Intervals: 95 % percentile bootstrap over the patients who have the task; None with fewer than
+    two.
     """
     by_task: dict[str, list[Row]] = {task: [] for task in tasks}
     studies, frames = set(), set()
@@ -173,6 +173,18 @@ def _mean_of_tasks(table: NDArray[np.float64]) -> list[float]:
     sums = np.where(known, table, 0.0).sum(axis=1)
     of_tasks = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
     return [float(x) for x in (of_tasks.sum(axis=1) / (counts > 0).sum(axis=1))]
+
+
+def few_have(patients: Mapping[str, int], n_patients: int) -> str | None:
+    """Tasks with fewer patients than intervals need and than the model has, in one line."""
+    least = min(FEW_PATIENTS, n_patients)
+    few = [f"{task} ({number})" for task, number in patients.items() if 0 < number < least]
+    if not few:
+        return None
+    return (
+        f"Few patients have {', '.join(few)}: such intervals are rough, and more likely too narrow "
+        "than too wide."
+    )
 
 
 def interval_note(n_patients: int) -> str | None:

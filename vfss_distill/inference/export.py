@@ -82,8 +82,9 @@ def export_student(
     """Write `student` to `target`, atomically, after comparing it with torch.
 
     `frames`: real letterboxed frames, uint8 (n, S, S) or (n, C, S, S). `facts` may hold
-    `thresholds` {task: 0..1}, `trained_sources` (digests of recordings seen in training), and
-    anything else for the provenance block (`teachers`, `simulated`, `seed`, …).
+    `thresholds` {task: 0..1}, `trained_sources` (digests of recordings seen in training),
+    `trained_sources_complete` (False: it has seen others too), and anything else for the provenance
+    block (`teachers`, `simulated`, `seed`, …).
 
     Raises ModelError when the student cannot be exported or the two disagree, StorageError.
     """
@@ -214,6 +215,7 @@ _FACTS_FIT: Mapping[str, Callable[[Any], bool]] = {
         and all(isinstance(one, int | float) and 0 < one < 1 for one in said.values())
     ),
     "trained_sources": lambda said: isinstance(said, list),
+    "trained_sources_complete": lambda said: isinstance(said, bool),
     "untrained_tasks": lambda said: isinstance(said, list),
 }
 

@@ -100,7 +100,7 @@ class SegmentOutcome:
     overlay: Path | None
     masks: Path | None
     frames_csv: Path
-    seen_in_training: bool
+    seen_in_training: bool | None
     warnings: tuple[str, ...] = ()
     existed: bool = False
     frames_of: Reading | None = None
@@ -310,7 +310,7 @@ def read_outcome(folder: Path) -> SegmentOutcome | None:
             overlay=folder / OVERLAY if outputs["overlay"] else None,
             masks=folder / MASKS if outputs["masks"] else None,
             frames_csv=folder / FRAMES_CSV,
-            seen_in_training=bool(run["seen_in_training"]),
+            seen_in_training=run["seen_in_training"],
             warnings=tuple(run["warnings"]),
             existed=True,
             frames_of=None if frames_of is None else Reading.from_dict(frames_of),

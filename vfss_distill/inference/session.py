@@ -61,6 +61,7 @@ class Segmenter:
         self.context = facts.number("vfss.context", 0, 1)
         self.thresholds = facts.thresholds(self.tasks)
         self.trained_sources = facts.trained_sources()
+        self.names_all_sources = facts.names_all_sources()
         self.simulated = facts.simulated()
         self.untrained = facts.untrained(self.tasks)
         facts.check_rule()
@@ -103,9 +104,12 @@ class Segmenter:
         safe = re.sub(r"[^A-Za-z0-9._-]+", "-", self.name).strip(".-")[:64] or "model"
         return f"{safe}-{self.sha256[:8]}"
 
-    def seen_in_training(self, *sources_sha256: str) -> bool:
-        """True when one of these recordings was among those it was trained or tuned on."""
-        return any(digest[:16] in self.trained_sources for digest in sources_sha256)
+    def seen_in_training(self, *sources_sha256: str) -> bool | None:
+        """True when one of these recordings was among those it was trained or tuned on; None when
+        it names none of them, but not all that it was."""
+        if any(digest[:16] in self.trained_sources for digest in sources_sha256):
+            return True
+        return False if self.names_all_sources else None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -351,6 +355,11 @@ class _Metadata:
         if not isinstance(value, list):
             raise self._fault("vfss.trained_patients")
         return frozenset(str(entry)[:16] for entry in value)
+
+    def names_all_sources(self) -> bool:
+        """False when it began with weights of which nobody noted what they had learned from."""
+        value = self.json("vfss.provenance")
+        return not (isinstance(value, dict) and value.get("trained_sources_complete") is False)
 
     def simulated(self) -> bool:
         """True when the model was trained on simulated patients only."""

@@ -104,6 +104,14 @@ def test_canvas_leaves_the_film_alone(height: int, width: int, tasks: int) -> No
     assert np.array_equal(film, np.repeat(grey[..., None], 3, axis=2))
 
 
+def test_a_mask_at_the_rim_of_a_film_made_smaller_is_drawn() -> None:
+    one = TaskSet("one", (Task("t", "t", (255, 0, 0)),))
+    canvas = Canvas(5000, 4400, one, Caption("study", "model"))
+    corner = TaskMask("t", 4999, 4399, np.ones((1, 1), np.bool_), area_px=1)
+    drawn = canvas.draw(np.zeros((5000, 4400), np.uint8), 0, 0.0, [corner])
+    assert drawn[2047, 1801].max() > 0 and not drawn[2000, 1700].any()
+
+
 def test_overlay_counts_frames_as_the_table_does(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

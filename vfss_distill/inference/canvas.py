@@ -149,9 +149,11 @@ class Canvas:
         if self._scale == (1.0, 1.0):
             return mask.top, mask.left, pixels
         down, across = self._scale
-        top, left = round(mask.top * down), round(mask.left * across)
-        bottom = min(self._film[0], max(top + 1, round((mask.top + pixels.shape[0]) * down)))
-        right = min(self._film[1], max(left + 1, round((mask.left + pixels.shape[1]) * across)))
+        height, width = self._film  # at its rim, of a film made smaller, a row is left all the same
+        top = min(height - 1, round(mask.top * down))
+        left = min(width - 1, round(mask.left * across))
+        bottom = min(height, max(top + 1, round((mask.top + pixels.shape[0]) * down)))
+        right = min(width, max(left + 1, round((mask.left + pixels.shape[1]) * across)))
         size = (right - left, bottom - top)
         return top, left, cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST)
 

@@ -25,7 +25,8 @@ from intake_films import (
 from vfss_distill.config import lab_tasks
 from vfss_distill.intake.images import ImageSource
 from vfss_distill.intake.labels import LabelSearch
-from vfss_distill.intake.source import Found, find_sources, open_source
+from vfss_distill.intake.source import Found, open_source
+from vfss_distill.intake.walk import find_sources
 from vfss_distill.tasks import VFSS12
 from vfss_distill.workspace import Workspace
 

@@ -11,17 +11,16 @@ from ..intake.blanked import BlankedSource
 from ..intake.box_table import given_boxes
 from ..intake.record import RECORD_FILE
 from ..intake.source import (
-    A_RESULT,
     FrameSource,
     LeftOut,
     content_sha256,
     made_up_times,
     open_source,
-    walk,
 )
 from ..intake.splits import load_splits
 from ..intake.study import Study, is_study_folder, list_studies_readable
 from ..intake.view import FRONTAL, Decision, decide_source
+from ..intake.walk import A_RESULT, walk
 from ..workspace import Workspace
 from .reading import Reading, is_plain
 from .record import Subject

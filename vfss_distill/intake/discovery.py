@@ -12,7 +12,8 @@ from ..errors import InputError, VfssError
 from ..workspace import Workspace, read_json
 from .ingest_report import Failure, IngestOptions, IngestReport, Skipped
 from .names import display
-from .source import Found, LeftOut, content_sha256, walk
+from .source import Found, LeftOut, content_sha256
+from .walk import walk
 
 
 def discover(inputs: Sequence[Path], options: IngestOptions, report: IngestReport) -> list[Found]:

@@ -271,6 +271,22 @@ class TestLabels:
         ingested(cli, "v", "--tasks", "small.yaml")
         assert stored(tmp_path)[0].record.labelled == {"bolus": (1,), "c3": (1,)}
 
+    def test_tasks_as_people_write_them(self, cli: Cli, tmp_path: Path) -> None:
+        write_film(tmp_path / "v" / "p" / "a.mp4", frames=5)
+        masks = tmp_path / "v" / "p" / "a_masks"
+        for name in ("Hyoid Bone", "C2", "c3", "bulos"):
+            write_mask(masks / name / "1.png")
+        (failed,) = ingested(cli, "v", code=4)["failed"]
+        assert "unknown task 'bulos'. If misspelt, rename bulos to bolus. Task" in failed["error"]
+        (masks / "bulos").rename(masks / "hyoid")
+        (failed,) = ingested(cli, "v", code=4)["failed"]
+        assert "two folders of task hyoid: Hyoid Bone and hyoid. Keep one." in failed["error"]
+        (masks / "hyoid").rename(masks / "BOLUS")
+        ingested(cli, "v")
+        assert stored(tmp_path)[0].record.labelled == dict.fromkeys(
+            ("bolus", "c2", "c3", "hyoid"), (1,)
+        )
+
     def test_masks_of_another_kind(self, cli: Cli, tmp_path: Path) -> None:
         write_film(tmp_path / "v" / "p" / "a.mp4", frames=5)
         mask = tmp_path / "v" / "p" / "a_masks" / "c2" / "1.png"

@@ -431,6 +431,11 @@ class TestPatients:
             (tmp_path / "who.csv").write_text(text)
             outcome = cli("ingest", "v", "--patients", "who.csv")
             assert outcome.exit_code == 4 and words in outcome.stderr
+        (tmp_path / "who.csv").write_text("file,patient\na.mp4,Müller\n", encoding="cp1252")
+        for option in ("--patients", "--views", "--blank-boxes"):
+            outcome = cli("ingest", "v", option, "who.csv")
+            assert outcome.exit_code == 4
+            assert 'as UTF-8. In Excel save it as "CSV UTF-8 (comma del' in outcome.stderr
 
     def test_one_recording_of_two_patients_is_refused(self, cli: Cli, tmp_path: Path) -> None:
         film = write_film(tmp_path / "v" / "anna" / "a.mp4", frames=3).path

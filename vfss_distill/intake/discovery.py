@@ -45,7 +45,7 @@ def _beside_labels(labels: Path, inputs: Sequence[Path]) -> list[LeftOut]:
     """Films in a folder of labels that lies in an input: they are not taken, and may be meant."""
     if not any(labels.resolve().is_relative_to(path.resolve()) for path in inputs):
         return []
-    films = walk([labels], images=False)
+    films = [item for item in walk([labels], images=False) if item.path.is_file()]
     return [LeftOut(film, "lies in the folder of --labels") for film in films]
 
 

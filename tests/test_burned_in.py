@@ -22,8 +22,9 @@ from vfss_distill.intake.boxes import Box, blank_boxes
 from vfss_distill.intake.burned_in import find_text
 from vfss_distill.intake.film_sample import FrameSample
 from vfss_distill.intake.record import StudyRecord
-from vfss_distill.intake.source import find_sources, open_source
+from vfss_distill.intake.source import open_source
 from vfss_distill.intake.study import Study, list_studies
+from vfss_distill.intake.walk import find_sources
 from vfss_distill.simulate import SimulateOptions, simulate_study
 from vfss_distill.simulate.population import POPULATIONS
 from vfss_distill.workspace import Workspace

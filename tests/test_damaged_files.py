@@ -147,6 +147,12 @@ class TestTaskSets:
         with pytest.raises(ConfigError, match=f"task tongue: {rule}"):
             TaskSet.load(tmp_path / "set.yaml")
 
+    def test_ids_that_folders_and_columns_cannot_have(self, tmp_path: Path) -> None:
+        """The list of all faults says what an id may be."""
+        put(tmp_path / "set.yaml", "tasks: [Hyoid, tongue base, mean]\n")
+        with pytest.raises(ConfigError, match=r"'Hyoid' cannot be a task id: use .*'mean'"):
+            TaskSet.load(tmp_path / "set.yaml")
+
     def test_a_neighbour_that_is_misspelt(self, tmp_path: Path) -> None:
         put(tmp_path / "set.yaml", "tasks:\n- {id: tongue, may_overlap: [hyiod]}\n- hyoid\n")
         with pytest.raises(ConfigError, match="task tongue: may_overlap names 'hyiod'"):

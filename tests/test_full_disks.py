@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,6 +52,34 @@ def test_measure(cli: Cli, tmp_path: Path, full: Full) -> None:
         fake.result(study, n=16)
     full("measures.csv")
     refused(cli("measure", "--force", "--quiet"))
+
+
+@pytest.mark.parametrize("words", [("report",), ("compare", "one", "two")])
+def test_a_folder_that_is_read_only_is_told_before_the_work(
+    words: tuple[str, ...], cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeWorkspace(tmp_path, TaskSet("one", (VFSS12["c3"],)))
+    fake.study("pa-123456", "pa", split="test", labels=(0, 10))
+    for model in ("one", "two"):
+        fake.result("pa-123456", model=model, n=16)
+    before = sorted(tmp_path.rglob("*"))
+    real = Path.mkdir
+
+    def mkdir(self: Path, *args: Any, **options: Any) -> None:  # root may write anywhere
+        if self.parent == Path() or self.is_relative_to(tmp_path):
+            raise OSError(errno.EROFS, "Read-only file system", str(self))
+        real(self, *args, **options)
+
+    def score(*_: object) -> None:
+        raise AssertionError("half a minute of work")
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    monkeypatch.setattr("vfss_distill.evaluate.report.score_group", score)
+    monkeypatch.setattr("vfss_distill.evaluate.compare._score", score)
+    outcome = cli(*words, "--quiet")
+    assert outcome.exit_code == 6
+    assert f"{words[0]}-001: cannot be written. Choose a folder" in outcome.stderr
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_import(cli: Cli, tmp_path: Path, full: Full) -> None:

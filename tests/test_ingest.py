@@ -25,7 +25,8 @@ from intake_films import (
 from vfss_distill.config import lab_tasks
 from vfss_distill.intake.images import ImageSource
 from vfss_distill.intake.labels import LabelSearch
-from vfss_distill.intake.source import Found, find_sources, open_source
+from vfss_distill.intake.source import Found, open_source
+from vfss_distill.intake.walk import find_sources
 from vfss_distill.tasks import VFSS12
 from vfss_distill.workspace import Workspace
 
@@ -270,6 +271,22 @@ class TestLabels:
         ingested(cli, "v", "--tasks", "small.yaml")
         assert stored(tmp_path)[0].record.labelled == {"bolus": (1,), "c3": (1,)}
 
+    def test_tasks_as_people_write_them(self, cli: Cli, tmp_path: Path) -> None:
+        write_film(tmp_path / "v" / "p" / "a.mp4", frames=5)
+        masks = tmp_path / "v" / "p" / "a_masks"
+        for name in ("Hyoid Bone", "C2", "c3", "bulos"):
+            write_mask(masks / name / "1.png")
+        (failed,) = ingested(cli, "v", code=4)["failed"]
+        assert "unknown task 'bulos'. If misspelt, rename bulos to bolus. Task" in failed["error"]
+        (masks / "bulos").rename(masks / "hyoid")
+        (failed,) = ingested(cli, "v", code=4)["failed"]
+        assert "two folders of task hyoid: Hyoid Bone and hyoid. Keep one." in failed["error"]
+        (masks / "hyoid").rename(masks / "BOLUS")
+        ingested(cli, "v")
+        assert stored(tmp_path)[0].record.labelled == dict.fromkeys(
+            ("bolus", "c2", "c3", "hyoid"), (1,)
+        )
+
     def test_masks_of_another_kind(self, cli: Cli, tmp_path: Path) -> None:
         write_film(tmp_path / "v" / "p" / "a.mp4", frames=5)
         mask = tmp_path / "v" / "p" / "a_masks" / "c2" / "1.png"
@@ -414,6 +431,11 @@ class TestPatients:
             (tmp_path / "who.csv").write_text(text)
             outcome = cli("ingest", "v", "--patients", "who.csv")
             assert outcome.exit_code == 4 and words in outcome.stderr
+        (tmp_path / "who.csv").write_text("file,patient\na.mp4,Müller\n", encoding="cp1252")
+        for option in ("--patients", "--views", "--blank-boxes"):
+            outcome = cli("ingest", "v", option, "who.csv")
+            assert outcome.exit_code == 4
+            assert 'as UTF-8. In Excel save it as "CSV UTF-8 (comma del' in outcome.stderr
 
     def test_one_recording_of_two_patients_is_refused(self, cli: Cli, tmp_path: Path) -> None:
         film = write_film(tmp_path / "v" / "anna" / "a.mp4", frames=3).path

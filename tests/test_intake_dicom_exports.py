@@ -20,8 +20,9 @@ from ingest_jobs import identities
 from intake_films import barcode, dicom_header, read_barcode, write_dicom
 from vfss_distill.inference.inputs import find_inputs
 from vfss_distill.intake.dicom_acquisition import ALLOWED, acquisition_of
-from vfss_distill.intake.source import content_sha256, walk
+from vfss_distill.intake.source import content_sha256
 from vfss_distill.intake.study import list_studies
+from vfss_distill.intake.walk import walk
 from vfss_distill.workspace import Workspace
 
 # In a process of our own they are silenced, where pydicom is imported.

@@ -19,9 +19,10 @@ from vfss_distill.inference.inputs import Identifier, find_inputs
 from vfss_distill.intake.boxes import FURNITURE, INSET, Box
 from vfss_distill.intake.burned_in import BurnedIn
 from vfss_distill.intake.field import hull_of, twinkle
-from vfss_distill.intake.source import find_sources, open_source
+from vfss_distill.intake.source import open_source
 from vfss_distill.intake.study import Study, list_studies
 from vfss_distill.intake.surroundings import find_surroundings, find_to_blank, told
+from vfss_distill.intake.walk import find_sources
 from vfss_distill.simulate import SimulateOptions
 from vfss_distill.simulate.population import POPULATIONS
 from vfss_distill.simulate.study import StudySimulator

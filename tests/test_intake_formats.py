@@ -33,10 +33,9 @@ from vfss_distill.intake.source import (
     Frame,
     LeftOut,
     content_sha256,
-    find_sources,
     open_source,
-    walk,
 )
+from vfss_distill.intake.walk import find_sources, walk
 
 FORMATS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "h264.mp4": ("libx264", "yuv420p", {}),

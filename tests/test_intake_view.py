@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from conftest import Cli
 from intake_films import barcode, write_dicom, write_frames
-from vfss_distill.errors import UsageError
+from vfss_distill.errors import ConfigError
 from vfss_distill.inference.pipeline import SegmentOptions, segment_source
 from vfss_distill.inference.record import Subject
 from vfss_distill.inference.session import Segmenter, find_model
@@ -159,10 +159,10 @@ class TestTable:
     @pytest.mark.parametrize(
         ("text", "code", "named"),
         [
-            ("file,view,facing\na.mp4,oblique,\n", 2, "line 2: view 'oblique'"),
-            ("file,view,facing\na.mp4,lateral,up\n", 2, "line 2: facing 'up'"),
-            ("file,view,facing\n,lateral,left\n", 2, "line 2: file is empty"),
-            ("file,view,facing\na.mp4,,left\na.mp4,,right\n", 2, "line 3"),
+            ("file,view,facing\na.mp4,oblique,\n", 4, "line 2: view 'oblique'"),
+            ("file,view,facing\na.mp4,lateral,up\n", 4, "line 2: facing 'up'"),
+            ("file,view,facing\n,lateral,left\n", 4, "line 2: file is empty"),
+            ("file,view,facing\na.mp4,,left\na.mp4,,right\n", 4, "line 3"),
             ("file,facing\na.mp4,left\n", 4, "lacks the columns file, view and facing"),
         ],
     )
@@ -197,7 +197,7 @@ class TestTable:
     def test_unknown_values_are_all_named(self, tmp_path: Path) -> None:
         path = tmp_path / "v.csv"
         path.write_text("file,view,facing\na,x,\nb,,y\n")
-        with pytest.raises(UsageError, match=r"line 2.*line 3"):
+        with pytest.raises(ConfigError, match=r"line 2.*line 3"):
             ViewTable(path)
 
 

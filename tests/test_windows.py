@@ -32,7 +32,8 @@ from vfss_distill.intake.discovery import way
 from vfss_distill.intake.identities import Identities, Identity
 from vfss_distill.intake.names import display
 from vfss_distill.intake.patients import PatientTable
-from vfss_distill.intake.source import Found, LeftOut, walk
+from vfss_distill.intake.source import Found, LeftOut
+from vfss_distill.intake.walk import walk
 from vfss_distill.simulate import dataset
 from vfss_distill.workspace import Workspace, atomic_folder, free_bytes, read_json, write_json
 

@@ -7,6 +7,7 @@ independent binary maps, because X-ray shadows overlap: never one label image, n
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,8 +40,8 @@ class Task:
     def __post_init__(self) -> None:
         if not _TASK_ID.fullmatch(self.id) or self.id == "mean":  # tables have a line of that name
             raise ConfigError(
-                f"{self.id!r} cannot be a task id",
-                remedy="Use lower-case letters, digits and underscores, at most 32; not `mean`.",
+                f"{self.id!r} cannot be a task id: use lower-case letters, digits and underscores, "
+                "a letter first, at most 32; not `mean`"
             )
 
 
@@ -74,6 +75,14 @@ class TaskSet:
             f"unknown task {task_id!r}",
             remedy=f"Task set {self.name!r} has: {' '.join(self.ids)}.",
         )
+
+    def find(self, word: str) -> Task | None:
+        """The task that a person means: its id, or its id or name in any case (`C3`, `Hyoid Bone`).
+        None where no task, or more than one, is called so."""
+        if word in self:
+            return self[word]
+        called = [task for task in self if _plain(word) in (_plain(task.id), _plain(task.name))]
+        return called[0] if len(called) == 1 else None
 
     def may_overlap(self, one: str, other: str) -> bool:
         """Whether their shadows may cross: it is enough if either task says so."""
@@ -131,6 +140,10 @@ class TaskSet:
         if strange:
             raise ConfigError(listed(strange), file=path, remedy="See docs/tasks.md.")
         return found
+
+
+def _plain(word: str) -> str:
+    return re.sub(r"[\s\-]+", "_", unicodedata.normalize("NFC", word).strip().casefold())
 
 
 def _task_from(entry: object, number: int) -> Task:

@@ -200,6 +200,17 @@ def atomic_folder(target: Path, *, replace: bool = True) -> Iterator[Path]:
             _take_away(temporary)
 
 
+def check_writable(target: Path) -> None:
+    """Before long work that ends in `target`: make something where it will lie, and take it away.
+
+    `os.access` would be wrong on Windows and on shares. Raises StorageError.
+    """
+    with storage_errors(target):
+        probe = nearest(target.parent) / f"{_TEMPORARY}{secrets.token_hex(4)}"
+        probe.mkdir()
+        probe.rmdir()
+
+
 def _patiently(move: Callable[[], object]) -> None:
     """On Windows what is open cannot be moved, and scanners open what is new for a moment."""
     for _ in range(100 if _IS_WINDOWS else 0):

@@ -34,7 +34,8 @@ from numpy.typing import NDArray
 from vfss_distill.intake.burned_in import BurnedIn, find_text
 from vfss_distill.intake.film_sample import FrameSample
 from vfss_distill.intake.frame_store import FrameStore
-from vfss_distill.intake.source import Frame, find_sources, open_source
+from vfss_distill.intake.source import Frame, open_source
+from vfss_distill.intake.walk import find_sources
 from vfss_distill.simulate import SimulateOptions
 from vfss_distill.simulate.population import POPULATIONS, Ranges
 from vfss_distill.simulate.study import SimulatedFrame, StudySimulator

@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 from vfss_distill.intake.boxes import Box
 from vfss_distill.intake.burned_in import find_text
 from vfss_distill.intake.film_sample import FrameSample
-from vfss_distill.intake.source import find_sources, open_source
+from vfss_distill.intake.source import open_source
 from vfss_distill.intake.surroundings import find_surroundings
+from vfss_distill.intake.walk import find_sources
 from vfss_distill.simulate import SimulateOptions
 from vfss_distill.simulate.population import POPULATIONS, Ranges
 from vfss_distill.simulate.study import StudySimulator

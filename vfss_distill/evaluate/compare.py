@@ -16,7 +16,14 @@ from ..counting import counted, first_of, over_tasks
 from ..errors import DataError, VfssError, WorkspaceError
 from ..provenance import SCHEMA_VERSION, document
 from ..tasks import TaskSet
-from ..workspace import Workspace, atomic_folder, spreadsheet_cell, write_json, write_text
+from ..workspace import (
+    Workspace,
+    atomic_folder,
+    check_writable,
+    spreadsheet_cell,
+    write_json,
+    write_text,
+)
 from .cases import Basis, Case, Split, gather, whose
 from .entrants import Entrant, choose_models, shared_tasks
 from .paired import (
@@ -140,7 +147,8 @@ def write_comparison(
     """Compare the results of `models` (two or more; the first is the baseline) and write a folder.
 
     Raises UsageError for unknown, ambiguous or repeated models and a name that is taken,
-    WorkspaceError when there is no task or labelled frame that all models may be compared on.
+    WorkspaceError when there is no task or labelled frame that all models may be compared on,
+    StorageError.
     """
     options = options or ReportOptions()
     name = _name(workspace, options)
@@ -150,6 +158,7 @@ def write_comparison(
     entrants = [one.on(tasks) for one in entrants]
     failed = [one for one in unreadable if _concerns(one["input"], entrants)]
     ground = find_ground(entrants, options.split)
+    check_writable(workspace.reports / name)
     rows, ground = _score(entrants, ground, failed, tick)
     draws = {"resamples": options.resamples, "seed": options.seed}
     comparisons = tuple(compare_rows(rows[0], other, tasks.ids, **draws) for other in rows[1:])

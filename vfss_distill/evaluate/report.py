@@ -11,7 +11,14 @@ import re
 
 from ..errors import DataError, UsageError
 from ..provenance import document
-from ..workspace import Workspace, atomic_folder, spreadsheet_cell, write_json, write_text
+from ..workspace import (
+    Workspace,
+    atomic_folder,
+    check_writable,
+    spreadsheet_cell,
+    write_json,
+    write_text,
+)
 from .cases import gather
 from .page import render
 from .scoring import Report, ReportOptions, Tick, score_group
@@ -32,11 +39,12 @@ def write_report(
     """Compute and write a report of the results in `workspace`.
 
     Raises UsageError when the name is taken (without force) or no name at all, WorkspaceError
-    when there are no results, DataError when none of them can be read.
+    when there are no results, DataError when none of them can be read, StorageError.
     """
     options = options or ReportOptions()
     name = report_name(workspace, options)
     groups, failed = gather(workspace, split=options.split, model=options.model)
+    check_writable(workspace.reports / name)
     models = tuple(score_group(group, options, failed, tick) for group in groups)
     if not models:
         first = failed[0]  # whose error ends with what to do

@@ -9,19 +9,19 @@ from pathlib import Path
 from ..errors import DataError, InputError, UsageError, VfssError, WorkspaceError
 from ..intake.blanked import BlankedSource
 from ..intake.box_table import given_boxes
+from ..intake.mask_folders import MASKS
 from ..intake.record import RECORD_FILE
 from ..intake.source import (
-    A_RESULT,
     FrameSource,
     LeftOut,
     content_sha256,
     made_up_times,
     open_source,
-    walk,
 )
 from ..intake.splits import load_splits
 from ..intake.study import Study, is_study_folder, list_studies_readable
 from ..intake.view import FRONTAL, UNTOLD, Decision, decide_source
+from ..intake.walk import A_RESULT, EXPORTED, walk
 from ..workspace import Workspace
 from .reading import Reading, is_plain
 from .record import Subject
@@ -180,9 +180,10 @@ def _at(path: Path) -> list[Input | Failure]:
     left_out: list[LeftOut] = []
     # A DICOMDIR, or one file of a series, stands for more than itself.
     found = walk([path], left_out=left_out)
-    if not found and any(item.why == A_RESULT for item in left_out):
+    whys = {item.why for item in left_out}
+    if not found and whys & {A_RESULT, MASKS, EXPORTED}:
         raise InputError(
-            "holds results, no recording",
+            f"holds {'results' if A_RESULT in whys else 'masks'}, no recording",
             remedy="Name the film itself, or its study's id (`ls studies`).",
         )
     if not found:

@@ -12,11 +12,15 @@ from ..errors import InputError, VfssError
 from ..workspace import Workspace, read_json
 from .ingest_report import Failure, IngestOptions, IngestReport, Skipped
 from .names import display
-from .source import Found, LeftOut, content_sha256, walk
+from .source import Found, LeftOut, content_sha256
+from .walk import walk
 
 
-def discover(inputs: Sequence[Path], options: IngestOptions, report: IngestReport) -> list[Found]:
-    """Recordings under `inputs`; inputs that do not exist go to the report."""
+def discover(
+    inputs: Sequence[Path], options: IngestOptions, report: IngestReport
+) -> tuple[list[Found], list[Found]]:
+    """Recordings under `inputs`, and folders named as those of masks are; inputs that do not exist
+    go to the report."""
     there = [path for path in inputs if path.exists()]
     for path in inputs:
         if not path.exists():
@@ -29,18 +33,19 @@ def discover(inputs: Sequence[Path], options: IngestOptions, report: IngestRepor
     )
     exclude = [labels] if labels is not None and apart else []
     left_out: list[LeftOut] = []
-    found = walk(there, exclude=exclude, left_out=left_out)
+    mask_folders: list[Found] = []
+    found = walk(there, exclude=exclude, left_out=left_out, mask_folders=mask_folders)
     if exclude:
         left_out += _beside_labels(exclude[0], there)
     report.skipped += [Skipped(display(item.found), "", item.why) for item in left_out]
-    return found
+    return found, mask_folders
 
 
 def _beside_labels(labels: Path, inputs: Sequence[Path]) -> list[LeftOut]:
     """Films in a folder of labels that lies in an input: they are not taken, and may be meant."""
     if not any(labels.resolve().is_relative_to(path.resolve()) for path in inputs):
         return []
-    films = [item for item in walk([labels]) if item.path.is_file()]
+    films = [item for item in walk([labels], images=False) if item.path.is_file()]
     return [LeftOut(film, "lies in the folder of --labels") for film in films]
 
 

@@ -67,7 +67,7 @@ def ingest(
     when `inputs` hold nothing at all to ingest, WorkspaceError while another one is at work.
     """
     report = IngestReport()
-    found = discover(inputs, options, report)
+    found, mask_folders = discover(inputs, options, report)
     if not found and not report.failed and not report.skipped:
         raise InputError(
             "no recordings found",
@@ -76,6 +76,7 @@ def ingest(
         )
     with alone_in(workspace):
         job = _Ingest(workspace, options, found, report, say)
+        job.tell_unclaimed(mask_folders)
         try:
             with ExitStack() as stack:
                 job.run(found, stack, tick)
@@ -154,6 +155,13 @@ class _Ingest:
             if unused:
                 some = listed(unused, 3, ", ")
                 self._say(f"{option} names what is none of these recordings: {some}")
+
+    def tell_unclaimed(self, mask_folders: Sequence[Found]) -> None:
+        """Of masks that are lost for a folder's name a person would hear nothing else."""
+        if lost := [display(item) for item in self._labels.unclaimed(mask_folders)]:
+            it = "it" if len(lost) == 1 else "them"
+            some = listed(lost, 5, ", ")
+            self._say(f"{some}: masks of no film beside {it}; name {it} <film>_masks")
 
     def run(self, found: Sequence[Found], stack: ExitStack, tick: Tick) -> None:
         """Ingest every recording; whatever is wrong with one ends in the report.

@@ -1,13 +1,14 @@
 """Masks given as folders: which file is which task on which frame, and whether it fits.
 
-    <stem>_masks/<task>/000012.png       beside the recording
+    <stem>_masks/<task>/000012.png       beside the recording; <stem>.mp4_masks/ will do as well
     masks/<task>/0012.png                beside a folder of images called `images` or `frames`
     DIR/<stem>/<task>/000012.png         with --labels DIR; also below the recording's own folders
     DIR/<task>/000012.png                with --labels DIR and a single recording
 
-With a task set of one, masks may lie in the folder itself instead of `<task>/`. The number in a
-mask's name is the frame's, from 0; for folders of images it is the image's name. Masks that
-several recordings could claim (case01.mp4 and case01.avi) are nobody's.
+`<task>` is a task's id or name, in any case. With a task set of one, masks may lie in the folder
+itself instead of `<task>/`. The number in a mask's name is the frame's, from 0; for folders of
+images it is the image's name. Masks that several recordings could claim (case01.mp4 and
+case01.avi) are nobody's.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import cv2
@@ -28,11 +30,13 @@ from ..errors import InputError, LabelError
 from ..provenance import sha256_file
 from ..tasks import TaskSet
 from .images import ImageSource, image_size, read_image
+from .mask_folders import may_be_meant
 from .names import plain_name, spellings
 from .source import Found, FrameSource, image_files, is_generic, recording_name
 
 _LOSSY = frozenset({".jpg", ".jpeg"})
 _THRESHOLD = 127
+_MASKS = ("masks", "Masks", "MASKS")  # a folder is not read for each recording: these three will do
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,14 @@ class LabelSearch:
                 above.update(map(_plain, place.parents))
         return [path.relative_to(labels).as_posix() for path in _strange(labels, wanted, above)]
 
+    def unclaimed(self, mask_folders: Sequence[Found]) -> list[Found]:
+        """Those of these folders that hold masks of none of the recordings: misnamed."""
+        taken = {_spot(folder) for folder in self._beside}
+        for found in self._recordings:  # what `vfss simulate --extras` wrote is for no task
+            taken.add(_spot(found.path.with_name(f"{_stem(found.path)}_extra_masks")))
+        others = (item for item in mask_folders if _spot(item.path) not in taken)
+        return [item for item in others if may_be_meant(item.path)]
+
     def _folder(self, found: Found) -> Path | None:
         if self._given is not None:
             given = self._in_given_folder(self._given, found)
@@ -188,13 +200,21 @@ def _by_task(folder: Path, tasks: TaskSet) -> Iterator[tuple[str, Sequence[Path]
     subfolders = sorted(
         path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
     )
-    masks = {path: image_files(path) for path in subfolders}
-    masks = {path: files for path, files in masks.items() if files}
-    if unknown := [path for path in masks if path.name not in tasks]:
+    masks = {path: files for path in subfolders if (files := image_files(path))}
+    folders: dict[str, Path] = {}
+    unknown = []
+    for path in masks:
+        task = tasks.find(path.name)
+        if task is None:
+            unknown.append(path)
+        elif (other := folders.setdefault(task.id, path)) != path:
+            what = f"two folders of task {task.id}: {other.name} and {path.name}"
+            raise LabelError(what, file=folder, remedy="Keep one.")
+    if unknown:
         raise _no_tasks(folder, unknown, tasks)
     loose = image_files(folder)
     if masks or not loose:
-        yield from ((path.name, files) for path, files in masks.items())
+        yield from ((task_id, masks[path]) for task_id, path in sorted(folders.items()))
     elif len(tasks) == 1:
         yield tasks.ids[0], loose
     else:
@@ -210,10 +230,19 @@ def _no_tasks(folder: Path, unknown: Sequence[Path], tasks: TaskSet) -> LabelErr
     return LabelError(
         f"unknown task{'s' * (len(unknown) > 1)} {names}",
         file=unknown[0] if len(unknown) == 1 else folder,
-        remedy=f"Task set {tasks.name!r} has: {' '.join(tasks.ids)}. Add what is to be learned to "
-        "the task set (before the first ingest the YAML file of --tasks, later task_set.yaml), and "
-        f"move other folders out of {folder.name}/.",
+        remedy=f"{_near(unknown, tasks)}Task set {tasks.name!r} has: {' '.join(tasks.ids)}. "
+        "Add what is to be learned to the task set (before the first ingest the YAML file of "
+        f"--tasks, later task_set.yaml), and move other folders out of {folder.name}/.",
     )
+
+
+def _near(unknown: Sequence[Path], tasks: TaskSet) -> str:
+    """What folders are called that are misspelt by a letter or two."""
+    renames = []
+    for path in unknown:
+        for task in get_close_matches(path.name.casefold(), tasks.ids, 1):
+            renames.append(f"{path.name} to {task}")
+    return f"If misspelt, rename {listed(renames, between=', ')}. " if renames else ""
 
 
 def _by_frame(masks: Sequence[Path], source: FrameSource) -> dict[int, Path]:
@@ -296,12 +325,20 @@ def _masks_beside(path: Path) -> Path | None:
 
 
 def _beside(path: Path) -> list[Path]:
-    name = recording_name(path)
-    stem = path.name if path.is_dir() else path.stem
-    folders = [path.parent / f"{stem}_masks"]
+    befores = [f"{_stem(path)}_", f"{path.name}_"]
     if is_generic(path):
-        folders += [path.parent / "masks", path.parent / f"{name}_masks"]
-    return folders
+        befores += ["", f"{recording_name(path)}_"]
+    names = (f"{before}{masks}" for masks in _MASKS for before in befores)
+    return [path.parent / name for name in dict.fromkeys(names)]
+
+
+def _stem(path: Path) -> str:
+    return path.name if path.is_dir() else path.stem
+
+
+def _spot(folder: Path) -> str:
+    """One for all ways to write where a folder is; disks of Macs do not tell a from A."""
+    return plain_name((folder.parent.resolve() / folder.name).as_posix()).casefold()
 
 
 def _first_there(folders: Sequence[Path], top: Path) -> Path | None:
@@ -344,7 +381,7 @@ def _looks_like_labels(folder: Path, tasks: TaskSet) -> bool:
     if not folder.is_dir():
         return False
     names = {path.name for path in folder.iterdir() if path.is_dir()}
-    return bool(names & set(tasks.ids)) or bool(not names and image_files(folder))
+    return any(map(tasks.find, names)) or bool(not names and image_files(folder))
 
 
 def _number(path: Path) -> int | None:

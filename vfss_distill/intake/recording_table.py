@@ -27,8 +27,7 @@ class RecordingTable(ABC, Generic[Row]):
     """What a table says of each recording: matched by relative path, else by name or stem."""
 
     def __init__(self, path: Path | None) -> None:
-        """An empty one for None. Raises ConfigError or UsageError, naming the lines, when the table
-        cannot be used."""
+        """An empty one for None. Raises ConfigError, naming the lines, for a faulty one."""
         self._by_file: dict[str, Row] = {}
         self._lines: dict[str, int] = {}
         self._namesakes: frozenset[Found] = frozenset()
@@ -73,7 +72,11 @@ def read_table(
     except OSError as error:
         raise ConfigError(f"cannot be read ({error.strerror})", file=path, remedy=remedy) from error
     except UnicodeDecodeError as error:
-        raise ConfigError("cannot be read as UTF-8", file=path, remedy=remedy) from error
+        raise ConfigError(
+            "cannot be read as UTF-8",
+            file=path,
+            remedy='In Excel save it as "CSV UTF-8 (comma delimited)".',
+        ) from error
     # Strict: a quote that is never closed would swallow the rest of the table.
     reader = csv.DictReader(text.splitlines(), delimiter=delimiter_of(text), strict=True)
     try:

@@ -1,4 +1,4 @@
-"""Sources: anything with frames in it, found, told apart by content, and read front to back.
+"""Sources: anything with frames in it, told apart by content, and read front to back.
 
 A source is one recording: a film, a cine DICOM, a GIF, a folder of numbered images, or a study of
 the store. Every reader yields the same thing, `Frame`: 8-bit grey, square pixels, full range, with
@@ -9,7 +9,7 @@ the only kind that is exact in every format.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -36,12 +36,6 @@ VIDEO_SUFFIXES = frozenset(
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".ima"})
 _GENERIC_FOLDERS = frozenset({"images", "frames"})  # say nothing of the recording: use the parent
 
-# Of these folders in a workspace none is a recording.
-_OWN_FOLDERS = frozenset({"studies", "results", "cache", "runs", "reports", "weights"})
-# On every disk that Windows or Linux has written to: what was deleted, and what nobody may read.
-_OF_THE_SYSTEM = frozenset({"$recycle.bin", "recycler", "system volume information", "lost+found"})
-A_RESULT = "the overlay of a result, not a recording"
-_MASK_FOLDERS = frozenset({"masks", "labels"})
 _MAX_STRETCH = 4  # a pixel aspect beyond 1:4 is a damaged header, not an anamorphic recorder
 
 
@@ -170,57 +164,6 @@ def content_sha256(path: Path) -> str:
     return sha256_files(image_files(path))
 
 
-def find_sources(inputs: Sequence[Path], *, exclude: Sequence[Path] = ()) -> list[Path]:
-    """Recordings under `inputs`, in natural order, each once. See `walk`."""
-    return [found.path for found in walk(inputs, exclude=exclude)]
-
-
-def walk(
-    inputs: Sequence[Path],
-    *,
-    exclude: Sequence[Path] = (),
-    left_out: list[LeftOut] | None = None,
-) -> list[Found]:
-    """Recordings under `inputs`, each with the input it was found under.
-
-    A file given by name is always returned, so that opening it can say what is wrong with it.
-    Inside folders: films and DICOM by extension or content; folders that hold images and no film.
-    A single image in a folder with recordings below it is none of them (a still, a contact sheet).
-    Skipped: hidden names, a disk's bin, `masks`, `labels`, `*_masks`, a workspace's own folders,
-    `exclude`, what was seen already. A DICOMDIR stands for the files it names. Of DICOM files only
-    cine runs are found (see dicom_series.py). `left_out` gets the DICOM files and single images
-    that are no recordings, overlays that `vfss segment` wrote, and links that lead out of the
-    input or nowhere. Raises InputError for an input that does not exist.
-    """
-    files = [path.parent for path in inputs if not path.is_dir()]
-    common = _common_folder(files)
-    seen = {folder.resolve() for folder in exclude}
-    found: list[Found] = []
-    left_out = [] if left_out is None else left_out
-    for path in inputs:
-        if not path.exists():
-            raise InputError("no such file or folder", file=path, remedy="Check the path.")
-        if path.is_dir():
-            items = _walk_folder(path, path, path.resolve(), seen, left_out)
-            found += [Found(item, path) for item in items]
-        elif path.name.upper() == "DICOMDIR":
-            from .dicom_series import listed_files
-
-            listed = [file for file in listed_files(path) if file.resolve() not in seen]
-            seen.update(file.resolve() for file in listed)
-            found += [Found(file, path.parent) for file in listed]
-        elif path.resolve() not in seen:
-            seen.add(path.resolve())
-            found.append(Found(path, common))
-    if not any(is_dicom(item.path) for item in found):  # pydicom takes a while to import
-        return found
-    from .dicom_series import sort_out
-
-    found, others = sort_out(found, named=[path for path in inputs if path.is_file()])
-    left_out += others
-    return found
-
-
 def _frame_files(path: Path) -> tuple[Path, ...]:
     """The DICOM files that hold the frames of the recording `path`: itself, or all of its run."""
     if sniff(path) != "dicom":
@@ -320,92 +263,3 @@ def check_size(height: int, width: int, path: Path) -> None:
             file=path,
             remedy=f"At most {MAX_PIXELS // 1_000_000} million pixels a frame.",
         )
-
-
-def _walk_folder(
-    folder: Path, given: Path, root: Path, seen: set[Path], left_out: list[LeftOut]
-) -> Iterator[Path]:
-    """Recordings in a folder of the input `given`, which `root` is without links."""
-    if not _is_new(folder, given, root, seen, left_out):
-        return
-    try:
-        is_study = (folder / "study.json").is_file()
-        entries = sorted(folder.iterdir(), key=natural_key)
-    except OSError:
-        yield folder  # opening it will say what is wrong
-        return
-    if is_study:
-        yield folder
-        return
-    entries = [entry for entry in entries if not _is_hidden(entry)]
-    own = _OWN_FOLDERS if (folder / "vfss.yaml").is_file() else frozenset()
-    gone = [entry for entry in entries if entry.name not in own and _leads_nowhere(entry)]
-    left_out += [LeftOut(Found(entry, given), "a link that leads nowhere") for entry in gone]
-    films = [entry for entry in entries if entry.is_file() and _is_film(entry)]
-    images = [] if films else image_files(folder)
-    if len(images) > 1:
-        yield folder
-    for film in films:
-        if _is_new(film, given, root, seen, left_out):
-            yield film
-    below = False
-    for entry in entries:
-        if entry.is_dir() and entry.name not in own and not _holds_masks(entry):
-            for item in _walk_folder(entry, given, root, seen, left_out):
-                below = True
-                yield item
-    if len(images) == 1 and below:
-        left_out.append(LeftOut(Found(images[0], given), "a single image, not a recording"))
-    elif len(images) == 1:
-        yield folder
-
-
-def _is_new(path: Path, given: Path, root: Path, seen: set[Path], left_out: list[LeftOut]) -> bool:
-    """Whether a file or folder lies in `root`, is no result and comes for the first time."""
-    real = path.resolve()
-    if real in seen:
-        return False
-    if not real.is_relative_to(root):
-        left_out.append(LeftOut(Found(path, given), "a link that leads out of the folder given"))
-        return False
-    seen.add(real)
-    if path.name == "overlay.mp4" and path.with_name("run.json").is_file():
-        left_out.append(LeftOut(Found(path, given), A_RESULT))
-        return False
-    return True
-
-
-def _leads_nowhere(path: Path) -> bool:
-    return path.is_symlink() and not path.exists()
-
-
-def _is_hidden(path: Path) -> bool:
-    return path.name.startswith(".") or path.name.lower() in _OF_THE_SYSTEM
-
-
-def _holds_masks(folder: Path) -> bool:
-    name = folder.name.lower()
-    return name in _MASK_FOLDERS or name.endswith("_masks")
-
-
-def _is_film(path: Path) -> bool:
-    suffix = path.suffix.lower()
-    if path.name.upper() == "DICOMDIR":  # the table of contents of an export, not a recording
-        return False
-    if suffix in VIDEO_SUFFIXES or suffix in DICOM_SUFFIXES:
-        return True
-    if suffix and not suffix[1:].isdecimal():  # DICOM names often end in a bare number
-        return False
-    return is_dicom(path)
-
-
-def _common_folder(folders: Sequence[Path]) -> Path:
-    """The deepest folder that holds all `folders`."""
-    if not folders:
-        return Path()
-    first = folders[0].resolve()
-    real = [folder.resolve() for folder in folders]
-    for candidate in (first, *first.parents):
-        if all(folder.is_relative_to(candidate) for folder in real):
-            return candidate
-    return first

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..counting import listed
-from ..errors import UsageError
+from ..errors import ConfigError
 from .film_sample import FrameSample
 from .picture import find_picture
 from .record import StudyRecord
@@ -134,7 +134,7 @@ class ViewTable(RecordingTable[str]):
                 if self._by_file.setdefault(key, word) != word:
                     faults.append(f"line {line}: this file has another view above")
         if faults:
-            raise UsageError(
+            raise ConfigError(
                 listed(faults), file=path, remedy="View is lateral or frontal, facing left or "
                 "right; either may be left empty to let the program look.",
             )  # fmt: skip

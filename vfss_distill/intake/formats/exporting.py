@@ -15,10 +15,11 @@ from ...errors import DataError, LabelError, UsageError, WorkspaceError
 from ...provenance import document
 from ...tasks import Task, TaskSet
 from ...workspace import atomic_folder, write_json
+from ..mask_folders import MANIFEST
 from ..record import StudyRecord
 from ..study import Study
 from .annotations import Export, LabelSource, Mask, Size, UnreadableSource, encode_png
-from .registry import FORMATS, MANIFEST
+from .registry import FORMATS
 
 Tick = Callable[[int, int, str], None]
 

@@ -22,12 +22,12 @@ from ...errors import DataError, LabelError, StorageError, UsageError, VfssError
 from ...provenance import sha256_file
 from ...tasks import TaskSet
 from ...workspace import Workspace, read_json
-from ..names import plain_name
+from ..mask_folders import MANIFEST
 from ..source import IMAGE_SUFFIXES, square_size
 from ..study import Study, folder_of, list_studies_readable
 from .annotations import Annotations, Mask, Piece, Place, Size, mask_png
 from .into_study import write_masks
-from .registry import MANIFEST, Format, read_labels
+from .registry import Format, read_labels
 
 Tick = Callable[[int, int, str], None]
 LEAVE_OUT = "-"
@@ -166,18 +166,18 @@ def _names(
     files: Sequence[Annotations], tasks: TaskSet, renames: Mapping[str, str]
 ) -> dict[str, str]:
     """Their label → our task. A task's id or name will do, in any case."""
-    known = {_plain(word): task.id for task in tasks for word in (task.name, task.id)}
     names: dict[str, str] = {}
     unknown: list[str] = []
     for ours in renames.values():
         if ours != LEAVE_OUT:
             tasks[ours]  # raises LabelError for a task that is not in the set
     for label in dict.fromkeys(label for found in files for label in found.labels):
-        task = renames.get(label) or known.get(_plain(label))
-        if task is None:
-            unknown.append(label)
+        if label in renames:
+            names[label] = renames[label]
+        elif task := tasks.find(label):
+            names[label] = task.id
         else:
-            names[label] = task
+            unknown.append(label)
     if unknown:
         shown = [repr(label[:60]) for label in unknown]
         raise LabelError(
@@ -417,7 +417,3 @@ def _draw(wanted: _Wanted, study: Study) -> Mask:
 
 def _digest(path: Path) -> str:
     return sha256_file(path) if path.is_file() else ""
-
-
-def _plain(word: str) -> str:
-    return re.sub(r"[\s\-]+", "_", plain_name(word).strip().casefold())

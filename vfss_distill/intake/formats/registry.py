@@ -8,14 +8,13 @@ from pathlib import Path
 
 from ...errors import MALFORMED, LabelError, UsageError, VfssError
 from ...workspace import read_json
+from ..mask_folders import MANIFEST
 from ..source import image_files
 from . import coco, cvat, dicom_seg, folders, label_studio, labelme, nnunet, slicer
 from .annotations import Annotations, Export, read_json_labels
 
 Reader = Callable[[Path], Annotations]
 Writer = Callable[[Export], None]
-
-MANIFEST = "vfss-labels.json"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from dataclasses import dataclass
@@ -18,13 +19,13 @@ from torch import Tensor
 
 from distill_lab import TINY, lab_with_unlabelled
 from tiny_studies import TASKS, small_world, write_splits, write_study
-from vfss_distill.config import DistillConfig
+from vfss_distill.config import DistillConfig, parse
 from vfss_distill.distill import reader, readings
 from vfss_distill.distill.data import Frames, Key, LabelledFrames, labelled_keys
 from vfss_distill.distill.reader import Lesson, Views, read_twice, view_jobs
 from vfss_distill.distill.readings import Plausible
 from vfss_distill.distill.run import RunOutcome, distill, fill_caches
-from vfss_distill.errors import ModelError
+from vfss_distill.errors import ConfigError, ModelError
 from vfss_distill.intake.study import Study, list_studies
 from vfss_distill.models import PACKAGED_WEIGHTS
 from vfss_distill.workspace import Workspace
@@ -112,6 +113,27 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
         done = run(workspace, **why, say=said.append)
         assert any("read_share does nothing here" in line and lack in line for line in said)
         assert not (done.folder / "readings.safetensors").exists()
+
+
+def test_a_teacher_may_be_read_and_not_copied(lab: Workspace, short: None) -> None:
+    said: list[str] = []
+    done = run(lab, read_only=("small-sam",), say=said.append)
+    assert any("reader of small-sam, small-dino: fitted on" in line for line in said)
+    text = (done.folder / "metrics.jsonl").read_text()
+    first = json.loads(text.splitlines()[0])
+    assert set(first["align"]) == set(first["alpha"]) == {"small-dino"}
+    both = load_file(run(lab).folder / "readings.safetensors")["masks"]
+    assert torch.equal(load_file(done.folder / "readings.safetensors")["masks"], both)
+
+    alone = run(lab, read_only=("small-sam", "small-dino"), align_steps=0)
+    assert "align" not in (alone.folder / "metrics.jsonl").read_text()
+    for wrong, words in (
+        ({"read_only": ("medsam",)}, "medsam, no teacher of this run"),
+        ({"read_only": ("small-sam",), "read_share": 0}, "needs read_share"),
+        ({"read_only": ("small-sam", "small-dino")}, "leaves no teacher"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            parse(DistillConfig, {**SETTINGS, **wrong})
 
 
 def test_a_batch_of_one_has_no_room_for_what_was_read(lab: Workspace) -> None:

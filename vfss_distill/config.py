@@ -91,7 +91,8 @@ class DistillConfig(_Strict):
     `read_share`: of the frames with masks of a batch, so many are unlabelled ones, with masks that
     a small network on the features of all teachers together, fitted on the labels, reads in them.
     `read_again` times during `task_steps` the averaged student reads them together with it, and
-    nothing is learned of them before.
+    nothing is learned of them before. `read_only`: those of `teachers` that are only read so: the
+    student is not aligned with their features.
 
     `init`: weights the student starts from: `vfss12-small` (the packaged student), `imagenet` (of a
     package that is installed), or a file relative to the workspace: timm's weights of its trunk, or
@@ -130,6 +131,7 @@ class DistillConfig(_Strict):
     anchors: tuple[str, ...] = ()
     read_share: float = Field(default=0.0, ge=0, lt=1)
     read_again: int = Field(default=2, ge=0, le=10)
+    read_only: tuple[_Name, ...] = ()
     mirrored: float = Field(default=0.5, ge=0, le=1)
     blank: float = Field(default=0.03, ge=0, lt=1)
     lag: float = Field(default=0.0, ge=0, le=1)
@@ -159,7 +161,17 @@ class DistillConfig(_Strict):
             raise ValueError("align_steps + task_steps must be at least 1")
         if self.anchor_weight and len(set(self.anchors)) < 2:
             raise ValueError("anchor_weight needs two different texts or more in anchors")
+        if self.read_only:
+            self._check_read_only()
         return self
+
+    def _check_read_only(self) -> None:
+        if strange := sorted(set(self.read_only) - set(self.teachers)):
+            raise ValueError(f"read_only names {', '.join(strange)}, no teacher of this run")
+        if not self.read_share:
+            raise ValueError("read_only needs read_share: else nobody reads these teachers")
+        if self.align_steps and not set(self.teachers) - set(self.read_only):
+            raise ValueError("read_only leaves no teacher to align with; set align_steps to 0")
 
 
 class LabConfig(_Strict):

@@ -113,6 +113,7 @@ READ = (
     *("uniform with imagenet", "mlp with imagenet", "attention with imagenet"),
 )
 ARMS |= {f"{arm} and reader": {**ARMS[arm], **READER} for arm in READ}
+ARMS["imagenet and reader of all"] = {**WITH, **READER, "read_only": ("small-sam", "small-dino")}
 SINGLE = [arm for arm, settings in ARMS.items() if len(settings.get("teachers", ())) == 1]
 
 

@@ -83,6 +83,14 @@ def prepare(
             outputs = asked.outputs(teacher, network, recipe, outputs)
             if place.processes.is_first:
                 look_at(network, teacher.card.name, shown_in(found), place.folder)
+    # Named as the settings name them: a card's own name may differ from its file's.
+    aligned = [
+        cached
+        for name, cached in zip(config.teachers, features, strict=True)
+        if name not in config.read_only
+    ]
+    names = [cached.name for cached in aligned]
+    outputs = replace(outputs, affinity=[name for name in outputs.affinity if name in names])
     _say_what_is_missing(config, outputs, place)
     if config.read_share and not asked.to_read:
         place.say(f"warning: read_share does nothing here: {asked.why_nothing_to_read()}")
@@ -117,7 +125,7 @@ def prepare(
         if place.processes.is_first and not (place.folder / READINGS_PICTURE).exists():
             reading.draw()
     material = Material(
-        frames, align_keys, features, labelled, validation, outputs, proposals, reading
+        frames, align_keys, aligned, labelled, validation, outputs, proposals, reading
     )
     return material, shas
 

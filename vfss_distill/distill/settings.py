@@ -50,6 +50,8 @@ def resolve_config(
         settings["teachers"] = named_teachers(settings["teachers"])
     if isinstance(settings["teachers"], list | tuple):  # else `parse` says what is wrong
         settings["teachers"] = [_portable(workspace, str(t)) for t in settings["teachers"]]
+    if isinstance(settings.get("read_only"), list | tuple):
+        settings["read_only"] = [_portable(workspace, str(t)) for t in settings["read_only"]]
     if settings.get("init") not in (None, "", PACKAGED_STUDENT, IMAGENET):
         settings["init"] = _inside(workspace, str(settings["init"]), "weights to start from")
     config = parse(DistillConfig, settings, file=file.name if file else None)

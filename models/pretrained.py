@@ -25,7 +25,7 @@ from .students import Student, is_student, load_student, trunk_name
 from .teachers.card import PACKAGED_CARDS, find_weights, read_card
 from .teachers.checkpoint import Checkpoint, Tensors, open_checkpoint
 from .teachers.timm import in_timms_order
-from .trained_on import NOTHING, OF_THE_PACKAGED, THE_STUDENT, TrainedOn, of_student
+from .trained_on import NOTHING, OF_THE_PACKAGED, THE_STUDENT, THE_TRUNK, TrainedOn, of_student
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Start:
     sha256: str
     tensors: int
     left_out: tuple[str, ...]
-    filled: str = "the trunk"
+    filled: str = THE_TRUNK
     trained_on: TrainedOn = NOTHING
 
     @property

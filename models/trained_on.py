@@ -18,7 +18,7 @@ from ..workspace import read_json
 from . import PACKAGED_STUDENT
 
 HEADER = "vfss.trained_on"
-THE_STUDENT = "the student"  # what start.json says was filled, when it was more than the trunk
+THE_STUDENT, THE_TRUNK = "the student", "the trunk"  # which of both start.json says was filled
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def of_start(init: str, start: Mapping[str, Any]) -> TrainedOn:
     if init == PACKAGED_STUDENT:
         return OF_THE_PACKAGED
     # Noted by an earlier version. Weights of a trunk alone are no student's.
-    return NOTHING if start.get("filled") == "the trunk" else NOT_KNOWN
+    return NOTHING if start.get("filled") == THE_TRUNK else NOT_KNOWN
 
 
 def _of_older_run(folder: Path) -> TrainedOn:
@@ -103,7 +103,7 @@ def _of_older_run(folder: Path) -> TrainedOn:
     try:
         facts = read_json(folder / "facts.json")
         start = folder / "start.json"
-        begun = read_json(start) if start.exists() else {"filled": "the trunk"}
+        begun = read_json(start) if start.exists() else {"filled": THE_TRUNK}
     except DataError:
         return NOT_KNOWN
     packaged = PACKAGED_STUDENT if begun.get("source") == PACKAGED_STUDENT else "a file"

@@ -63,7 +63,7 @@ def prepare(
     """Read frames and masks, fill the cache, standardise. → material, teachers' weight digests."""
     budget = memory_budget() // place.processes.on_this_machine
     align_keys = found.align_keys(config) if teachers else []
-    labelled_now = found.train_labelled if config.task_steps else []
+    labelled_keys = found.train_labelled if config.task_steps else []
     read = partial(
         Frames,
         size=config.image_size,
@@ -71,7 +71,7 @@ def prepare(
         budget_bytes=budget,
         tick=place.tick,
     )
-    asked = _Asked(workspace.cache, config, found, align_keys, labelled_now, place)
+    asked = _Asked(workspace.cache, config, found, align_keys, labelled_keys, place)
     features, seen, outputs, shas = [], [], Outputs(), {}
     for teacher in teachers:
         with _loaded(teacher, place.device) as network:
@@ -97,9 +97,9 @@ def prepare(
     _standardise(features, config, place)
     for cached in features:
         cached.hold(budget // len(features), place.tick)
-    frames = read(found.train, [*align_keys, *labelled_now], earlier=config.lag > 0)
+    frames = read(found.train, [*align_keys, *labelled_keys], earlier=config.lag > 0)
     labelled = LabelledFrames(
-        frames, labelled_now, found.tasks.ids, budget_bytes=budget, tick=place.tick
+        frames, labelled_keys, found.tasks.ids, budget_bytes=budget, tick=place.tick
     )
     validation = None
     if config.task_steps and (keys := found.val_labelled):
@@ -141,8 +141,8 @@ def fill(
 
     Started on several machines it is shared out among them.
     """
-    labelled = found.train_labelled if config.task_steps else []
-    asked = _Asked(workspace.cache, config, found, found.align_keys(config), labelled, place)
+    labelled_keys = found.train_labelled if config.task_steps else []
+    asked = _Asked(workspace.cache, config, found, found.align_keys(config), labelled_keys, place)
     outputs = Outputs()
     for teacher in teachers:
         with _loaded(teacher, place.device) as network:

@@ -61,8 +61,7 @@ def patient_dice(figures: Figures, tasks: TaskSet) -> str:
 
 def row_names(names: Sequence[str]) -> list[str]:
     """Names of rows, the long ones on two lines; what is longer is cut: tables have it whole."""
-    size = mpl.rcParams["font.size"]
-    return [fitted(name, _MOST_LEFT, size, lines=2) for name in names]
+    return titles(names, _MOST_LEFT)
 
 
 def room_for(names: Sequence[str], *, at_least: float) -> float:

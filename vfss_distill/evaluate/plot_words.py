@@ -24,23 +24,23 @@ def widest(texts: Iterable[str], size: float, *, bold: bool = False) -> float:
     return max((inches(text, size, bold=bold) for text in texts), default=0.0)
 
 
-def fitted(text: str, room: float, size: float, *, lines: int = 1, bold: bool = False) -> str:
+def fitted(text: str, room: float, size: float, *, lines: int = 1) -> str:
     """`text` in at most `lines` lines, each at most `room` inches wide; "…" where it was cut."""
     words = text.split()
     made: list[str] = []
     while words and len(made) < lines:
         line = words.pop(0)
-        while words and inches(f"{line} {words[0]}", size, bold=bold) <= room:
+        while words and inches(f"{line} {words[0]}", size) <= room:
             line += f" {words.pop(0)}"
         is_last = len(made) + 1 == lines
-        made.append(_cut(line, room, size, bold=bold, more=bool(words) and is_last))
+        made.append(_cut(line, room, size, more=bool(words) and is_last))
     return "\n".join(made)
 
 
-def _cut(line: str, room: float, size: float, *, bold: bool, more: bool) -> str:
+def _cut(line: str, room: float, size: float, *, more: bool) -> str:
     """`more`: there are words behind it that have no place."""
-    if inches(line, size, bold=bold) <= room and not more:
+    if inches(line, size) <= room and not more:
         return line
-    while len(line) > 1 and inches(f"{line}…", size, bold=bold) > room:
+    while len(line) > 1 and inches(f"{line}…", size) > room:
         line = line[:-1]
     return f"{line.rstrip()}…"

@@ -67,9 +67,12 @@ def ingest(
         ),
     ] = None,
     interlaced: Annotated[
-        Literal["deinterlace", "fields", "keep"],
-        typer.Option(help="Interlaced films: make whole frames, a frame of each field, or keep."),
-    ] = "deinterlace",
+        Literal["deinterlace", "fields", "keep"] | None,
+        typer.Option(
+            help="Interlaced films: make whole frames, a frame of each field, or keep.",
+            show_default="deinterlace, or as before",
+        ),
+    ] = None,
     lock_test: Annotated[
         bool,
         typer.Option("--lock-test", help="Lock the test set: nobody joins or leaves it any more."),

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ..errors import UsageError, WeightsMismatch, WeightsMissing
+from ..errors import MALFORMED, UsageError, WeightsMismatch, WeightsMissing
 from ..workspace import write_bytes
 from .decoder import Decoder, enlarge, parameters_of, pool_to
 
@@ -235,7 +235,7 @@ def load_student(path: Path) -> Student:
         config = StudentConfig.from_dict(json.loads(header[_CONFIG_KEY]))
         with torch.device("meta"):  # without memory: the file may name a trunk of any size
             expected = build_student(config).state_dict()
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError) as error:
+    except (UsageError, *MALFORMED) as error:
         raise WeightsMismatch(
             "does not say properly which student it is", file=path.name, remedy=_ANOTHER
         ) from error

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import struct
+import zlib
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from conftest import Cli, Outcome
@@ -12,7 +17,7 @@ from square_models import make_film, make_model
 from vfss_distill.config import lab_tasks, load_lab
 from vfss_distill.errors import ConfigError, DataError
 from vfss_distill.intake.splits import load_splits
-from vfss_distill.intake.study import Study
+from vfss_distill.intake.study import Study, list_studies
 from vfss_distill.tasks import TaskSet
 from vfss_distill.workspace import Workspace
 
@@ -173,6 +178,87 @@ class TestTaskSets:
         assert str(said.value).isprintable()
         with pytest.raises(ConfigError, match="no file can have"):
             TaskSet.load("a\0b")
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG that claims this size and breaks off."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+
+
+class TestPictures:
+    @pytest.mark.parametrize(
+        ("name", "data"),
+        [
+            ("0.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\n"),
+            ("0.tif", b"II*\0\x08\0\0\0" + bytes(6)),
+            ("0.png", b"DDS " + struct.pack("<7I", 124, 0x1007, 64, 64, 0, 0, 0) + bytes(96)),
+            ("0.png", png_of(60_000, 60_000)),
+        ],
+        ids=["PostScript", "no size", "a texture", "large"],
+    )
+    def test_one_that_is_none_costs_its_recording_alone(
+        self,
+        name: str,
+        data: bytes,
+        cli: Cli,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        """Pillow would start Ghostscript, were there one, for what is PostScript."""
+        called = tmp_path / "called"
+        put(tmp_path / "bin" / "gs", f"#!/bin/sh\ntouch {called}\n")
+        (tmp_path / "bin" / "gs").chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+        make_film(tmp_path / "v" / "p" / "good.mp4", [0.0, 0.1, 0.2])
+        (tmp_path / "v" / "q" / "stills").mkdir(parents=True)
+        (tmp_path / "v" / "q" / "stills" / name).write_bytes(data)
+        told(cli("ingest", "v"), 3, "stills", name)
+        assert len(list_studies(Workspace(tmp_path))) == 1 and not called.exists()
+        assert "Warning" not in capfd.readouterr().err
+
+    @pytest.mark.parametrize("command", ["check", "export out --format index"])
+    def test_a_mask_that_claims_too_much(self, command: str, cli: Cli, world: Workspace) -> None:
+        study = first_study(world)
+        (study.folder / "masks" / "hyoid" / "000002.png").write_bytes(png_of(60_000, 60_000))
+        outcome = cli("labels", *command.split(), cwd=world.root)
+        assert outcome.exit_code in (3, 4), outcome.stderr
+        assert "our bug" not in outcome.stderr
+        with pytest.raises(DataError, match=r"000002\.png: is missing or damaged"):
+            study.read_mask("hyoid", 2)
+
+    def test_a_frame_of_another_size(self, cli: Cli, world: Workspace) -> None:
+        study = first_study(world)
+        done, data = cv2.imencode(".png", np.zeros((24, 32), np.uint8))
+        assert done
+        (study.folder / "frames" / "000003.png").write_bytes(data.tobytes())
+        with pytest.raises(DataError, match=r"000003\.png: is of another size\. Ingest"):
+            study.read_frame(3)
+        outcome = cli("ingest", "--review", cwd=world.root)
+        assert "our bug" not in outcome.stderr and "Traceback" not in outcome.stderr
+        page = (world.root / "reports" / "review-001" / "index.html").read_text()
+        assert "is of another size" in page
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            (
+                {"picture": {"x": 0, "y": 0, "width": 0, "height": 0, "reason": "picture"}},
+                "picture",
+            ),
+            ({"picture": {"x": 9, "y": 0, "width": 64, "height": 9, "reason": "p"}}, "picture"),
+            ({"frame_times_s": [0, 1, 2, 3, 4, 1e308]}, "frame_times_s"),
+        ],
+        ids=["empty", "outside", "for ever"],
+    )
+    def test_a_record_that_claims_what_cannot_be(
+        self, change: dict[str, object], said: str, world: Workspace
+    ) -> None:
+        file = first_study(world).folder / "study.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+        with pytest.raises(DataError, match=f"study.json: damaged: {said}"):
+            Study.open(file.parent)
 
 
 class TestTheSystemsOwnWords:

@@ -26,6 +26,8 @@ def test_a_rate_given_later_needs_force_and_that_is_said(cli: Cli, tmp_path: Pat
     assert study.record.frame_times_s[1] == pytest.approx(1 / 15)
     assert "at 15 frames/s" in cli("ingest", "v", "--fps", "7.5").stderr
     assert "--fps" not in cli("ingest", "v").stderr
+    ingested(cli, "v", "--force")
+    assert stored(tmp_path)[0].record.frame_times_s == study.record.frame_times_s
 
 
 def test_a_film_s_own_times_are_no_matter_of_a_given_rate(cli: Cli, tmp_path: Path) -> None:

@@ -272,10 +272,25 @@ class TestInterlaced:
         assert study.record.interlaced == "fields" and study.record.frames == 80
         assert study.record.declared_frames == 40
         assert any("two each" in line for line in study.record.warnings)
-        again = cli("ingest", "v")
+        other = ("ingest", "v", "--interlaced", "deinterlace")
+        again = cli(*other)
         assert "--force" in again.stdout and "interlaced" in again.stdout
-        assert cli("ingest", "v", "--force", "--json").exit_code == 0
+        assert cli(*other, "--force", "--json").exit_code == 0
         assert list_studies(Workspace(tmp_path))[0].record.interlaced == "deinterlaced"
+
+    def test_it_stays_when_a_study_is_made_anew_for_its_labels(
+        self, cli: Cli, tmp_path: Path
+    ) -> None:
+        """Labels numbered by field would lie on other frames."""
+        woven_film(tmp_path / "v", "mp4", marked=True, top_first=True)
+        write_mask(tmp_path / "v" / "a_masks" / "hyoid" / "000007.png")
+        assert cli("ingest", "v", "--interlaced", "fields").exit_code == 0
+        write_mask(tmp_path / "v" / "a_masks" / "hyoid" / "000008.png")
+        assert "use --force to take them" in cli("ingest", "v").stderr
+        assert cli("ingest", "v", "--force").exit_code == 0
+        (study,) = stored(tmp_path)
+        assert (study.record.interlaced, study.record.frames) == ("fields", 80)
+        assert study.labelled_frames("hyoid") == (7, 8)
 
 
 class TestRecord:

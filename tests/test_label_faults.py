@@ -214,6 +214,12 @@ def test_two_gigabytes_are_refused_unread(name: str, world: Workspace, cli: Cli)
             "huge.nrrd",
             b"NRRD0004\ntype: uchar\nsizes: 8000 8000 999999\nencoding: raw\nSegment0_Name:=c3\n\n",
         ),
+        (
+            "brush.json",
+            b'[{"data": {"image": "p/000000.png"}, "annotations": [{"result": [{"type":'
+            b' "brushlabels", "original_width": 64, "original_height": 48, "value":'
+            b' {"format": "rle", "rle": 9000000000000000, "brushlabels": ["bolus"]}}]}]}]',
+        ),
         ("film.txt", b"hello"),
         ("not.dcm", bytes(128) + b"DICM" + bytes(40)),
     ],

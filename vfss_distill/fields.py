@@ -89,6 +89,8 @@ def maybe(check: Callable[[Any], T]) -> Callable[[Any], T | None]:
 def times(value: Any) -> tuple[float, ...]:
     """Seconds, each later than the one before."""
     seconds = several(number)(value)
+    if any(abs(second) > _MOST for second in seconds):
+        raise ValueError("is no time within a film")
     if any(later <= sooner for sooner, later in pairwise(seconds)):
         raise ValueError("does not increase")
     return seconds

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .card import TeacherCard, card_fault
+from .card import UNBUILDABLE, TeacherCard, card_fault, reason_of
 from .checkpoint import Checkpoint
 from .preprocess import Preprocessing
 
@@ -66,10 +66,9 @@ class Teacher(nn.Module, ABC):
         try:
             with torch.no_grad():
                 maps = self.eval().encode(torch.zeros(1, 3, side, side))
-        except (LookupError, AssertionError, ArithmeticError, ValueError, RuntimeError) as error:
-            reason = str(error).partition("\n")[0]
+        except UNBUILDABLE as error:
             raise card_fault(
-                self.card, f"no map from a square of {side} ({reason})", remedy
+                self.card, f"no map from a square of {side} ({reason_of(error)})", remedy
             ) from error
         if maps.ndim != 4 or maps.shape[2] != maps.shape[3] or maps.shape[3] < 2:
             raise card_fault(

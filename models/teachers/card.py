@@ -28,12 +28,14 @@ from pydantic_core import ErrorDetails
 
 from ...config import plain_fault, read_yaml
 from ...counting import listed
-from ...errors import ConfigError, UsageError, VfssError, WeightsMissing
+from ...errors import MALFORMED, ConfigError, UsageError, VfssError, WeightsMissing
 from ...provenance import digest_json
 from .. import PACKAGED_WEIGHTS
 
 Family = Literal["sam", "dinov2", "medclip", "open_clip", "transformers", "timm"]
 FAMILIES: tuple[str, ...] = get_args(Family)
+# What libraries raise for a network that cannot be built as a card or a file asks.
+UNBUILDABLE = (AssertionError, ArithmeticError, RuntimeError, *MALFORMED)
 
 WEIGHTS_VARIABLE = "VFSS_WEIGHTS"
 VOCABULARY = "vocab.txt"
@@ -284,3 +286,8 @@ def missing_weights(card: TeacherCard) -> VfssError:
 
 def card_fault(card: TeacherCard, what: str, remedy: str) -> ConfigError:
     return ConfigError(f"card of teacher {card.name}: {what}", remedy=remedy)
+
+
+def reason_of(error: BaseException) -> str:
+    """What a library says of what it cannot build, in one line."""
+    return str(error).partition("\n")[0] or type(error).__name__

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .base import Teacher
-from .card import TeacherCard, card_fault
+from .card import UNBUILDABLE, TeacherCard, card_fault, reason_of
 from .checkpoint import Checkpoint, below, fit, ratio
 from .preprocess import Preprocessing
 
@@ -164,10 +164,9 @@ def build_tower(card: TeacherCard, config: dict[str, Any]) -> nn.Module:
         tower: nn.Module = _build_vision_tower(
             int(config["embed_dim"]), CLIPVisionCfg(**said), bool(config.get("quick_gelu"))
         )
-    except (KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
+    except UNBUILDABLE as error:
         raise card_fault(
-            card, f"open_clip cannot build this tower ({reason})", "Mend `config`."
+            card, f"open_clip cannot build this tower ({reason_of(error)})", "Mend `config`."
         ) from error
     return tower
 

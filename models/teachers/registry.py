@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from .base import Teacher
-from .card import TeacherCard
+from .card import UNBUILDABLE, TeacherCard, reason_of
 from .checkpoint import Checkpoint, open_checkpoint
 from .dinov2 import build_dinov2
 from .medclip import build_medclip
@@ -39,8 +39,9 @@ def load_teacher(card: TeacherCard, weights: Path, device: str = "cpu") -> Teach
     try:
         with torch.random.fork_rng(devices=[]):
             teacher = BUILDERS[card.family](card, checkpoint)
-    except (AssertionError, ArithmeticError, ValueError, TypeError, RuntimeError) as error:
+    except UNBUILDABLE as error:
         # The shapes are a stranger's: what the libraries cannot build is a fault of the file.
-        reason = str(error).partition("\n")[0]
-        raise checkpoint.mismatch(f"describes no network that can be built ({reason})") from error
+        raise checkpoint.mismatch(
+            f"describes no network that can be built ({reason_of(error)})"
+        ) from error
     return teacher.freeze().to(device)

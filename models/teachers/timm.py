@@ -10,7 +10,7 @@ from timm.models import get_pretrained_cfg
 from torch import Tensor
 
 from .base import Teacher
-from .card import TeacherCard, card_fault
+from .card import UNBUILDABLE, TeacherCard, card_fault, reason_of
 from .checkpoint import Checkpoint, Tensors, below, fit
 from .preprocess import Preprocessing
 
@@ -84,10 +84,11 @@ def build_network(card: TeacherCard) -> Any:
         arguments.setdefault("img_size", card.image_size)
     try:
         network = timm.create_model(name, pretrained=False, num_classes=0, **arguments)
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
+    except UNBUILDABLE as error:
         raise card_fault(
-            card, f"timm cannot build {name} so ({reason})", "Mend `arguments` or `image_size`."
+            card,
+            f"timm cannot build {name} so ({reason_of(error)})",
+            "Mend `arguments` or `image_size`.",
         ) from error
     if not hasattr(network, "forward_intermediates"):
         raise card_fault(card, f"timm's {name} gives no feature maps", "Choose another network.")

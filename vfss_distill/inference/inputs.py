@@ -15,7 +15,6 @@ from ..intake.source import (
     FrameSource,
     LeftOut,
     content_sha256,
-    made_up_times,
     open_source,
 )
 from ..intake.splits import load_splits
@@ -147,7 +146,8 @@ class Identifier:
         study = self._by_digest.get(subject.source_sha256)
         if study is not None and not is_plain(study.record):
             return open_source(study.folder)
-        source = open_source(item.path, images_fps=_rate(study))
+        # Where a study's rate was assumed, the line that says so is said here too.
+        source = open_source(item.path, images_fps=study.record.rate_given if study else None)
         given = given_boxes(study.record) if study is not None else ()
         picture = study.record.picture if study is not None else None
         if not self._blank:
@@ -219,16 +219,6 @@ def _subject(study: Study, *, blanked: bool) -> Subject:
         frames_of=Reading.of_study(record, blanked=blanked),
         frame_times_s=record.frame_times_s,
     )
-
-
-def _rate(study: Study | None) -> float | None:
-    """Frames per second that a study was given, should its recording carry no times itself.
-
-    None where they were assumed: then the line that says so is said here too.
-    """
-    if study is None or made_up_times(study.record.warnings):
-        return None
-    return study.record.fps
 
 
 def _notice(found: Decision) -> str:

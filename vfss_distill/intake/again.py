@@ -1,4 +1,4 @@
-"""A recording that is ingested already: is something else asked of it now?"""
+"""A recording that is ingested already: is something else asked of it now, and what stays?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .ingest_report import IngestOptions
 from .interlace import HANDLING
 from .labels import Labels
 from .record import StudyRecord
-from .source import made_up_times
+from .source import Interlaced, made_up_times
 from .view import means
 
 
@@ -25,13 +25,25 @@ def why_skipped(
         return f"{why}, with the text burned into it: use --force to blank that"
     if set(given) != set(given_boxes(known)):
         return f"{why}, but --blank-boxes names other boxes: use --force to blank them"
-    if known.interlaced not in ("", HANDLING[options.interlaced]):
+    asked = options.interlaced
+    if asked is not None and known.interlaced not in ("", HANDLING[asked]):
         return f"{why}, interlaced ({known.interlaced}): use --force to change that"
     if (rate := _other_rate(known, options.fps)) is not None:
         return f"{why} at {rate:.4g} frames/s: use --force to take --fps"
     if not means(view, known.view, known.facing):
         return f"{why}, but --views names another view: use --force to take it"
     return why
+
+
+def handling_of(known: StudyRecord | None, asked: Interlaced | None) -> Interlaced:
+    """What becomes of the recording if it is interlaced. Its masks lie on the frames of before."""
+    before = [mode for mode, done in HANDLING.items() if known and done == known.interlaced]
+    return asked or next(iter(before), "deinterlace")
+
+
+def rate_of(known: StudyRecord | None, asked: float | None) -> float | None:
+    """The rate of a recording that carries no time."""
+    return asked or (known.rate_given if known else None)
 
 
 def _other_rate(known: StudyRecord, asked: float | None) -> float | None:

@@ -6,8 +6,10 @@ in grey and prints to stderr.
 
 from __future__ import annotations
 
+import struct
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import InputError
+from ..errors import MALFORMED, InputError
 from .source import ASSUMED, ASSUMED_FPS, Frame, SourceInfo, check_size, image_files
 
+# Pillow goes by a file's content, not by its name, and starts Ghostscript for what is PostScript.
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+# What it raises of a damaged one.
+_UNREADABLE = (
+    *(OSError, SyntaxError, EOFError, RuntimeError, struct.error, Image.DecompressionBombError),
+    *MALFORMED,
+)
 _SAMPLED = 9  # images looked at to scale pixels of more than 8 bits
 
 
@@ -97,44 +106,39 @@ class ImageSource:
 
 def image_size(path: Path) -> tuple[int, int]:
     """(height, width) from the header alone. Raises InputError."""
-    with _opened(path) as image:
+    with opened(path) as image:
         return image.height, image.width
 
 
 def read_image(path: Path) -> NDArray[Any]:
     """Grey (H, W): uint8, or uint16 / int32 / float32 for deeper images. Raises InputError."""
-    with _opened(path) as image:
-        try:
-            deep = image.mode.startswith(("I", "F"))
-            return np.asarray(image if deep or image.mode == "L" else image.convert("L"))
-        except (OSError, ValueError, SyntaxError, EOFError) as error:
-            raise _damaged(path) from error
+    with opened(path) as image:
+        deep = image.mode.startswith(("I", "F"))
+        return np.asarray(image if deep or image.mode == "L" else image.convert("L"))
 
 
-def _opened(path: Path) -> Image.Image:
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """The image by Pillow. InputError when it, or reading its pixels in here, shows a damaged file,
+    one of another format or of several pages, or far too large a one."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise _damaged(path) from error
-    try:
-        check_size(image.height, image.width, path)
-        _check_pages(image, path)
-    except InputError:
-        image.close()
-        raise
-    return image
+            warnings.simplefilter("ignore")  # of sizes, and of what it raises anyway
+            with Image.open(path, formats=_FORMATS) as image:
+                check_size(image.height, image.width, path)
+                _check_pages(image, path)
+                yield image
+    except _UNREADABLE as error:
+        raise InputError(
+            "is no readable image",
+            file=path,
+            remedy="Export it again, or take it out of the folder.",
+        ) from error
 
 
 def _check_pages(image: Image.Image, path: Path) -> None:
     """Only of the first page would anything be seen; JPEGs may well hold a thumbnail besides."""
-    if image.format != "TIFF":
-        return
-    try:
-        pages = getattr(image, "n_frames", 1)
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise _damaged(path) from error
+    pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
     if pages > 1:
         raise InputError(
             f"holds {pages} pages", file=path, remedy="Export one image for each frame."
@@ -144,9 +148,3 @@ def _check_pages(image: Image.Image, path: Path) -> None:
 def _to_8_bit(pixels: NDArray[Any], scale: tuple[float, float]) -> NDArray[np.uint8]:
     low, high = scale
     return np.clip((pixels - low) * (255.0 / (high - low)) + 0.5, 0, 255).astype(np.uint8)
-
-
-def _damaged(path: Path) -> InputError:
-    return InputError(
-        "is no readable image", file=path, remedy="Export it again, or take it out of the folder."
-    )

@@ -19,7 +19,7 @@ from ..counting import listed
 from ..engines import Done, Engine, WorkerDied
 from ..errors import InputError, StorageError, VfssError
 from ..workspace import Workspace
-from .again import why_skipped
+from .again import handling_of, rate_of, why_skipped
 from .box_table import BoxTable
 from .boxes import Box
 from .damaged import DamagedStudies
@@ -262,7 +262,7 @@ class _Ingest:
     ) -> Job | None:
         """The job that makes the study, or None when the recording is not taken."""
         options = self._options
-        source = open_source(found.path, images_fps=options.fps, interlaced=options.interlaced)
+        source = open_source(found.path)
         if source.info.kind == "study":
             raise InputError("is a study already", remedy="Give the recording it was made from.")
         digest = digest_to_come.result()
@@ -332,8 +332,8 @@ class _Ingest:
             target=self._workspace.studies.absolute() / study,
             labels=labels.absolute(),
             draft=draft,
-            images_fps=options.fps,
-            interlaced=options.interlaced,
+            images_fps=rate_of(known, options.fps),
+            interlaced=handling_of(known, options.interlaced),
             mends=mends,
             boxes_given=boxes_given,
         )

@@ -30,6 +30,7 @@ class IngestOptions:
 
     `fps`: frames per second of recordings without time. `force`: ingest again what is there.
     `blank`: make text found in the pictures black. `interlaced`: what becomes of interlaced films.
+    What is None stays, in a recording ingested before, as it was asked for then.
     """
 
     labels: Path | None = None
@@ -38,7 +39,7 @@ class IngestOptions:
     fps: float | None = None
     force: bool = False
     blank: bool = True
-    interlaced: Interlaced = "deinterlace"
+    interlaced: Interlaced | None = None
     workers: int = 1
     engine: EngineName = "processes"
     views: Path | None = None

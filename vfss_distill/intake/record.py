@@ -14,6 +14,7 @@ from ..errors import DataError
 from ..fields import Check, count, flag, mapping, maybe, number, several, taken, text, times, whole
 from .boxes import Box
 from .repeats import duration_s
+from .source import made_up_times
 
 RECORD_FILE = "study.json"
 TASK_NAME = re.compile("[A-Za-z0-9_][A-Za-z0-9_-]*")
@@ -88,9 +89,18 @@ class StudyRecord:
     @property
     def fps(self) -> float | None:
         """Frames per second, by the median interval; None of a single frame."""
-        if self.frames < 2:
+        if len(self.frame_times_s) < 2:
             return None
         return 1 / float(np.median(np.diff(self.frame_times_s)))
+
+    @property
+    def rate_given(self) -> float | None:
+        """Frames per second that the recording was given, should it carry no times itself; None
+        where they were assumed."""
+        times = self.frame_times_s
+        if len(times) < 2 or made_up_times(self.warnings):
+            return None
+        return float(f"{(len(times) - 1) / (times[-1] - times[0]):.8g}")  # times are rounded
 
     @property
     def labelled_frames(self) -> tuple[int, ...]:
@@ -111,6 +121,9 @@ class StudyRecord:
             named = (*record.labelled_frames, *record.repeats)
             if named and max(named) >= record.frames:
                 raise ValueError("labelled or repeats names a frame that is not there")
+            frame, picture = Box(0, 0, record.width, record.height, ""), record.picture
+            if picture and not (min(picture.width, picture.height) > 0 and frame.holds(picture)):
+                raise ValueError("picture lies outside the frame")
         except TypeError as error:  # a field that has no default
             raise DataError("is no study record", file=RECORD_FILE, remedy=_AGAIN) from error
         except ValueError as error:

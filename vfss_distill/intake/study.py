@@ -83,8 +83,11 @@ class Study:
         return Letterbox.fit(record.height, record.width, size or longer, part)
 
     def read_frame(self, index: int) -> NDArray[np.uint8]:
-        """Frame `index` (from 0), uint8 (H, W). Raises DataError."""
-        return read_frame_file(self.folder, index)
+        """Frame `index` (from 0), uint8 (H, W). Raises DataError, also for one of another size."""
+        grey = read_frame_file(self.folder, index)
+        if grey.shape != (self.record.height, self.record.width):
+            raise _damaged(self.folder / "frames" / frame_name(index), "is of another size")
+        return grey
 
     def frames(self) -> Iterator[Frame]:
         """All frames in order."""
@@ -246,18 +249,18 @@ def write_png(target: Path, grey: NDArray[np.uint8], settings: Sequence[int] = (
 def _read_png(path: Path) -> NDArray[np.uint8]:
     try:
         data = np.fromfile(path, np.uint8)
-    except OSError as error:
+        grey = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if len(data) else None
+    except (OSError, cv2.error) as error:  # OpenCV raises where a header claims far too much
         raise _damaged(path) from error
-    grey = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if len(data) else None
     if grey is None:
         raise _damaged(path)
     result: NDArray[np.uint8] = np.asarray(grey, np.uint8)
     return result
 
 
-def _damaged(path: Path) -> DataError:
+def _damaged(path: Path, what: str = "is missing or damaged") -> DataError:
     return DataError(
-        "is missing or damaged",
+        what,
         file=_shown(path),
         remedy="Ingest the recording again with --force.",
     )

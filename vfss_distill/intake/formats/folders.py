@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ...errors import InputError, LabelError
-from ..images import image_size, read_image
+from ..images import image_size, opened, read_image
 from ..labels import read_mask
 from ..source import image_files, is_generic
 from .annotations import (
@@ -68,8 +67,7 @@ def read_index(path: Path) -> NDArray[Any]:
             remedy="Export index pictures as PNG.",
         )
     try:
-        image_size(path)  # refuses what is damaged or far too large
-        with Image.open(path) as image:
+        with opened(path) as image:
             if image.mode == "P":
                 return np.asarray(image)
             if image.mode in ("RGB", "RGBA"):
@@ -79,7 +77,7 @@ def read_index(path: Path) -> NDArray[Any]:
                     remedy="Export one number per structure, or one mask per task.",
                 )
         return read_image(path)
-    except (InputError, OSError, ValueError) as error:
+    except InputError as error:
         raise LabelError("is no readable mask", file=path, remedy="Export it again.") from error
 
 

@@ -101,6 +101,8 @@ def _region(region: dict[str, Any]) -> tuple[list[str], Piece | None]:
         return labels, PercentPolygon(Polygon.of(value["points"]).points)
     if value.get("format", "rle") != "rle":
         raise ValueError("an unknown kind of brush")
+    if not isinstance(value["rle"], list):  # of a number, bytes() makes as many zeros
+        raise ValueError("a brush without run lengths")
     return labels, Brush(bytes(value["rle"]))
 
 

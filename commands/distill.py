@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
+from ..errors import EXIT_INTERRUPTED, EXIT_OK, UsageError, VfssError
 from ..provenance import SCHEMA_VERSION
 from . import console
 from .console import JsonOption, QuietOption, WorkspaceOption, guarded
@@ -176,16 +176,21 @@ def _say(line: str, quiet: bool) -> None:
 def _export(place: Any, folder: Path) -> None:
     from ..inference.export import export_run
 
-    export_run(place, folder)
+    try:
+        export_run(place, folder)
+    except (KeyboardInterrupt, VfssError):
+        console.note(f"{folder.name} is trained; `vfss export {folder.name}` goes on from there")
+        raise
 
 
 def _print(place: Any, outcome: Any, json: bool) -> None:
     files = ("student.safetensors", "student.onnx", "MODEL_CARD.md")
     dice = outcome.best_val_dice
     if dice is not None and dice < _OF_USE:
+        taken = ", and `vfss segment` takes the newest run unless --model says otherwise"
         console.warn(
-            f"{outcome.name} hardly finds anything yet (validation Dice {dice:.3f}), and "
-            "`vfss segment` takes the newest run unless --model says otherwise; it may need "
+            f"{outcome.name} hardly finds anything yet (validation Dice {dice:.3f})"
+            f"{taken if (outcome.folder / 'student.onnx').exists() else ''}; it may need "
             "more steps, more labels, or --init vfss12-small"
         )
     written = {path: place.relative(outcome.folder / path) for path in files}

@@ -102,13 +102,17 @@ def segment(
     """
     from ..inference.inputs import Identifier
     from ..inference.record import clear_results
-    from ..inference.session import Segmenter, find_model
+    from ..inference.session import Segmenter, exported_runs, find_model
     from ..workspace import Workspace
 
     place = Workspace(workspace)
     clear_results(place.results)
     todo, failed = _inputs(inputs or [], split, place)
     found = find_model(place, model)
+    if model is None and not quiet and len(runs := exported_runs(place)) > 1:
+        # A copied workspace may have lost which is the newest.
+        name = runs[-1].name
+        console.note(f"{name}, the run exported last of {len(runs)}; --model takes another")
     segmenter = Segmenter(found, device.value, threads)
     if segmenter.simulated and not quiet:
         console.note(f"{segmenter.name}: trained on simulated patients only")

@@ -178,13 +178,25 @@ def test_alignment_alone_trains_no_task(lab: Workspace) -> None:
     assert "No step had masks" in card and "No validation labels" not in card
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_resume_goes_on(cli: Cli, lab: Workspace) -> None:
+@pytest.mark.parametrize(
+    "asked",
+    [
+        signal.SIGINT,
+        pytest.param(
+            getattr(signal, "SIGHUP", None),  # a terminal that closes
+            marks=pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="none on this system"),
+        ),
+    ],
+)
+def test_ctrl_c_leaves_a_checkpoint_and_resume_goes_on(
+    asked: signal.Signals, cli: Cli, lab: Workspace
+) -> None:
     metrics = lab.runs / "run-001" / "metrics.jsonl"
 
     def interrupt() -> None:
         for _ in range(3000):
             if metrics.exists() and len(metrics.read_text().splitlines()) >= 2:
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), asked)
                 return
             time.sleep(0.01)
 
@@ -205,7 +217,9 @@ def test_ctrl_c_leaves_a_checkpoint_and_resume_goes_on(cli: Cli, lab: Workspace)
     assert done.exit_code == 0, done.stderr
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
     assert steps == list(range(40))
-    assert cli("distill", "--resume", cwd=lab.root).exit_code == 4
+    again = cli("distill", "--resume", cwd=lab.root)
+    assert again.exit_code == 4 and "run-001 is trained" in again.stderr
+    assert "`vfss export run-001`" in again.stderr
 
 
 # ---- runs that are being trained
@@ -284,10 +298,11 @@ def test_a_disk_without_locks_resumes_the_newest(
 
 
 def test_nothing_written_names_a_place(cli: Cli, lab: Workspace) -> None:
-    cli("distill", "--teachers", "medsam", "--no-export", cwd=lab.root)
-    for path in (*lab.runs.rglob("*"), *lab.cache.rglob("*")):
-        if path.is_file():
-            assert str(lab.root).encode() not in path.read_bytes(), path.name
+    assert cli("distill", "--teachers", "medsam", cwd=lab.root).exit_code == 0
+    written = [path for where in (lab.runs, lab.cache) for path in where.rglob("*.*")]
+    files = {path.name: path.read_bytes() for path in written if path.is_file()}
+    assert {"train.log", "student.onnx", "pa-0000d1.safetensors"} <= files.keys()
+    assert not [name for name, data in files.items() if str(lab.root).encode() in data]
 
 
 # ---- resuming, bit for bit

@@ -248,7 +248,7 @@ def test_a_full_disk_loses_nothing(lab: Workspace, monkeypatch: pytest.MonkeyPat
     assert any("12 frames of 2 studies to compute" in line for line in said)
     with monkeypatch.context() as patch:
         fill_disk_at(patch, "heads.safetensors", 2)
-        with pytest.raises(StorageError, match="disk is full"):
+        with pytest.raises(StorageError, match=r"disk is full.*--resume --name full`"):
             run(lab, teachers=("raddino",), run_name="full")
     full = lab.runs / "full"
     assert json.loads((full / "last.ckpt" / "state.json").read_text())["step"] == 2

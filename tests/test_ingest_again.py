@@ -63,6 +63,17 @@ def test_masks_whose_files_are_not_found_are_not_thrown_away(
     assert ingested(cli, "v/anna")["studies"][0]["labelled_frames"] == 0
 
 
+def test_a_better_copy_in_the_place_of_a_film_is_told(cli: Cli, tmp_path: Path) -> None:
+    write_film(tmp_path / "v" / "anna" / "a.mp4", frames=5)
+    ingested(cli, "v")
+    (old,) = stored(tmp_path)
+    write_film(tmp_path / "v" / "anna" / "a.mp4", frames=6)
+    write_film(tmp_path / "v" / "anna" / "b.mp4", frames=7)
+    told = cli("ingest", "v").stderr
+    assert told.count("which is kept") == 1 and f"move studies/{old.id} out of" in told
+    assert len(stored(tmp_path)) == 3 and "which is kept" not in cli("ingest", "v").stderr
+
+
 def test_text_is_kept_only_where_something_was_taken(cli: Cli, tmp_path: Path) -> None:
     write_film(tmp_path / "v" / "a.mp4", frames=5)
     ingested(cli, "v")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import Cli
-from fake_results import FRAMES, SIZE, STEP_S, FakeWorkspace, Swallow
+from fake_results import FRAMES, SIZE, STEP_S, FakeWorkspace, Swallow, digest
 from vfss_distill.evaluate.definitions import DEFINITIONS
 from vfss_distill.evaluate.landmarks import find_spine
 from vfss_distill.evaluate.measures import spans
@@ -262,6 +262,21 @@ def test_one_damaged_result_does_not_stop_the_others(fake: FakeWorkspace, cli: C
     assert "masks/c2/000007.png" in errors["p1-aaaaaa"]
     assert "run.json" in errors["p2-bbbbbb"]
     assert not (broken / "measures.csv").exists()
+
+
+def test_a_film_segmented_again_after_its_ingest_is_measured_once(
+    fake: FakeWorkspace, cli: Cli
+) -> None:
+    fake.study("pa-aaaaaa", "pa")
+    raw = {"source_sha256": digest("pa-aaaaaa")}
+    fake.result("s-0123456789", **raw)
+    (alone,) = json.loads(cli("measure", "--json").stdout)["results"]
+    assert (alone["study"], alone["patient"]) == ("s-0123456789", "pa")
+    fake.result("pa-aaaaaa")
+    fake.result("s-0123456789", model="run-002", **raw)
+    both = json.loads(cli("measure", "--json").stdout)["results"]
+    told = {(one["study"], one["model"]["name"]) for one in both}
+    assert told == {("pa-aaaaaa", "run-001"), ("s-0123456789", "run-002")}
 
 
 def test_no_results_yet(cli: Cli) -> None:

@@ -182,6 +182,24 @@ def test_without_truth_there_are_areas_and_no_dice(
     assert body["models"][0]["tasks"][0]["dice_mean"] is None
 
 
+def test_two_studies_of_a_patient_are_one_patient(fake: FakeWorkspace, cli: Cli) -> None:
+    for study, patient, shift in (("pa-1", "pa", 1), ("pa-2", "pa", 2), ("pb-1", "pb", 6)):
+        fake.study(study, patient, split="test", labels=EVERY_THIRD)
+        fake.result(study, shift=shift)
+    (model,) = reported(cli)["models"]
+    assert (model["n_patients"], len(model["studies"])) == (2, 3)
+    pharynx = model["tasks"][1]
+    dice: dict[str, list[float]] = {"pa": [], "pb": []}
+    with next((fake.root / "reports").rglob("dice.csv")).open(newline="") as stream:
+        for line in csv.DictReader(stream):
+            if line["task"] == pharynx["task"]:
+                dice[line["patient"]].append(float(line["dice"]))
+    assert len(dice["pa"]) == 2 * len(dice["pb"]) == 2 * len(EVERY_THIRD)
+    over_patients = np.mean([np.mean(some) for some in dice.values()])
+    assert pharynx["dice_mean"] == pytest.approx(over_patients, abs=1e-3)
+    assert abs(over_patients - np.mean(dice["pa"] + dice["pb"])) > 0.005
+
+
 def test_a_film_segmented_before_its_ingest_finds_its_study(fake: FakeWorkspace, cli: Cli) -> None:
     fake.study("pa-aaaaaa", "pa", split="test", labels=EVERY_THIRD)
     fake.result("s-0123456789", source_sha256=digest("pa-aaaaaa"))

@@ -44,6 +44,10 @@ def test_overlay_has_the_frames_and_times_of_the_film(
     assert "study.mp4 → results/s-" in result.stdout
     overlay = only_result(tmp_path) / "overlay.mp4"
     assert read_times(overlay) == pytest.approx(times_s, abs=2e-5)
+    with (only_result(tmp_path) / "frames.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    told = {int(row["frame"]): float(row["time_s"]) for row in rows}
+    assert told == pytest.approx(dict(enumerate(times_s)), abs=1e-3)
     with av.open(str(overlay)) as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
@@ -251,6 +255,17 @@ def test_tasks_it_was_not_trained_on_are_left_blank(cli: Cli, tmp_path: Path) ->
     run = json.loads((folder / "run.json").read_text())
     assert run["model"]["untrained_tasks"] == ["bright"]
     assert "not trained on bright part: left blank" in run["warnings"]
+
+
+def test_the_threshold_in_the_model_is_the_one_that_counts(cli: Cli, tmp_path: Path) -> None:
+    """The square is sure to six nines: at one half it shows, at seven it does not."""
+    for name, threshold in (("half", 0.5), ("seven", 0.9999999)):
+        cut = json.dumps({"bright": threshold, "never": 0.5})
+        make_model(tmp_path / "runs" / name / "student.onnx", vfss__thresholds=cut, vfss__name=name)
+        make_film(tmp_path / "study.mp4", CONSTANT)
+        assert cli("segment", "study.mp4", "--model", name, "--no-overlay").exit_code == 0
+        (folder,) = (tmp_path / "results").glob(f"*/{name}-*")
+        assert read_mask(folder / "masks" / "bright" / "000000.png").any() == (name == "half")
 
 
 def test_only_what_was_asked_for(cli: Cli, tmp_path: Path, model: Path) -> None:

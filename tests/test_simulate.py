@@ -94,8 +94,10 @@ def test_layout_is_ready_for_ingest(tmp_path: Path) -> None:
 def test_masks_on_disk_are_black_and_white(tmp_path: Path) -> None:
     import cv2
 
-    vfss("simulate", tmp_path, "-n", 1, "--force", *SMALL)
-    for path in (tmp_path / "sim0000").rglob("*.png"):
+    assert vfss("simulate", tmp_path, "-n", 1, "--force", *SMALL)[0] == 0
+    masks = list((tmp_path / "sim0000").rglob("*.png"))
+    assert len(masks) > 12
+    for path in masks:
         mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         assert mask.dtype == np.uint8 and mask.shape == (96, 96)
         assert set(np.unique(mask)) <= {0, 255}

@@ -274,7 +274,8 @@ def _words(record: dict[str, Any], training: Training) -> str:
 
 @contextmanager
 def _stop_asked(processes: Processes) -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM set the event, so that a step is finished first; a second one is final.
+    """Ctrl-C, SIGTERM and a terminal that closes set the event, so that a step is finished first; a
+    second one is final.
 
     Not among several processes: there the terminal and the launcher both send one.
     """
@@ -289,8 +290,10 @@ def _stop_asked(processes: Processes) -> Iterator[threading.Event]:
         yield asked
         return
     before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
-    for asking in (signal.SIGINT, signal.SIGTERM):
-        before[asking] = signal.signal(asking, ask)
+    hangup = getattr(signal, "SIGHUP", signal.SIGTERM)  # Windows has none
+    for asking in {signal.SIGINT, signal.SIGTERM, hangup}:
+        if asking != hangup or signal.getsignal(hangup) is not signal.SIG_IGN:  # nohup
+            before[asking] = signal.signal(asking, ask)
     try:
         yield asked
     finally:

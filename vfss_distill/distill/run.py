@@ -24,7 +24,7 @@ import torch
 
 from ..claims import alone_on_run
 from ..config import DistillConfig, dump_yaml
-from ..errors import DataError, UsageError
+from ..errors import DataError, StorageError, UsageError
 from ..intake.leaks import refuse_leaks
 from ..models.decoder import parameters_of
 from ..models.pretrained import initialise
@@ -246,7 +246,8 @@ def _run_folder(
     workspace: Workspace, folder: Path, *, is_new: bool, processes: Processes
 ) -> Iterator[Say]:
     """Yield what writes a line to the log. A run that failed before it had a checkpoint leaves no
-    folder. Raises WorkspaceError while another training has it."""
+    folder; where the disk gives out later, how to go on is said. Raises WorkspaceError
+    while another training has it."""
     if not processes.is_first:
         yield lambda _: None
         return
@@ -260,8 +261,13 @@ def _run_folder(
         folder.mkdir(parents=True, exist_ok=True)
         try:
             yield log
-        except Exception:
-            if is_new and not (folder / "last.ckpt").exists():
+        except Exception as error:
+            if (folder / "last.ckpt").exists():
+                if isinstance(error, StorageError):
+                    go_on = f"go on with `vfss distill --resume --name {folder.name}`"
+                    remedy = f"When the disk takes files again, {go_on}."
+                    raise StorageError(error.what, file=error.file, remedy=remedy) from error
+            elif is_new:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
 

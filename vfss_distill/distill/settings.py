@@ -86,6 +86,12 @@ def find_unfinished(workspace: Workspace, name: str | None, *, trained_too: bool
             return folder
     if unfinished:
         raise being_trained(unfinished[0].name)
+    if runs and not (runs[-1] / "student.onnx").exists():
+        raise WorkspaceError(
+            f"{runs[-1].name} is trained, only its student.onnx is missing",
+            file="runs",
+            remedy=f"Run `vfss export {runs[-1].name}`.",
+        )
     raise WorkspaceError(
         f"no run {name!r}" if name else "no interrupted run",
         file="runs",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +59,9 @@ def measure_stored(
     StorageError.
     """
     results, failed = list_results(workspace)
+    known, damaged = list_studies_readable(workspace)
+    # By source: a result made from a raw film finds the study ingested later.
+    studies = {study.record.source_sha256: study for study in known}
     if inputs:
         keys = {result.key for result in results} | {one["input"] for one in failed}
         named = {x: {key for key in keys if _means(workspace, x, key)} for x in inputs}
@@ -71,10 +74,9 @@ def measure_stored(
         chosen = {key for some in named.values() for key in some}
         results = [result for result in results if result.key in chosen]
         failed = [one for one in failed if one["input"] in chosen]
-    known, damaged = list_studies_readable(workspace)
+    else:
+        results = _of_each_film(results, studies)
     failed += damaged
-    # By source: a result made from a raw film finds the study ingested later.
-    studies = {study.record.source_sha256: study for study in known}
     measured = []
     for number, result in enumerate(results):
         tick(number, len(results), result.study)
@@ -87,6 +89,19 @@ def measure_stored(
             failed.append({"input": result.key, "error": str(error)})
     tick(len(results), len(results), "")
     return measured, failed
+
+
+def _of_each_film(results: Sequence[Result], studies: Mapping[str, Study]) -> list[Result]:
+    """Without those of a film before its ingest which the same model has segmented again since."""
+
+    def is_own(result: Result) -> bool:
+        study = studies.get(result.source_sha256)
+        return study is not None and study.id == result.study
+
+    again = {(own.source_sha256, own.model_sha256) for own in results if is_own(own)}
+    return [
+        one for one in results if is_own(one) or (one.source_sha256, one.model_sha256) not in again
+    ]
 
 
 def _measure(workspace: Workspace, result: Result, study: Study | None, *, force: bool) -> Measured:

@@ -193,16 +193,22 @@ def find_model(workspace: Workspace, model: str | None = None) -> Path:
         raise WeightsMissing(
             "no such model", file=model, remedy="Name an ONNX file or a run; `ls runs` lists them."
         )
-    exported = [path for path in workspace.runs.glob("*/student.onnx") if path.is_file()]
-    exported = [path for path in exported if not path.parent.name.startswith(".")]
-    if exported:
-        return max(exported, key=lambda path: (path.stat().st_mtime_ns, path.parent.name))
+    if exported := exported_runs(workspace):
+        return exported[-1] / "student.onnx"
     if packaged_model(PACKAGED_STUDENT).is_file():
         return packaged_model(PACKAGED_STUDENT)
     raise WeightsMissing(
         "no trained model in this workspace and none packaged",
         remedy="Run `vfss distill`, or name a model with --model FILE.",
     )
+
+
+def exported_runs(workspace: Workspace) -> list[Path]:
+    """Folders of the runs that have been exported, the last one at the end."""
+    files = [path for path in workspace.runs.glob("*/student.onnx") if path.is_file()]
+    files = [path for path in files if not path.parent.name.startswith(".")]
+    files.sort(key=lambda path: (path.stat().st_mtime_ns, path.parent.name))
+    return [path.parent for path in files]
 
 
 def packaged_model(name: str) -> Path:

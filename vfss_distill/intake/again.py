@@ -37,8 +37,10 @@ def why_skipped(
 
 def handling_of(known: StudyRecord | None, asked: Interlaced | None) -> Interlaced:
     """What becomes of the recording if it is interlaced. Its masks lie on the frames of before."""
-    before = [mode for mode, done in HANDLING.items() if known and done == known.interlaced]
-    return asked or next(iter(before), "deinterlace")
+    for mode, done in HANDLING.items():
+        if asked is None and known and done == known.interlaced:
+            return mode
+    return asked or "deinterlace"
 
 
 def rate_of(known: StudyRecord | None, asked: float | None) -> float | None:

@@ -123,6 +123,10 @@ class Identities:
         row = self._rows.get(study)
         return row is not None and plain_name(row[3]) == plain_name(spreadsheet_cell(source_path))
 
+    def lain_at(self, source_path: str) -> str:
+        """The study whose recording lay there when it was ingested; "" for none."""
+        return next((study for study in self._rows if self.lay_at(study, source_path)), "")
+
     def source_patient(self, patient: str) -> str:
         """What the source calls a patient, by his pseudonym; empty where no row says it."""
         return next((row[2] for row in self._rows.values() if row[1] == patient), "")

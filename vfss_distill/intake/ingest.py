@@ -286,6 +286,7 @@ class _Ingest:
             _refuse_to_lose_masks(known, labels)
         else:
             self._damaged.refuse_strange(digest)
+            self._tell_of_replaced(found)
             study = study if study not in self._records else f"{patient}-{digest[:12]}"
             self._refuse_strange_folder(study)
         if self._splits.closed_to(patient, digest):
@@ -394,6 +395,15 @@ class _Ingest:
             f"but given for patient {patient}",
             remedy=remedy,
         )
+
+    def _tell_of_replaced(self, found: Found) -> None:
+        """A better copy of a film in its place is another recording: both would count."""
+        before = self._identities.lain_at(relative_to_workspace(self._workspace, found.path))
+        if before in self._records:
+            self._say(
+                f"{display(found)}: lies where the recording of {before} lay, which is kept; if "
+                f"this one replaces it, move studies/{before} out of studies/"
+            )
 
     def _refuse_strange_folder(self, study: str) -> None:
         target = self._workspace.studies / study

@@ -29,20 +29,20 @@ from .discovery import (
     discover,
     error_line,
     is_simulated,
-    relative_to_workspace,
 )
 from .doubts import Doubts, twins_apart
 from .exams import Exams
 from .fill import Job, Words, engine_for, sweep, unforeseen
-from .identities import Identities, Identity
+from .identities import Identities
 from .ingest_report import Failure, IngestOptions, IngestReport, Skipped
 from .lab import decide_tasks, prepare_workspace
 from .labels import Labels, LabelSearch
 from .names import display
-from .patients import Owner, PatientTable, guessed_name, owner_of
+from .owners import Owners
+from .patients import Owner, PatientTable
 from .record import StudyRecord
 from .remains import LOST, nowhere_told
-from .source import Found, SourceInfo, open_source
+from .source import Found, open_source
 from .splits import Splits, facts_of, load_splits, lock_test, undealt, update_splits
 from .study import has_imported_labels, list_studies, list_studies_readable
 from .surroundings import told as furniture_told
@@ -131,8 +131,9 @@ class _Ingest:
         self._records = {study.id: study.record for study in studies}
         self._by_digest = {record.source_sha256: record for record in self._records.values()}
         self._shown: dict[str, str] = {}
-        self._exams = Exams(self._identities, self._records.values(), self._damaged)
+        exams = Exams(self._identities, self._records.values(), self._damaged)
         self._doubts = Doubts(self._patients, say)
+        self._owners = Owners(workspace, self._patients, self._identities, exams, self._doubts, say)
         self._under_way: dict[int, _UnderWay] = {}
         self._ended: dict[int, StudyRecord | Failure | Skipped] = {}
         self._inputs: dict[int, str] = {}
@@ -266,14 +267,15 @@ class _Ingest:
         if source.info.kind == "study":
             raise InputError("is a study already", remedy="Give the recording it was made from.")
         digest = digest_to_come.result()
-        owner = self._owner(found, source.info, digest)
+        known = self._known(digest)
+        owner = self._owners.of(found, source.info, digest, known)
         patient = owner.pseudonym or self._identities.pseudonym(owner.source_patient)
         site = self._identities.site_pseudonym(owner.site)
         labels = self._labels.find(found, source)
         study = f"{patient}-{digest[:6]}"
         while any(digest == job.digest or study == job.study for job in self._under_way.values()):
             self._take(engine.wait())  # a copy is being made: see first what comes of it
-        known = self._known(digest)
+            known = self._known(digest)
         given = self._boxes.draft(found, source.info, known)
         if known is not None:
             if known.study in self._damaged:
@@ -327,7 +329,7 @@ class _Ingest:
             **self._views.draft(found, known),
         )
         prepare_workspace(self._workspace, self._tasks)
-        self._record_identity(draft, owner, found)
+        self._owners.record(draft, owner, found)
         return Job(
             path=found.path.absolute(),
             target=self._workspace.studies.absolute() / study,
@@ -342,43 +344,6 @@ class _Ingest:
     def _known(self, digest: str) -> StudyRecord | None:
         """The record of a recording's study, or what is known of it where that is damaged."""
         return self._by_digest.get(digest) or self._damaged.find(digest)
-
-    def _owner(self, found: Found, info: SourceInfo, digest: str) -> Owner:
-        owner = owner_of(found, self._patients, info.patient_hint, digest, info.exam_hint)
-        known = self._known(digest)
-        if info.exam_hint:
-            named = bool(info.patient_hint) or self._patients.row(found) is not None
-            owner = self._exams.owner(
-                info.exam_hint, owner, named=named, known=known, say=self._say
-            )
-        if known is None or not self._named_by_table(known, found, owner):
-            return owner
-        self._doubts.add_kept()
-        return Owner(self._identities.source_patient(known.patient), pseudonym=known.patient)
-
-    def _named_by_table(self, known: StudyRecord, found: Found, owner: Owner) -> bool:
-        """Was the patient of a study named by a table that is not given now?
-
-        The same file in the same place has the folder and header it had then: had they named its
-        patient, they would name him again. A copy elsewhere may be another patient's.
-        """
-        if self._patients.given or owner.guessed or owner.pseudonym:
-            return False
-        where = relative_to_workspace(self._workspace, found.path)
-        if not self._identities.lay_at(known.study, where):
-            return False
-        others = (owner.source_patient, guessed_name(found, known.source_sha256))
-        return known.patient not in map(self._identities.pseudonym, others)
-
-    def _record_identity(self, draft: StudyRecord, owner: Owner, found: Found) -> None:
-        """A guess, or no site, does not take the place of a name that the table knows."""
-        name, site = owner.source_patient, owner.site
-        before = self._identities.find(draft.study)
-        if before is not None:
-            name = before.source_patient if owner.guessed or owner.pseudonym else name
-            site = site or before.source_site
-        where = relative_to_workspace(self._workspace, found.path)
-        self._identities.record(Identity(draft.study, draft.patient, name, where, draft.site, site))
 
     def _refuse_second_patient(self, known: StudyRecord, patient: str, owner: Owner) -> None:
         if owner.guessed or patient == known.patient:
@@ -398,7 +363,7 @@ class _Ingest:
 
     def _tell_of_replaced(self, found: Found) -> None:
         """A better copy of a film in its place is another recording: both would count."""
-        before = self._identities.lain_at(relative_to_workspace(self._workspace, found.path))
+        before = self._owners.study_at(found)
         if before in self._records:
             self._say(
                 f"{display(found)}: lies where the recording of {before} lay, which is kept; if "

@@ -266,6 +266,24 @@ def test_features_that_are_gone_when_they_are_used_end_in_one_line(
         features.batch([(0, 0), (0, 2)])
 
 
+def test_features_held_on_a_card_are_those_on_the_disk(
+    studies: list[Study], tmp_path: Path
+) -> None:
+    """What stands in for the card has no values, but says where it is."""
+    folder, recipe, _ = fill(studies, tmp_path / "cache", frames=(0, 2))
+    keys, card = [(0, 0), (0, 2)], torch.device("meta")
+    features = TeacherFeatures(folder, recipe, studies, keys)
+    from_disk = features.batch(keys[::-1])
+    features.move_to(card, 1 << 30)  # nothing is held yet
+    assert torch.equal(features.batch(keys[::-1]), from_disk)
+    features.hold(1 << 30)
+    features.move_to(card, from_disk.nbytes // 2 - 1)  # a byte too large, in half precision
+    assert torch.equal(features.batch(keys[::-1]), from_disk)
+    features.move_to(card, from_disk.nbytes // 2)
+    there = features.batch(keys, card)
+    assert (there.device, there.dtype, there.shape) == (card, torch.float32, from_disk.shape)
+
+
 # ---- several processes, one cache
 
 

@@ -169,6 +169,12 @@ class _SmallCard:
         return frames[:, None, :2, :2].float()
 
 
+def test_features_take_a_third_of_what_a_card_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (900, 1000))
+    assert devices.card_budget(torch.device("cuda")) == 300
+    assert devices.card_budget(torch.device("cpu")) == 0
+
+
 def test_frames_too_many_for_the_card_are_taken_in_halves() -> None:
     frames = torch.arange(11 * 9, dtype=torch.uint8).reshape(11, 3, 3)
     card = _SmallCard(most=3)

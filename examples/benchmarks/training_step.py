@@ -75,8 +75,8 @@ class Fixed:
     name: str
     target: Tensor
 
-    def batch(self, _: Sequence[Key]) -> Tensor:
-        return self.target
+    def batch(self, _: Sequence[Key], device: torch.device) -> Tensor:
+        return self.target.to(device)
 
 
 class Clock:

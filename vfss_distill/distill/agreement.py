@@ -30,7 +30,7 @@ def align(
     `embedding` (a, E, G, G) of this process's frames for alignment.
     """
     targets = {
-        teacher.name: teacher.batch(batch.align_keys).to(embedding.device)
+        teacher.name: teacher.batch(batch.align_keys, embedding.device)
         for teacher in material.teachers
     }
     losses = torch.stack(  # (teachers, a)
@@ -94,7 +94,7 @@ def _output_sums(
     for embedder, one in zip(heads.embedders, outputs.embeddings, strict=True):
         mean = one.mean.to(embedding.device)
         ours = embedder(embedding).flatten(1)  # (a, D), about the mean
-        theirs = one.features.batch(batch.align_keys).flatten(1).to(embedding.device)
+        theirs = one.features.batch(batch.align_keys, embedding.device).flatten(1)
         parts.setdefault("embedding", []).append(embedding_loss(ours, theirs - mean).sum())
         if one.anchors is not None:
             anchors = one.anchors.to(embedding.device)

@@ -45,6 +45,7 @@ Say = Callable[[str], None]
 
 HALF = 2  # bytes of a cached number
 _SPARE = 256 << 20  # left free on the disk
+_CPU = torch.device("cpu")
 _STATISTIC_TOKENS = 200_000
 
 
@@ -195,7 +196,7 @@ class TeacherFeatures:
         self._folder = folder
         self._open = lru_cache(maxsize=128)(self._open_shard)
         self._row_of: dict[Key, int] = {}
-        self._held: NDArray[np.float16] | None = None
+        self._held: Tensor | None = None
 
     def tokens(self) -> Iterator[Floats]:
         """Raw tokens (n, C) of frames spread evenly over `keys`, for the statistics."""
@@ -214,15 +215,26 @@ class TeacherFeatures:
             held[row] = self._standardised(key)
             tick(row + 1, len(self.keys), f"{self.name}: features")
         self._row_of = {key: row for row, key in enumerate(self.keys)}
-        self._held = held
+        self._held = torch.from_numpy(held)
 
-    def batch(self, keys: Sequence[Key]) -> Tensor:
-        """→ float32 (B, C, g, g), standardised. Raises WorkspaceError when a frame is gone."""
+    def move_to(self, device: torch.device, budget_bytes: int) -> None:
+        """Keep what is held in the memory of `device` instead, if it takes no more than the budget.
+
+        A batch of the published teachers is 35 MB: a GPU is done with it before it has been put
+        together and sent.
+        """
+        if self._held is not None and self._held.nbytes <= budget_bytes:
+            self._held = self._held.to(device)
+
+    def batch(self, keys: Sequence[Key], device: torch.device = _CPU) -> Tensor:
+        """→ float32 (B, C, g, g) on `device`, standardised. Raises WorkspaceError when a frame is
+        gone."""
         if self._held is not None:
-            stack = self._held[[self._row_of[key] for key in keys]]
+            rows = torch.tensor([self._row_of[key] for key in keys], device=self._held.device)
+            stack = self._held.index_select(0, rows)
         else:
-            stack = np.stack([self._standardised(key) for key in keys])
-        return torch.from_numpy(stack).to(torch.float32)
+            stack = torch.from_numpy(np.stack([self._standardised(key) for key in keys]))
+        return stack.to(device).to(torch.float32)  # sent in half precision: half the bytes
 
     def _standardised(self, key: Key) -> NDArray[np.float16]:
         # Frame by frame, so that memory or disk makes no difference to the last bit.

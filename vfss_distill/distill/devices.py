@@ -65,6 +65,11 @@ def gpu_fault(device: torch.device) -> str:
     return ""
 
 
+def card_budget(device: torch.device) -> int:
+    """Bytes that features may take of a GPU's own memory: a third of what is free; else 0."""
+    return int(torch.cuda.mem_get_info(device)[0]) // 3 if device.type == "cuda" else 0
+
+
 @lru_cache(maxsize=8)
 def computes_bfloat16(device: torch.device) -> bool:
     """Whether half precision makes a step faster there. Cards older than Ampere only emulate it."""

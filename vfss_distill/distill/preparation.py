@@ -25,6 +25,7 @@ from ..workspace import Workspace, write_bytes
 from .batches import Material
 from .cache import Job, Recipe, TeacherFeatures, fill_cache, jobs_from, write_index
 from .data import Frames, Key, LabelledFrames, memory_budget
+from .devices import card_budget
 from .loop import Place
 from .outputs import FrameEmbeddings, Outputs
 from .pictures import look_at, shown_in
@@ -95,8 +96,10 @@ def prepare(
     if config.read_share and not asked.to_read:
         place.say(f"warning: read_share does nothing here: {asked.why_nothing_to_read()}")
     _standardise(features, config, place)
+    card = card_budget(place.device)
     for cached in features:
         cached.hold(budget // len(features), place.tick)
+        cached.move_to(place.device, card // len(features))
     frames = read(found.train, [*align_keys, *labelled_keys], earlier=config.lag > 0)
     labelled = LabelledFrames(
         frames, labelled_keys, found.tasks.ids, budget_bytes=budget, tick=place.tick

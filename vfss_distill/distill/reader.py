@@ -254,5 +254,5 @@ def _seen_masks(lesson: Lesson, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
 
 
 def _maps(features: Sequence[TeacherFeatures], keys: Sequence[Key], device: torch.device) -> Tensor:
-    maps = [pool_to(teacher.batch(keys).to(device), _GRID) for teacher in features]
+    maps = [pool_to(teacher.batch(keys, device), _GRID) for teacher in features]
     return torch.cat(maps, dim=1)

@@ -220,7 +220,7 @@ class Knows:
     maps: Tensor
     channels: int = 2
 
-    def batch(self, keys: list[Key]) -> Tensor:
+    def batch(self, keys: list[Key], device: torch.device) -> Tensor:
         return self.maps[[self.keys.index(key) for key in keys]]
 
 

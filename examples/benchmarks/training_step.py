@@ -2,6 +2,7 @@
 
     python examples/benchmarks/training_step.py [--steps 40] [--threads 2] [--compile]
         [--cpu-time] [--profile]
+    python examples/benchmarks/training_step.py --device cuda [--batch 16,64,256] [--compile]
 
 Simulated films; teachers stand in with random features of the published sizes (256 × 32 × 32,
 768 × 32 × 32, 768 × 7 × 7), in the cache as always. The steps are those of `vfss distill`. After
@@ -15,6 +16,11 @@ both see the same machine at the same time:
 
 With `--compile` both lines come twice, the second time with `compile: true` (a minute more).
 Memory is what the process holds after each pass over the labelled frames.
+
+With `--device cuda` it is the alignment alone, the teachers' features on the card as always where
+they fit, and the share of the time in which the GPU computes anything (copies do not count), by
+torch's profiler. A step of `small` is many small kernels: on a large card those of a batch of 16
+may be done before the next ones have been asked for, so say which batch a figure is of.
 """
 
 from __future__ import annotations
@@ -34,6 +40,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
 from vfss_distill.config import DistillConfig
 from vfss_distill.distill.batches import Batches, Material
@@ -46,6 +54,7 @@ from vfss_distill.distill.data import (
     labelled_keys,
     memory_budget,
 )
+from vfss_distill.distill.devices import card_budget
 from vfss_distill.distill.loop import Place, _loss, start, train
 from vfss_distill.intake.study import list_studies
 from vfss_distill.models.students import StudentConfig, build_student
@@ -209,6 +218,45 @@ def measure(material: Material, config: DistillConfig, root: Path, stage: str) -
     )
 
 
+def measure_gpu(material: Material, config: DistillConfig, root: Path) -> None:
+    """One line: batch, milliseconds a step, share of the time in which the GPU computes."""
+    device = torch.device("cuda")
+    torch.manual_seed(0)
+    for one in material.teachers:
+        one.move_to(device, card_budget(device) // len(material.teachers))
+    shape = StudentConfig(config.student, config.image_size, 0, VFSS12.ids, config.grid)
+    student = build_student(shape)
+    seen = profile(activities=[ProfilerActivity.CUDA])
+    first, last = config.align_steps // 4, config.align_steps - 1  # the last writes the checkpoint
+    moments: list[float] = []
+
+    def tick(done: int, _: int, __: str) -> None:
+        if done in (first, last):
+            torch.cuda.synchronize()
+            seen.start() if done == first else seen.stop()
+            moments.append(now())
+
+    place = Place(root, device, tick, lambda _: None)
+    train(start(student, material, config, place), material, config, place)
+    spent = moments[1] - moments[0]
+    kernels = [
+        (event.time_range.start, event.time_range.end)
+        for event in seen.events() or ()
+        if event.device_type == DeviceType.CUDA and not event.name.startswith("Mem")
+    ]
+    step = 1e3 * spent / (last - first)
+    print(f"{config.batch_size:5}{step:10.1f}{covered(kernels) / 1e6 / spent:10.1%}")
+
+
+def covered(ranges: Sequence[tuple[float, float]]) -> float:
+    """Length of their union: kernels of several streams overlap."""
+    total, reached = 0.0, float("-inf")
+    for begin, end in sorted(ranges):
+        total += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=40)
@@ -219,6 +267,8 @@ def main() -> None:
         "--cpu-time", action="store_true", help="Count CPU time: for a machine that others use."
     )
     parser.add_argument("--profile", action="store_true", help="Also: where the loader's time is.")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--batch", default="16,64,256", help="For a GPU: sizes to try.")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.cpu_time:
@@ -231,6 +281,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         material = prepare(root, DistillConfig(**common))
+        if options.device == "cuda":
+            print(f"{options.student}, 256 × 256, alignment alone: ms a step, GPU computing")
+            for compile, batch in itertools.product(
+                [False, True] if options.compile else [False], map(int, options.batch.split(","))
+            ):
+                steps = {"align_steps": options.steps, "task_steps": 0, "batch_size": batch}
+                config = DistillConfig(**common, **steps, checkpoint_every=10**6, compile=compile)
+                measure_gpu(material, config, Path(tempfile.mkdtemp(dir=root)))
+            return
         print(f"{options.student}, 256 × 256, batch 16, {options.threads} thread(s), median of")
         print(f"{options.steps - 3} steps, ms; megabytes held after a quarter, and growth")
         print("stage            step   loader     bare    loader    rate      held    growth")

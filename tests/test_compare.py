@@ -343,7 +343,7 @@ def test_a_task_of_few_patients_is_not_told_apart(six: FakeWorkspace, cli: Cli) 
     assert outcome.stderr.count("Few patients have c3 (2)") == 2, "once for each model"
     page = (six.root / body["page"]).read_text(encoding="utf-8")
     row = page[page.index("C3 vertebra</td>") :].partition("</tr>")[0]
-    assert row.count('class="n faded"') == 3 and "fewer than 6 patients" in page
+    assert row.count('class="n faded"') == 2 and "fewer than 6 patients" in page
 
 
 def test_patients_of_whom_nothing_counts_are_not_counted(six: FakeWorkspace, cli: Cli) -> None:

@@ -231,6 +231,21 @@ def test_a_film_segmented_as_somebody_else_s_may_be_of_a_training_patient(
     assert reported(cli)["models"][0]["seen_in_training"] is False
 
 
+def test_who_has_been_seen_is_asked_of_the_studies_as_they_are_now(
+    fake: FakeWorkspace, cli: Cli
+) -> None:
+    """A film the model was trained on turned out to be a test patient's, after his own film had
+    been segmented."""
+    fake.study("pb-bbbbbb", "pb", split="test", labels=EVERY_THIRD)
+    sources = [digest("pb-cccccc")[:16]]
+    model = {"name": "run-001", "sha256": digest("run-001"), "tasks": fake.tasks.to_dict()}
+    fake.result("pb-bbbbbb", patient="pb", model_facts={**model, "trained_sources": sources})
+    assert reported(cli)["models"][0]["split"] == "test"
+    fake.study("pb-cccccc", "pb", labels=())
+    (model_now,) = reported(cli)["models"]
+    assert model_now["seen_in_training"] is True and model_now["split"] == "seen"
+
+
 @pytest.mark.parametrize("anew", [{"mirrored": True}, {"interlaced": "kept"}])
 def test_masks_of_other_frames_than_the_study_s_are_not_scored(
     fake: FakeWorkspace, cli: Cli, anew: dict[str, object]

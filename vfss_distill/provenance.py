@@ -47,6 +47,13 @@ def digest_json(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def one_is_named(digests: Iterable[str], named: Iterable[str]) -> bool:
+    """Is one of these recordings among those `named` by the first 16 digits of their digests? Of
+    `digests`, too, the first digits are enough."""
+    beginnings = tuple(digest[:16] for digest in digests)
+    return any(one.startswith(beginnings) for one in named)
+
+
 def provenance(*, created: bool = True, **facts: Any) -> dict[str, Any]:
     """The `provenance` block of a written JSON file.
 

@@ -6,15 +6,17 @@ other studies the model has not seen; failing that, on studies it was trained on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 from ..counting import counted, first_of
 from ..errors import DataError, WorkspaceError
+from ..intake.identities import recordings_of_patients
 from ..intake.splits import Part, Splits, load_splits
 from ..intake.study import Study, list_studies_readable
+from ..provenance import one_is_named
 from ..tasks import TaskSet
 from ..workspace import Workspace
 from .measures_file import is_of, read_measures
@@ -198,11 +200,12 @@ def gather(
         failed = unreadable_of(model, results, failed)
     studies, damaged = list_studies_readable(workspace)
     splits = load_splits(workspace)
+    recordings = recordings_of_patients(workspace, (study.record for study in studies))
     names = model_names(results)
     groups = []
     for digest, name in sorted(names.items(), key=lambda item: item[1]):
         own = [result for result in results if result.model_sha256 == digest]
-        cases = _cases(own, studies, splits)
+        cases = _cases(own, studies, splits, recordings)
         scored, basis = _choose([case for case in cases if case.labelled], split)
         left = (_unsegmented(cases, studies, splits), _frontal(cases))
         tasks = own[0].tasks
@@ -216,14 +219,24 @@ def gather(
     return groups, failed + damaged
 
 
-def _cases(results: Sequence[Result], studies: Sequence[Study], splits: Splits) -> list[Case]:
-    """One case per study: a film segmented before and after its ingest counts once."""
+def _cases(
+    results: Sequence[Result],
+    studies: Sequence[Study],
+    splits: Splits,
+    recordings: Mapping[str, Sequence[str]],
+) -> list[Case]:
+    """One case per study: a film segmented before and after its ingest counts once.
+
+    `recordings`: digests by patient, as they are now. What the model said of a patient when it
+    segmented him may have been of fewer, or of somebody else's.
+    """
     by_source = {study.record.source_sha256: study for study in studies}
     cases: dict[str, Case] = {}
     for result in results:
         study = by_source.get(result.source_sha256)
         part = splits.of(study.patient) if study else None
-        seen = bool(result.seen)
+        of_patient = recordings.get(study.patient, ()) if study else ()
+        seen = bool(result.seen) or one_is_named(of_patient, result.trained_sources)
         if result.seen is None or (study is not None and result.patient != study.patient):
             # Of a film that was segmented before anyone knew whose it is, or when it was taken for
             # somebody else's, the model could not tell whether it has seen another film of that

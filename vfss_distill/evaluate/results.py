@@ -35,7 +35,8 @@ class Result:
     own list says: True when the study, or another one of its patient, was used to train or to
     choose it; None when not known.
     `frames_of`: how the frames were read; None in results of a version that did not note it.
-    `untrained`: tasks that the model was not trained on; their masks are blank.
+    `untrained`: tasks that the model was not trained on; their masks are blank. `trained_sources`:
+    first digits of the digests of recordings it was trained on; none in results of such a version.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class Result:
     run: Mapping[str, Any]
     frames_of: Reading | None = None
     untrained: tuple[str, ...] = ()
+    trained_sources: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, folder: Path) -> Result:
@@ -77,6 +79,7 @@ class Result:
                 run=run,
                 frames_of=None if frames_of is None else Reading.from_dict(frames_of),
                 untrained=tuple(run["model"].get("untrained_tasks", ())),
+                trained_sources=tuple(run["model"].get("trained_sources", ())),
             )
         except (KeyError, TypeError, AttributeError, ConfigError) as error:
             raise DataError("incomplete result", file="run.json", remedy=SEGMENT_AGAIN) from error

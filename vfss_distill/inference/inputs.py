@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import DataError, InputError, UsageError, VfssError, WorkspaceError
 from ..intake.blanked import BlankedSource
 from ..intake.box_table import given_boxes
+from ..intake.identities import recordings_of_patients
 from ..intake.mask_folders import MASKS
 from ..intake.record import RECORD_FILE
 from ..intake.source import (
@@ -106,9 +107,7 @@ class Identifier:
         self._blank = blank
         studies, self.damaged = list_studies_readable(workspace)
         self._by_digest = {study.record.source_sha256: study for study in studies}
-        self._of_patient: dict[str, list[str]] = {}
-        for digest, study in self._by_digest.items():
-            self._of_patient.setdefault(study.patient, []).append(digest)
+        self._of_patient = recordings_of_patients(workspace, (study.record for study in studies))
 
     def subject(self, item: Input) -> Subject:
         """Reads the whole file for its digest. Raises InputError."""
@@ -125,7 +124,7 @@ class Identifier:
 
     def _known(self, study: Study, *, blanked: bool) -> Subject:
         digests = self._of_patient.get(study.patient, ())
-        return replace(_subject(study, blanked=blanked), also_of_patient=tuple(digests))
+        return replace(_subject(study, blanked=blanked), also_of_patient=digests)
 
     def viewed(self, subject: Subject, source: FrameSource) -> Subject:
         """`subject` with view and side. Ingest has decided them for every study; of a stranger's

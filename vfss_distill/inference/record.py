@@ -65,8 +65,8 @@ class Subject:
     `facing`: where the patient looks in the frames that are read. Networks know patients who face
     left: others are mirrored for the network, and its masks mirrored back. `notice`: a line on
     how view and side were decided. `frames_of`: how the frames were read. `frame_times_s`: of an
-    ingested study; empty for a stranger. `also_of_patient`: digests of the patient's other
-    recordings in the workspace; these are not written.
+    ingested study; empty for a stranger. `also_of_patient`: digests of the patient's recordings in
+    the workspace, of deleted ones their first digits; these are not written.
     """
 
     study: str
@@ -251,6 +251,7 @@ def write_run(
             "image_size": segmenter.image_size,
             "context": segmenter.context,
             "trained_on_simulated_only": segmenter.simulated,
+            "trained_sources": sorted(segmenter.trained_sources),
             "untrained_tasks": list(segmenter.untrained),
         },
         "source_sha256": who.source_sha256,

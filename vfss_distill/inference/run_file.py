@@ -26,7 +26,7 @@ _KINDS: Mapping[str, Check] = {
 _MODEL: Mapping[str, Check] = {
     **dict.fromkeys(("name", "sha256"), text),
     "image_size": maybe(count),
-    "untrained_tasks": several(text),
+    **dict.fromkeys(("untrained_tasks", "trained_sources"), several(text)),
 }
 
 

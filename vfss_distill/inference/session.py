@@ -21,7 +21,7 @@ from ..cores import usable_cores
 from ..errors import DeviceError, ModelError, UsageError, VfssError, WeightsMissing
 from ..letterbox import RULE
 from ..models import PACKAGED_STUDENT, PACKAGED_WEIGHTS
-from ..provenance import SCHEMA_VERSION, sha256_file
+from ..provenance import SCHEMA_VERSION, one_is_named, sha256_file
 from ..tasks import TaskSet
 from ..workspace import Workspace
 
@@ -106,8 +106,8 @@ class Segmenter:
 
     def seen_in_training(self, *sources_sha256: str) -> bool | None:
         """True when one of these recordings was among those it was trained or tuned on; None when
-        it names none of them, but not all that it was."""
-        if any(digest[:16] in self.trained_sources for digest in sources_sha256):
+        it names none of them, but not all that it was. Of a digest the first digits are enough."""
+        if one_is_named(sources_sha256, self.trained_sources):
             return True
         return False if self.names_all_sources else None
 

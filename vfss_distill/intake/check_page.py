@@ -28,7 +28,7 @@ MEANINGS = {
     "leak": "Nearly the same frame in two splits, or one recording under two patients.",
     "blank": "Blank between frames that show the structure, or blank where it never is absent.",
     "area": "The area jumps between neighbouring labelled frames.",
-    "overlap": "Structures lie on one another that the task set says do not (`may_overlap`).",
+    "overlap": "Structures lie on one another that the task set says do not (may_overlap).",
 }
 
 

@@ -16,12 +16,17 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import WorkspaceError
 from ..workspace import Workspace, atomic_path, spreadsheet_cell, write_bytes
 from .names import plain_name, spellings
+
+if TYPE_CHECKING:
+    from .record import StudyRecord
 
 _COLUMNS = ("study", "patient", "source_patient", "source_path", "site", "source_site")
 _COLUMNS_BEFORE = _COLUMNS[:4]  # of versions that knew no sites
@@ -152,6 +157,30 @@ class Identities:
             _write_private(self._workspace.identities_key, self._key + "\n")
         rows = (_COLUMNS, *(self._rows[study] for study in sorted(self._rows)))
         _write_private(self._workspace.identities_file, "".join(map(_line, rows)))
+
+
+def recordings_of_patients(
+    workspace: Workspace, records: Iterable[StudyRecord]
+) -> dict[str, tuple[str, ...]]:
+    """Digests of each patient's recordings: of the studies that are there, and, as identities.csv
+    still has their rows, the first digits of those deleted since.
+
+    So that a patient whom a model was trained on stays one when that film's study is gone.
+    """
+    found: dict[str, list[str]] = {}
+    digests = []
+    for record in records:
+        digests.append(record.source_sha256)
+        found.setdefault(record.patient, []).append(record.source_sha256)
+    rows: dict[str, tuple[str, ...]] = {}
+    with suppress(WorkspaceError):  # a damaged table is told where it is written to
+        rows = _read(workspace.identities_file)
+    for study, row in rows.items():
+        digits = study.rpartition("-")[2]
+        # Of a study that is there, perhaps under its right patient since, the record says whose.
+        if digits and not any(digest.startswith(digits) for digest in digests):
+            found.setdefault(row[1], []).append(digits)
+    return {patient: tuple(some) for patient, some in found.items()}
 
 
 def _read(path: Path) -> dict[str, tuple[str, ...]]:

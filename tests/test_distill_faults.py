@@ -9,8 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -25,7 +27,8 @@ from vfss_distill.distill import losses
 from vfss_distill.distill.journal import Metrics, read_metrics
 from vfss_distill.distill.packing import checksum
 from vfss_distill.distill.settings import resolve_config
-from vfss_distill.errors import ConfigError, ModelError, StorageError, VfssError
+from vfss_distill.errors import ConfigError, ModelError, StorageError, UsageError, VfssError
+from vfss_distill.intake.study import Study, write_record
 from vfss_distill.models.teachers.card import PACKAGED_CARDS
 from vfss_distill.workspace import Workspace
 
@@ -148,15 +151,26 @@ def test_a_crash_before_the_first_checkpoint_leaves_no_run_to_resume(
     assert not (lab.runs / "crashed").exists()
 
 
-def test_masks_corrected_meanwhile_are_another_training(lab: Workspace) -> None:
+@pytest.mark.parametrize("what", ["masks", "frames"])
+def test_masks_or_frames_corrected_meanwhile_are_another_training(
+    lab: Workspace, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told before hours of teachers' features."""
+
     def stop(done: int, total: int, words: str) -> None:
         if "loss" in words and done == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
     first = run(lab, tick=stop)
     assert first.interrupted
-    mask = next((lab.studies / "pa-0000d1" / "masks").rglob("000002.png"))
-    mask.write_bytes(mask.with_name("000003.png").read_bytes())
+    folder = lab.studies / "pa-0000d1"
+    if what == "masks":
+        mask = next((folder / "masks").rglob("000002.png"))
+        mask.write_bytes(mask.with_name("000003.png").read_bytes())
+    else:
+        write_record(folder, replace(Study.open(folder).record, interlaced="kept"))
+    features = Mock(side_effect=AssertionError("features before the refusal"))
+    monkeypatch.setattr("vfss_distill.distill.run.prepare", features)
     with pytest.raises(ModelError, match="labels or splits changed"):
         run(lab, resume=first.folder)
 
@@ -209,6 +223,13 @@ def test_teachers_in_a_file_may_be_written_as_on_the_command_line(
     (lab.root / "c.yaml").write_text(f"teachers: {text}\n")
     config = resolve_config(lab, lab.root / "c.yaml", {})
     assert list(config.teachers) == ([] if text == "none" else text.split(", "))
+    begun = config.model_copy(update={"init": "runs/gone/student.safetensors"})
+    again = resolve_config(lab, None, {}, resumed=begun)
+    assert again.init == begun.init, "a resumed run has weights of its own"
+    with pytest.raises(UsageError, match="must lie in the workspace"):
+        resolve_config(
+            lab, None, {"init": "/elsewhere/student.safetensors", "teachers": ("raddino",)}
+        )
     (lab.root / "c.yaml").write_text("teachers: 3\n")
     with pytest.raises(ConfigError, match="teachers"):
         resolve_config(lab, lab.root / "c.yaml", {})

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -227,6 +228,14 @@ class TestLock:
         lab.splits_file.write_text(yaml.safe_dump(data))
         assert load_splits(lab).locked is None
 
+    def test_what_it_keeps_out(self) -> None:
+        locked = Splits(train=("pb",), test=("pa",), locked={"pa": ("11", "22")})
+        assert locked.why_closed("pa", "33") == "its patient, pa, is in the locked test set"
+        said = "it is in the locked test set, as a recording of pa"
+        assert locked.why_closed("pb", "22") == said, "its study gone, its patient another"
+        assert not locked.why_closed("pa", "22") and not locked.why_closed("pb", "33")
+        assert not replace(locked, locked=None).why_closed("pa", "33")
+
     def test_nothing_to_lock(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="no patient in the test set"):
             lock_test(Workspace(tmp_path), [])
@@ -292,6 +301,18 @@ class TestLeaks:
         monkeypatch.setattr(Study, "read_frame", lambda *_: pytest.fail("read again"))
         refuse_leaks(workspace)
         write_splits(workspace, train=["pa", "pb"], val=["pd", "pc"], test=["pe"])
+        with pytest.raises(pytest.fail.Exception):
+            refuse_leaks(workspace)
+
+    @pytest.mark.parametrize("anew", [{"mirrored": True}, {"interlaced": "kept"}])
+    def test_clean_splits_are_read_again_when_other_frames_are_shown(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anew: dict[str, Any]
+    ) -> None:
+        workspace = small_world(tmp_path)
+        refuse_leaks(workspace)
+        study = list_studies(workspace)[0]
+        write_record(study.folder, replace(study.record, **anew))
+        monkeypatch.setattr(Study, "read_frame", lambda *_: pytest.fail("read again"))
         with pytest.raises(pytest.fail.Exception):
             refuse_leaks(workspace)
 

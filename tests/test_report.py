@@ -17,7 +17,10 @@ import pytest
 
 from conftest import Cli
 from fake_results import FRAMES, FakeWorkspace, Swallow, digest, moved
+from vfss_distill.intake.splits import lock_test
+from vfss_distill.intake.study import list_studies
 from vfss_distill.tasks import VFSS12, TaskSet
+from vfss_distill.workspace import Workspace
 
 EVERY_THIRD = range(0, FRAMES, 3)
 
@@ -229,6 +232,18 @@ def test_a_film_segmented_as_somebody_else_s_may_be_of_a_training_patient(
     assert model["seen_in_training"] is True and model["split"] == "seen"
     fake.result("pa-aaaaaa", seen=False, patient="pa")
     assert reported(cli)["models"][0]["seen_in_training"] is False
+
+
+def test_a_locked_test_set_that_lost_a_study_is_told(fake: FakeWorkspace, cli: Cli) -> None:
+    add(fake, "pa", "test")
+    gone = add(fake, "pb", "test")
+    workspace = Workspace(fake.root)
+    lock_test(workspace, [study.record for study in list_studies(workspace)])
+    assert not any("locked" in line for line in reported(cli)["models"][0]["warnings"])
+    shutil.rmtree(fake.root / "studies" / gone)
+    (model,) = reported(cli)["models"]
+    assert model["n_patients"] == 1
+    assert any("locked, but the studies of pb are not" in line for line in model["warnings"])
 
 
 def test_who_has_been_seen_is_asked_of_the_studies_as_they_are_now(

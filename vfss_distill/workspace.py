@@ -116,7 +116,11 @@ class Workspace:
         try:
             return path.resolve().relative_to(self.root.resolve()).as_posix()
         except ValueError as error:
-            raise WorkspaceError("an output would lie outside the workspace") from error
+            raise WorkspaceError(
+                "an output would lie outside the workspace",
+                remedy="Where runs/, results/ or reports/ is a link to another disk, put a folder "
+                "in its place, or move the whole workspace to that disk.",
+            ) from error
 
 
 def is_temporary(path: Path) -> bool:

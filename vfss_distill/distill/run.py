@@ -177,9 +177,13 @@ def _train(
     student = build_student(shape)
     parameters = student.encoder_parameters()
     _initialise(student, config, workspace, place)
-    cards = {"teachers' cards": digest_json({t.card.name: t.card.digest() for t in teachers})}
+    # Known before hours of features; the weights' own digests come with those.
+    identity = {
+        "studies, labels or splits": found.digest(),
+        "teachers' cards": digest_json({t.card.name: t.card.digest() for t in teachers}),
+    }
     if (place.folder / FOLDER).is_dir():
-        check_identity(place.folder / FOLDER, cards)
+        check_identity(place.folder / FOLDER, identity)
     elif place.processes.is_first:
         _forget_what_was_derived(place.folder)
     place.processes.wait()
@@ -191,10 +195,9 @@ def _train(
     # Settings at their defaults are left out: a setting that came later changes no digest.
     settings = config.model_dump(mode="json", exclude=MACHINE, exclude_defaults=True)
     training.identity = {
+        **identity,
         "configuration": digest_json(settings),
-        "studies, labels or splits": found.digest(),
         "teachers' weights": digest_json(shas),
-        **cards,
     }
     if resume_from(training, place.folder):
         place.say(f"{place.folder.name}: going on at step {training.step}")

@@ -52,7 +52,9 @@ def resolve_config(
         settings["teachers"] = [_portable(workspace, str(t)) for t in settings["teachers"]]
     if isinstance(settings.get("read_only"), list | tuple):
         settings["read_only"] = [_portable(workspace, str(t)) for t in settings["read_only"]]
-    if settings.get("init") not in (None, "", PACKAGED_STUDENT, IMAGENET):
+    # A resumed run has weights of its own: those it began with may be gone.
+    begun = None if resumed is None else resumed.init
+    if settings.get("init") not in (None, "", PACKAGED_STUDENT, IMAGENET, begun):
         settings["init"] = _inside(workspace, str(settings["init"]), "weights to start from")
     config = parse(DistillConfig, settings, file=file.name if file else None)
     if config.teachers:

@@ -14,7 +14,7 @@ from typing import Literal
 from ..counting import counted, first_of
 from ..errors import DataError, WorkspaceError
 from ..intake.identities import recordings_of_patients
-from ..intake.splits import Part, Splits, load_splits
+from ..intake.splits import Part, Splits, load_splits, missing_from_lock
 from ..intake.study import Study, list_studies_readable
 from ..provenance import one_is_named
 from ..tasks import TaskSet
@@ -138,7 +138,8 @@ class Group:
     """One model: all its cases, and those its Dice is computed on (`scored`, on what `basis`).
 
     `unsegmented`: labelled test studies it has no result of; `frontal`: those whose labels are not
-    counted because of their view. Both are ids.
+    counted because of their view. Both are ids. `not_as_locked`: patients of a locked test set
+    whose studies are not those it had.
     """
 
     name: str
@@ -149,6 +150,7 @@ class Group:
     basis: Basis
     unsegmented: tuple[str, ...] = ()
     frontal: tuple[str, ...] = ()
+    not_as_locked: tuple[str, ...] = ()
 
     @property
     def seen_in_training(self) -> bool:
@@ -163,6 +165,7 @@ class Group:
     def notes(self) -> tuple[str, ...]:
         """Hints at labelled studies that its Dice is not of."""
         return (
+            *_lock_broken(self.not_as_locked),
             *_not_segmented(self.unsegmented, "this model"),
             *_left_out_as_frontal(self.frontal),
         )
@@ -201,13 +204,14 @@ def gather(
     studies, damaged = list_studies_readable(workspace)
     splits = load_splits(workspace)
     recordings = recordings_of_patients(workspace, (study.record for study in studies))
+    changed = tuple(missing_from_lock(splits, (study.record for study in studies)))
     names = model_names(results)
     groups = []
     for digest, name in sorted(names.items(), key=lambda item: item[1]):
         own = [result for result in results if result.model_sha256 == digest]
         cases = _cases(own, studies, splits, recordings)
         scored, basis = _choose([case for case in cases if case.labelled], split)
-        left = (_unsegmented(cases, studies, splits), _frontal(cases))
+        left = (_unsegmented(cases, studies, splits), _frontal(cases), changed)
         tasks = own[0].tasks
         groups.append(Group(name, digest, tasks, tuple(cases), tuple(scored), basis, *left))
     if split is not None and groups and not any(group.scored for group in groups):
@@ -269,9 +273,17 @@ def without_result(groups: Sequence[Group]) -> tuple[str, ...]:
     common = set.intersection(*(set(group.unsegmented) for group in groups))
     frontal = {study for group in groups for study in group.frontal}
     return (
+        *_lock_broken(groups[0].not_as_locked),
         *_not_segmented(sorted(common), "any of these models"),
         *_left_out_as_frontal(sorted(frontal)),
     )
+
+
+def _lock_broken(patients: Sequence[str]) -> tuple[str, ...]:
+    if not patients:
+        return ()
+    some = first_of(list(patients))
+    return (f"the test set is locked, but the studies of {some} are not those it had",)
 
 
 def _left_out_as_frontal(studies: Sequence[str]) -> tuple[str, ...]:

@@ -291,9 +291,8 @@ class _Ingest:
             self._tell_of_replaced(found)
             study = study if study not in self._records else f"{patient}-{digest[:12]}"
             self._refuse_strange_folder(study)
-        if self._splits.closed_to(patient, digest):
-            why = f"left out: its patient, {patient}, is in the locked test set"
-            self._leave_out(number, study, why)
+        if why := self._splits.why_closed(patient, digest):
+            self._leave_out(number, study, f"left out: {why}")
             return None
         self._doubts.add(found, owner, is_new=known is None)
         mends = study in self._damaged

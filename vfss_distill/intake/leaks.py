@@ -27,7 +27,7 @@ _THUMB = 16
 _ALIKE = 0.998  # correlation of thumbnails: coders, noise and tone keep 0.9985 and more
 _FLAT = 6.0  # grey levels; an empty or black frame is like any other
 _MOST_FRAMES = 256  # compared per study
-_RULE = 1  # of this file's checks; a clean bill of another rule does not count
+_RULE = 2  # of this file's checks; a clean bill of another rule does not count
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,9 @@ def find_leaks(
 def refuse_leaks(workspace: Workspace, *, tick: Tick = lambda *_: None) -> None:
     """Raise DataError when the splits of `workspace` leak, or a locked test set is not as it was.
 
-    What was found clean is remembered in cache/ by the digests of studies and splits, so that the
-    frames are read once. Raises ConfigError for splits that cannot be used.
+    What was found clean is remembered in cache/ by the digests of studies, of what is shown of
+    their frames, and of splits, so that the frames are read once. Raises ConfigError for splits
+    that cannot be used.
     """
     studies, splits = list_studies(workspace), load_splits(workspace)
     changed = missing_from_lock(splits, (study.record for study in studies))
@@ -105,7 +106,11 @@ def _digest(studies: Sequence[Study], splits: Splits) -> str:
         [
             _RULE,
             [
-                [s.id, s.patient, s.record.source_sha256, s.record.frames, splits.of(s.patient)]
+                [
+                    *(s.id, s.patient, s.record.source_sha256, s.record.frames),
+                    *(s.record.mirrored, s.record.interlaced),
+                    *(repr(s.record.blanked), repr(s.record.picture), splits.of(s.patient)),
+                ]
                 for s in studies
             ],
         ]

@@ -76,11 +76,16 @@ class Splits:
                 return part
         return None
 
-    def closed_to(self, patient: str, source_sha256: str) -> bool:
-        """True for a recording of a patient of a locked test set that is not one of the set's."""
-        if self.locked is None or patient not in self.locked:
-            return False
-        return source_sha256 not in self.locked[patient]
+    def why_closed(self, patient: str, source_sha256: str) -> str:
+        """Why a locked test set keeps out a recording that is said to be `patient`'s: he is in the
+        set and it is not, or it is in the set as somebody else's. "" where nothing does."""
+        locked = self.locked or {}
+        if patient in locked and source_sha256 not in locked[patient]:
+            return f"its patient, {patient}, is in the locked test set"
+        others = [name for name, some in locked.items() if source_sha256 in some]
+        if others and patient not in others:
+            return f"it is in the locked test set, as a recording of {others[0]}"
+        return ""
 
 
 class Recorded(Protocol):

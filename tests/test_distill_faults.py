@@ -175,6 +175,31 @@ def test_masks_or_frames_corrected_meanwhile_are_another_training(
         run(lab, resume=first.folder)
 
 
+def test_other_weights_meanwhile_are_another_training(
+    lab: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told before their features are computed; with the former ones it goes on."""
+
+    def stop(done: int, total: int, words: str) -> None:
+        if "loss" in words and done == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    first = run(lab, teachers=("raddino",), tick=stop)
+    assert first.interrupted
+    before = lab.weights / "rad-dino" / "model.safetensors"
+    kept = before.read_bytes()
+    tensors = load_file(before)
+    name = next(name for name, one in tensors.items() if one.is_floating_point())
+    save_file({**tensors, name: tensors[name] + 1}, before)
+    with monkeypatch.context() as patched:
+        features = Mock(side_effect=AssertionError("features before the refusal"))
+        patched.setattr("vfss_distill.distill.run.prepare", features)
+        with pytest.raises(ModelError, match="the teachers' weights changed since"):
+            run(lab, teachers=("raddino",), resume=first.folder)
+    before.write_bytes(kept)
+    assert not run(lab, teachers=("raddino",), resume=first.folder).interrupted
+
+
 def test_a_card_that_was_mended_meanwhile_is_another_training(lab: Workspace) -> None:
     def stop(done: int, total: int, words: str) -> None:
         if "loss" in words and done == 2:

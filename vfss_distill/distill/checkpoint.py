@@ -108,7 +108,7 @@ def check_identity(folder: Path, identity: Mapping[str, str]) -> _State:
         raise ModelError(
             f"the {' and the '.join(changed)} changed since the checkpoint was written",
             file=folder.name,
-            remedy=_ANEW,
+            remedy="Put back what was there, or start a new run without --resume.",
         )
     return state
 

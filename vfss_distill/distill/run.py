@@ -36,7 +36,7 @@ from ..models.students import (
     save_student,
 )
 from ..models.trained_on import TrainedOn, of_start
-from ..provenance import RESEARCH_USE_ONLY, SCHEMA_VERSION, digest_json
+from ..provenance import RESEARCH_USE_ONLY, SCHEMA_VERSION, digest_json, sha256_file
 from ..workspace import Workspace, read_json, storage_errors, write_json, write_text
 from .cache import Say
 from .certainty import cuts_of, set_certainty
@@ -56,6 +56,7 @@ from .teacher_files import TeacherFile, find_teachers
 from .validation import mean_dice
 
 THRESHOLD = 0.5
+_WEIGHTS = "teachers' weights"
 START = "start.json"  # of the weights a student began with
 
 
@@ -177,13 +178,15 @@ def _train(
     student = build_student(shape)
     parameters = student.encoder_parameters()
     _initialise(student, config, workspace, place)
-    # Known before hours of features; the weights' own digests come with those.
     identity = {
         "studies, labels or splits": found.digest(),
         "teachers' cards": digest_json({t.card.name: t.card.digest() for t in teachers}),
     }
     if (place.folder / FOLDER).is_dir():
-        check_identity(place.folder / FOLDER, identity)
+        now = dict(identity)
+        with contextlib.suppress(OSError):  # weights that cannot be read are told when loaded
+            now[_WEIGHTS] = digest_json({t.card.name: sha256_file(t.weights) for t in teachers})
+        check_identity(place.folder / FOLDER, now)  # before hours of features
     elif place.processes.is_first:
         _forget_what_was_derived(place.folder)
     place.processes.wait()
@@ -197,7 +200,7 @@ def _train(
     training.identity = {
         **identity,
         "configuration": digest_json(settings),
-        "teachers' weights": digest_json(shas),
+        _WEIGHTS: digest_json(shas),
     }
     if resume_from(training, place.folder):
         place.say(f"{place.folder.name}: going on at step {training.step}")

@@ -36,7 +36,7 @@ class Result:
     choose it; None when not known.
     `frames_of`: how the frames were read; None in results of a version that did not note it.
     `untrained`: tasks that the model was not trained on; their masks are blank. `trained_sources`:
-    first digits of the digests of recordings it was trained on; none in results of such a version.
+    first digits of the digests of recordings it was trained on; none where that was not noted.
     """
 
     folder: Path

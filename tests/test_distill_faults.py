@@ -151,17 +151,19 @@ def test_a_crash_before_the_first_checkpoint_leaves_no_run_to_resume(
     assert not (lab.runs / "crashed").exists()
 
 
+def stop_at_two(done: int, total: int, words: str) -> None:
+    """A `tick` that asks a training to end after its second step."""
+    if "loss" in words and done == 2:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 @pytest.mark.parametrize("what", ["masks", "frames"])
 def test_masks_or_frames_corrected_meanwhile_are_another_training(
     lab: Workspace, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Told before hours of teachers' features."""
 
-    def stop(done: int, total: int, words: str) -> None:
-        if "loss" in words and done == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    first = run(lab, tick=stop)
+    first = run(lab, tick=stop_at_two)
     assert first.interrupted
     folder = lab.studies / "pa-0000d1"
     if what == "masks":
@@ -180,11 +182,7 @@ def test_other_weights_meanwhile_are_another_training(
 ) -> None:
     """Told before their features are computed; with the former ones it goes on."""
 
-    def stop(done: int, total: int, words: str) -> None:
-        if "loss" in words and done == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    first = run(lab, teachers=("raddino",), tick=stop)
+    first = run(lab, teachers=("raddino",), tick=stop_at_two)
     assert first.interrupted
     before = lab.weights / "rad-dino" / "model.safetensors"
     kept = before.read_bytes()
@@ -201,14 +199,10 @@ def test_other_weights_meanwhile_are_another_training(
 
 
 def test_a_card_that_was_mended_meanwhile_is_another_training(lab: Workspace) -> None:
-    def stop(done: int, total: int, words: str) -> None:
-        if "loss" in words and done == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     card = yaml.safe_load((PACKAGED_CARDS / "raddino.yaml").read_text()) | {"name": "ours"}
     ours = ("weights/ours.yaml",)
     (lab.weights / "ours.yaml").write_text(yaml.safe_dump(card))
-    first = run(lab, teachers=ours, tick=stop)
+    first = run(lab, teachers=ours, tick=stop_at_two)
     assert first.interrupted
     (lab.weights / "ours.yaml").write_text(yaml.safe_dump(card | {"mean": [0.3]}))
     with pytest.raises(ModelError, match="the teachers' cards changed since the checkpoint"):

@@ -312,6 +312,11 @@ def test_another_study_of_a_patient_seen_in_training_is_seen(cli: Cli, tmp_path:
     assert seen == {"paaaaaaaa-222222": True, "pbbbbbbbb-333333": False}
 
 
+def write_identities(root: Path, *rows: str) -> None:
+    head = "study,patient,source_patient,source_path,site,source_site"
+    (root / "identities.csv").write_text("\n".join([head, *rows, ""]))
+
+
 @pytest.mark.parametrize(("row", "seen"), [("paaaaaaaa-111111", True), ("", False)])
 def test_a_patient_seen_with_a_film_whose_study_was_deleted_is_seen(
     cli: Cli, tmp_path: Path, row: str, seen: bool
@@ -320,9 +325,7 @@ def test_a_patient_seen_with_a_film_whose_study_was_deleted_is_seen(
     make_study(tmp_path, "paaaaaaaa-222222", "paaaaaaaa", "2" * 64)
     make_study(tmp_path, "pbbbbbbbb-333333", "pbbbbbbbb", "3" * 64)
     if row:
-        head = "study,patient,source_patient,source_path,site,source_site"
-        text = f"{head}\n{row},paaaaaaaa,A,a.mp4,,\n"
-        (tmp_path / "identities.csv").write_text(text)
+        write_identities(tmp_path, f"{row},paaaaaaaa,A,a.mp4,,")
     make_model(tmp_path / "runs" / "run-001" / "student.onnx", sources=["1" * 16])
     result = cli("segment", "paaaaaaaa-222222", "pbbbbbbbb-333333", "--no-overlay", "--json")
     assert result.exit_code == 0, result.stderr
@@ -336,9 +339,8 @@ def test_a_study_that_was_corrected_is_seen_with_its_right_patient_only(
     """Its old row stays in the table."""
     make_study(tmp_path, "pbbbbbbbb-111111", "pbbbbbbbb", "1" * 64)
     make_study(tmp_path, "paaaaaaaa-222222", "paaaaaaaa", "2" * 64)
-    head = "study,patient,source_patient,source_path,site,source_site"
     rows = ("paaaaaaaa-111111,paaaaaaaa,A,a.mp4,,", "pbbbbbbbb-111111,pbbbbbbbb,B,a.mp4,,")
-    (tmp_path / "identities.csv").write_text("\n".join([head, *rows, ""]))
+    write_identities(tmp_path, *rows)
     make_model(tmp_path / "runs" / "run-001" / "student.onnx", sources=["1" * 16])
     result = cli("segment", "paaaaaaaa-222222", "pbbbbbbbb-111111", "--no-overlay", "--json")
     assert result.exit_code == 0, result.stderr

@@ -46,6 +46,7 @@ from torch.profiler import ProfilerActivity, profile
 from vfss_distill.config import DistillConfig
 from vfss_distill.distill.batches import Batches, Material
 from vfss_distill.distill.cache import Recipe, TeacherFeatures, fill_cache, jobs_from
+from vfss_distill.distill.checkpoint import Training
 from vfss_distill.distill.data import (
     Frames,
     Key,
@@ -168,11 +169,14 @@ def watched(clock: Clock) -> Iterator[None]:
             one()
 
 
-def measure(material: Material, config: DistillConfig, root: Path, stage: str) -> None:
-    device = torch.device("cpu")
+def begin(material: Material, config: DistillConfig, place: Place) -> Training:
     torch.manual_seed(0)
     shape = StudentConfig(config.student, config.image_size, 0, VFSS12.ids, config.grid)
-    student = build_student(shape)
+    return start(build_student(shape), material, config, place)
+
+
+def measure(material: Material, config: DistillConfig, root: Path, stage: str) -> None:
+    device = torch.device("cpu")
     clock = Clock()
     rows: list[tuple[float, float, float]] = []
     memory: list[float] = []
@@ -193,8 +197,9 @@ def measure(material: Material, config: DistillConfig, root: Path, stage: str) -
         last[0] = now()
 
     place = Place(root, device, tick, lambda _: None)
-    training = start(student, material, config, place)
-    batch = Batches(material, config, student.logit_stride, place.processes).at(0, device)
+    training = begin(material, config, place)
+    stride = training.student.logit_stride
+    batch = Batches(material, config, stride, place.processes).at(0, device)
     still = dataclasses.replace(
         material,
         teachers=[Fixed(one.name, one.batch(batch.align_keys)) for one in material.teachers],
@@ -221,11 +226,6 @@ def measure(material: Material, config: DistillConfig, root: Path, stage: str) -
 def measure_gpu(material: Material, config: DistillConfig, root: Path) -> None:
     """One line: batch, milliseconds a step, share of the time in which the GPU computes."""
     device = torch.device("cuda")
-    torch.manual_seed(0)
-    for one in material.teachers:
-        one.move_to(device, card_budget(device) // len(material.teachers))
-    shape = StudentConfig(config.student, config.image_size, 0, VFSS12.ids, config.grid)
-    student = build_student(shape)
     seen = profile(activities=[ProfilerActivity.CUDA])
     first, last = config.align_steps // 4, config.align_steps - 1  # the last writes the checkpoint
     moments: list[float] = []
@@ -237,7 +237,7 @@ def measure_gpu(material: Material, config: DistillConfig, root: Path) -> None:
             moments.append(now())
 
     place = Place(root, device, tick, lambda _: None)
-    train(start(student, material, config, place), material, config, place)
+    train(begin(material, config, place), material, config, place)
     spent = moments[1] - moments[0]
     kernels = [
         (event.time_range.start, event.time_range.end)
@@ -281,11 +281,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         material = prepare(root, DistillConfig(**common))
+        with_and_without = [False, True] if options.compile else [False]
         if options.device == "cuda":
+            budget = card_budget(torch.device("cuda")) // len(material.teachers)
+            for teacher in material.teachers:
+                teacher.move_to(torch.device("cuda"), budget)
             print(f"{options.student}, 256 × 256, alignment alone: ms a step, GPU computing")
-            for compile, batch in itertools.product(
-                [False, True] if options.compile else [False], map(int, options.batch.split(","))
-            ):
+            batches = map(int, options.batch.split(","))
+            for compile, batch in itertools.product(with_and_without, batches):
                 steps = {"align_steps": options.steps, "task_steps": 0, "batch_size": batch}
                 config = DistillConfig(**common, **steps, checkpoint_every=10**6, compile=compile)
                 measure_gpu(material, config, Path(tempfile.mkdtemp(dir=root)))
@@ -293,9 +296,7 @@ def main() -> None:
         print(f"{options.student}, 256 × 256, batch 16, {options.threads} thread(s), median of")
         print(f"{options.steps - 3} steps, ms; megabytes held after a quarter, and growth")
         print("stage            step   loader     bare    loader    rate      held    growth")
-        for compile, (stage, steps) in itertools.product(
-            [False, True] if options.compile else [False], stages.items()
-        ):
+        for compile, (stage, steps) in itertools.product(with_and_without, stages.items()):
             config = DistillConfig(**common, **steps, checkpoint_every=10**6, compile=compile)
             name = f"{stage} compiled" if compile else stage
             place = Path(tempfile.mkdtemp(dir=root))

@@ -67,11 +67,9 @@ class Survey:
             record = study.record
             labelled = {task: list(study.labelled_frames(task)) for task in self.tasks.ids}
             frames = sorted({frame for some in labelled.values() for frame in some})
-            # Only where it says something: checkpoints of other films stay what they were.
-            interlaced = [record.interlaced] if record.interlaced else []
             return [
                 *(study.id, study.patient, record.source_sha256, record.frames, labelled),
-                *(record.mirrored, repr(record.blanked), repr(record.picture), *interlaced),
+                *record.shown,
                 labels_digest(study, frames, self.tasks.ids),
             ]
 

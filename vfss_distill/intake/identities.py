@@ -168,19 +168,24 @@ def recordings_of_patients(
     So that a patient whom a model was trained on stays one when that film's study is gone.
     """
     found: dict[str, list[str]] = {}
-    digests = []
+    there = set()
     for record in records:
-        digests.append(record.source_sha256)
+        there.add(_digits(record.study))
         found.setdefault(record.patient, []).append(record.source_sha256)
     rows: dict[str, tuple[str, ...]] = {}
     with suppress(WorkspaceError):  # a damaged table is told where it is written to
         rows = _read(workspace.identities_file)
     for study, row in rows.items():
-        digits = study.rpartition("-")[2]
+        digits = _digits(study)
         # Of a study that is there, perhaps under its right patient since, the record says whose.
-        if digits and not any(digest.startswith(digits) for digest in digests):
+        if digits and digits not in there:
             found.setdefault(row[1], []).append(digits)
     return {patient: tuple(some) for patient, some in found.items()}
+
+
+def _digits(study: str) -> str:
+    """The end of a study's id: the first digits of its recording's digest."""
+    return study.rpartition("-")[2]
 
 
 def _read(path: Path) -> dict[str, tuple[str, ...]]:

@@ -108,8 +108,7 @@ def _digest(studies: Sequence[Study], splits: Splits) -> str:
             [
                 [
                     *(s.id, s.patient, s.record.source_sha256, s.record.frames),
-                    *(s.record.mirrored, s.record.interlaced),
-                    *(repr(s.record.blanked), repr(s.record.picture), splits.of(s.patient)),
+                    *(*s.record.shown, splits.of(s.patient)),
                 ]
                 for s in studies
             ],

@@ -82,6 +82,13 @@ class StudyRecord:
     warnings: tuple[str, ...] = ()
 
     @property
+    def shown(self) -> list[Any]:
+        """For digests: what of the recording's frames the study shows. `interlaced` came later:
+        only where it says something, so that digests of other films stay what they were."""
+        interlaced = [self.interlaced] if self.interlaced else []
+        return [self.mirrored, repr(self.blanked), repr(self.picture), *interlaced]
+
+    @property
     def duration_s(self) -> float:
         """From the first frame to the end of the last, which lasts as long as the median one."""
         return duration_s(self.frame_times_s)

@@ -97,6 +97,19 @@ def test_batches_from_memory_and_from_disk_are_the_same(lab: Workspace) -> None:
     assert torch.equal(made[0].frames[0, 0], made[0].frames[0, 1])
 
 
+def test_frames_held_on_a_card_are_batched_there_if_they_fit(lab: Workspace) -> None:
+    """What stands in for the card has no values, but says where it is."""
+    studies = list_studies(lab)
+    keys, card = [(0, 0), (0, 2)], torch.device("meta")
+    frames = Frames(studies, keys, size=64, context=1, budget_bytes=1 << 30)
+    held = 4 * 64 * 64  # neighbours too: 0 to 3
+    frames.move_to(card, held - 1)
+    assert frames.batch(keys).device.type == "cpu"
+    frames.move_to(card, held)
+    there = frames.batch(keys)
+    assert (there.device, there.dtype, there.shape) == (card, torch.uint8, (2, 3, 64, 64))
+
+
 def test_every_nth_unlabelled_frame_beside_labels_at_the_same_pace(tmp_path: Path) -> None:
     studies = [write_study(Workspace(tmp_path), f"p{n}", frames=9) for n in range(2)]
     labelled = [(0, 0), (0, 3), (0, 6)]

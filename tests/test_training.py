@@ -61,6 +61,13 @@ def test_the_average_of_weights() -> None:
     assert student.weight.item() == 0
 
 
+def test_the_average_of_weights_of_a_network_without_counters() -> None:
+    average, student = nn.LayerNorm(1), nn.LayerNorm(1)
+    nn.init.zeros_(student.weight)
+    loop.update_average(average, student, 0.9)
+    assert average.weight.item() == pytest.approx(0.9)
+
+
 def test_the_averaged_weights_that_were_best_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

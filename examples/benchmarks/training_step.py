@@ -17,9 +17,9 @@ both see the same machine at the same time:
 With `--compile` both lines come twice, the second time with `compile: true` (a minute more).
 Memory is what the process holds after each pass over the labelled frames.
 
-With `--device cuda` it is the alignment alone, the teachers' features on the card as always where
-they fit, and the share of the time in which the GPU computes anything (copies do not count), by
-torch's profiler. A step of `small` is many small kernels: on a large card those of a batch of 16
+With `--device cuda` it is the alignment alone, frames and teachers' features on the card as always
+where they fit, and the share of the time in which the GPU computes anything (copies do not count),
+by torch's profiler. A step of `small` is many small kernels: on a large card those of a batch of 16
 may be done before the next ones have been asked for, so say which batch a figure is of.
 """
 
@@ -286,6 +286,7 @@ def main() -> None:
             budget = card_budget(torch.device("cuda")) // len(material.teachers)
             for teacher in material.teachers:
                 teacher.move_to(torch.device("cuda"), budget)
+            material.frames.move_to(torch.device("cuda"), card_budget(torch.device("cuda")))
             print(f"{options.student}, 256 × 256, alignment alone: ms a step, GPU computing")
             batches = map(int, options.batch.split(","))
             for compile, batch in itertools.product(with_and_without, batches):

@@ -42,9 +42,9 @@ def align(
     alpha, lesson = heads.balance.weigh(losses, batch.aligned, processes)  # (teachers, a)
     sums = torch.cat([losses.sum(1), alpha.sum(1), (alpha * losses).sum()[None]])
     mean = processes.total(sums) / batch.aligned
-    count = len(losses)
-    record["align"] = dict(zip(targets, mean[:count].tolist(), strict=True))
-    record["alpha"] = dict(zip(targets, mean[count : 2 * count].tolist(), strict=True))
+    told, count = mean.tolist(), len(losses)  # once: a GPU has to be waited for
+    record["align"] = dict(zip(targets, told[:count], strict=True))
+    record["alpha"] = dict(zip(targets, told[count : 2 * count], strict=True))
     loss = mean[-1] + lesson
 
     weights = {

@@ -55,23 +55,31 @@ class Frames:
         asked = [key for one in keys for key in ((one, _one_earlier(one)) if earlier else (one,))]
         needed = sorted({near for key in asked for near in self._neighbourhood(key)})
         self.row_of: dict[Key, int] = {}
-        self.held: NDArray[np.uint8] | None = None
+        self._held: Tensor | None = None
         if len(needed) * size * size <= budget_bytes:
             held = np.empty((len(needed), size, size), np.uint8)
             for row, square in _all_of(self._read, needed):
                 held[row] = square
                 tick(row + 1, len(needed), "frames")
             self.row_of = {key: row for row, key in enumerate(needed)}
-            self.held = held
+            self._held = torch.from_numpy(held)
+
+    def move_to(self, device: torch.device, budget_bytes: int) -> None:
+        """Keep what is held in the memory of `device` instead, if it takes no more than the budget:
+        large batches take longer to put together and send than a GPU takes to learn from them.
+        """
+        if self._held is not None and self._held.nbytes <= budget_bytes:
+            self._held = self._held.to(device)
 
     def batch(self, keys: Sequence[Key]) -> Tensor:
-        """→ uint8 (B, 1 + 2·context, S, S): previous, this, next."""
+        """→ uint8 (B, 1 + 2·context, S, S): previous, this, next; on the device that holds them."""
         flat = [near for key in keys for near in self._neighbourhood(key)]
-        if self.held is not None:
-            stack = self.held[[self.row_of[key] for key in flat]]
+        if self._held is not None:
+            rows = torch.tensor([self.row_of[key] for key in flat], device=self._held.device)
+            stack = self._held.index_select(0, rows)
         else:
-            stack = np.stack([self._read(key) for key in flat])
-        return torch.from_numpy(stack).view(len(keys), -1, self.size, self.size)
+            stack = torch.from_numpy(np.stack([self._read(key) for key in flat]))
+        return stack.view(len(keys), -1, self.size, self.size)
 
     def before(self, keys: Sequence[Key]) -> Tensor:
         """As `batch`, of the frame before each; of a study's first one, itself."""

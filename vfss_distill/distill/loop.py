@@ -120,7 +120,8 @@ def train(training: Training, material: Material, config: DistillConfig, place: 
             (loss / processes.world).backward()
             processes.add_gradients(parameters)
             norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-            record |= {"loss": loss.item(), "norm": norm.item(), "lr": rate}
+            record["loss"], record["norm"] = torch.stack([loss.detach(), norm]).tolist()
+            record["lr"] = rate
             if not (math.isfinite(record["loss"]) and math.isfinite(record["norm"])):
                 raise _not_finite(step, batch, embedding, material, place)
             training.optimiser.step()
@@ -230,10 +231,10 @@ def update_average(ema: nn.Module, student: nn.Module, decay: float) -> None:
     old = [*ema.parameters(), *ema.buffers()]
     new = [*student.parameters(), *student.buffers()]
     floats = [(a, b) for a, b in zip(old, new, strict=True) if a.is_floating_point()]
+    counters = [(a, b) for a, b in zip(old, new, strict=True) if not a.is_floating_point()]
     torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], 1 - decay)
-    for a, b in zip(old, new, strict=True):
-        if not a.is_floating_point():
-            a.copy_(b)
+    if counters:  # a trunk may have none
+        torch._foreach_copy_([a for a, _ in counters], [b for _, b in counters])
 
 
 def _validated(

@@ -127,6 +127,7 @@ def prepare(
         )
         if place.processes.is_first and not (place.folder / READINGS_PICTURE).exists():
             reading.draw()
+    frames.move_to(place.device, card_budget(place.device))
     material = Material(
         frames, align_keys, aligned, labelled, validation, outputs, proposals, reading
     )

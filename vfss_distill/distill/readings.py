@@ -105,7 +105,7 @@ class ReadFrames:
         columns = {"the reader": (of_reader, nothing if self.renewals else learned)}
         if self.renewals and self.open:
             columns[f"reader and student,\nstep {self._since}"] = self.masks[rows].numpy(), learned
-        draw_readings(self.folder / FILE, frames.numpy(), columns, self.tasks)
+        draw_readings(self.folder / FILE, frames.cpu().numpy(), columns, self.tasks)
 
     def _take(self, masks: Tensor) -> None:
         self.masks = masks

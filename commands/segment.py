@@ -183,6 +183,7 @@ class _Job:
             if other:
                 raise DataError(other, remedy="--force makes it anew.")
             return existing
+        self.place.check_output(target)
         source = self.identifier.open(item, subject)
         subject = self.identifier.viewed(subject, source)
         with console.progress(title, quiet=self.quiet) as tick:

@@ -166,6 +166,9 @@ class _NoDisk(PurePosixPath):
     def exists(self) -> bool:
         return False
 
+    def is_symlink(self) -> bool:
+        return False
+
 
 def test_a_disk_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder: Any = _NoDisk("/lab/cache")

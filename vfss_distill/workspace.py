@@ -122,6 +122,14 @@ class Workspace:
                 "in its place, or move the whole workspace to that disk.",
             ) from error
 
+    def check_output(self, target: Path) -> None:
+        """Before long work that ends in `target`: it lies inside, and can be written.
+
+        Raises WorkspaceError as `relative`, StorageError.
+        """
+        self.relative(target)
+        check_writable(target)
+
 
 def is_temporary(path: Path) -> bool:
     """True for what an interrupted write may leave behind; readers skip it."""
@@ -301,10 +309,17 @@ def free_bytes(folder: Path) -> int:
 
 def nearest(folder: Path) -> Path:
     """`folder`, or the deepest above it that is there. Raises StorageError where not even its
-    disk is: on Windows a stick that was pulled out, a network drive that is not connected."""
+    disk is: on Windows a stick that was pulled out, a network drive that is not connected; and
+    where a link leads nowhere."""
     for one in (folder, *folder.parents):
         if one.exists():
             return one
+        if one.is_symlink():
+            raise StorageError(
+                "is a link that leads nowhere",
+                file=one.name,
+                remedy="Connect the disk it leads to, or put a folder in its place.",
+            )
     raise StorageError("its disk is not there", file=folder.name, remedy="Connect that disk.")
 
 

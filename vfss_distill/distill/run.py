@@ -264,6 +264,7 @@ def _run_folder(
             stream.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}\n")
 
     with alone_on_run(workspace, folder.name):
+        workspace.check_output(folder)
         folder.mkdir(parents=True, exist_ok=True)
         try:
             yield log

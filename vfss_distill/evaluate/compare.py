@@ -19,7 +19,6 @@ from ..tasks import TaskSet
 from ..workspace import (
     Workspace,
     atomic_folder,
-    check_writable,
     spreadsheet_cell,
     write_json,
     write_text,
@@ -158,7 +157,7 @@ def write_comparison(
     entrants = [one.on(tasks) for one in entrants]
     failed = [one for one in unreadable if _concerns(one["input"], entrants)]
     ground = find_ground(entrants, options.split)
-    check_writable(workspace.reports / name)
+    workspace.check_output(workspace.reports / name)
     rows, ground = _score(entrants, ground, failed, tick)
     draws = {"resamples": options.resamples, "seed": options.seed}
     comparisons = tuple(compare_rows(rows[0], other, tasks.ids, **draws) for other in rows[1:])

@@ -14,7 +14,6 @@ from ..provenance import document
 from ..workspace import (
     Workspace,
     atomic_folder,
-    check_writable,
     spreadsheet_cell,
     write_json,
     write_text,
@@ -44,7 +43,7 @@ def write_report(
     options = options or ReportOptions()
     name = report_name(workspace, options)
     groups, failed = gather(workspace, split=options.split, model=options.model)
-    check_writable(workspace.reports / name)
+    workspace.check_output(workspace.reports / name)
     models = tuple(score_group(group, options, failed, tick) for group in groups)
     if not models:
         first = failed[0]  # whose error ends with what to do

@@ -18,7 +18,8 @@ from tiny_studies import write_study
 from vfss_distill import claims
 from vfss_distill.claims import Claims
 from vfss_distill.distill import cache
-from vfss_distill.distill.cache import Job, Recipe, TeacherFeatures, fill_cache
+from vfss_distill.distill.cache import Job, Recipe, fill_cache
+from vfss_distill.distill.features import TeacherFeatures
 from vfss_distill.distill.forecast import Forecast, duration
 from vfss_distill.distill.packing import PackingLoss, checksum, pack, unpack
 from vfss_distill.distill.shelf import CLAIMS

@@ -21,7 +21,8 @@ import torch
 from torch import nn
 from transformers import Dinov2Config, Dinov2Model, SwinConfig
 
-from vfss_distill.distill.cache import Job, Recipe, TeacherFeatures, fill_cache
+from vfss_distill.distill.cache import Job, Recipe, fill_cache
+from vfss_distill.distill.features import TeacherFeatures
 from vfss_distill.distill.standardise import fit
 from vfss_distill.intake.record import StudyRecord
 from vfss_distill.intake.study import Study, write_png, write_record

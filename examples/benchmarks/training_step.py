@@ -45,7 +45,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from vfss_distill.config import DistillConfig
 from vfss_distill.distill.batches import Batches, Material
-from vfss_distill.distill.cache import Recipe, TeacherFeatures, fill_cache, jobs_from
+from vfss_distill.distill.cache import Recipe, fill_cache, jobs_from
 from vfss_distill.distill.checkpoint import Training
 from vfss_distill.distill.data import (
     Frames,
@@ -56,6 +56,7 @@ from vfss_distill.distill.data import (
     memory_budget,
 )
 from vfss_distill.distill.devices import card_budget
+from vfss_distill.distill.features import TeacherFeatures
 from vfss_distill.distill.loop import Place, _loss, start, train
 from vfss_distill.intake.study import list_studies
 from vfss_distill.models.students import StudentConfig, build_student

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..config import DistillConfig
 from .augment import blanked, collimated, geometric, lingering, photometric, spliced
-from .cache import TeacherFeatures
 from .data import Frames, Key, LabelledBatch, LabelledFrames, Order, joined, mixed_seed, shares
+from .features import TeacherFeatures
 from .outputs import Outputs
 from .processes import Processes
 from .prompts import PromptedMasks

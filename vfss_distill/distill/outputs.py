@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..models.decoder import pool_to
-from .cache import TeacherFeatures
+from .features import TeacherFeatures
 from .prompts import PromptedMasks
 
 _AFFINITY_GRID = 16

@@ -23,9 +23,10 @@ from ..models.teachers.registry import load_teacher
 from ..models.teachers.text import NoTexts, embed_texts
 from ..workspace import Workspace, write_bytes
 from .batches import Material
-from .cache import Job, Recipe, TeacherFeatures, fill_cache, jobs_from, write_index
+from .cache import Job, Recipe, fill_cache, jobs_from, write_index
 from .data import Frames, Key, LabelledFrames, memory_budget
 from .devices import card_budget
+from .features import TeacherFeatures
 from .loop import Place
 from .outputs import FrameEmbeddings, Outputs
 from .pictures import look_at, shown_in

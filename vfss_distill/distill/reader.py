@@ -26,7 +26,7 @@ from ..config import DistillConfig
 from ..models.decoder import pool_to
 from ..provenance import digest_json
 from .augment import collimated, geometric, photometric
-from .cache import Job, Recipe, TeacherFeatures, frames_digest
+from .cache import Job, Recipe, frames_digest
 from .data import (
     Key,
     LabelledFrames,
@@ -36,6 +36,7 @@ from .data import (
     mixed_seed,
     shares,
 )
+from .features import TeacherFeatures
 from .losses import task_loss
 from .readings import SIDE, Plausible, all_read
 from .spread import with_enough

@@ -119,7 +119,7 @@ class TestIdentities:
         (tmp_path / ".gitignore").write_bytes(b"R\xf6ntgen/\n")
         ingested(cli, "v")
         lines = (tmp_path / ".gitignore").read_bytes().splitlines()
-        assert lines == [b"R\xf6ntgen/", b"identities.*", b".ingest.lock", b".distill.lock"]
+        assert lines[:3] == [b"R\xf6ntgen/", b"identities.*", b".partial-*"]
 
     def test_nothing_is_said_of_a_whole_workspace(self, lab: Path, cli: Cli) -> None:
         assert "identities" not in cli("ingest", "v", "--no-blank").stderr

@@ -14,7 +14,8 @@
       .distill.lock                             empty; a run is trained by one process at a time
 
 Every write is atomic: a temporary beside the target, fsync, rename. A process that dies leaves the
-old file or the new one, and perhaps a temporary that `is_temporary` recognises.
+old file or the new one, and perhaps a temporary that `is_temporary` recognises; `put_back` and
+`clear_temporaries` are for whoever knows that nobody else is writing there.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import ctypes
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -36,6 +38,8 @@ from typing import Any
 from .errors import DataError, StorageError, WorkspaceError
 
 _TEMPORARY = ".partial-"
+_SET_ASIDE = re.compile(re.escape(_TEMPORARY) + r"[0-9a-f]{8}-old-(?P<name>.+)")
+_NAME = 80  # letters of a target's name in that of its temporary
 _MEND = "Put it back from a backup, or make it anew."
 _IS_WINDOWS = os.name == "nt"
 _C = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -136,6 +140,34 @@ def is_temporary(path: Path) -> bool:
     return path.name.startswith(_TEMPORARY)
 
 
+def put_back(folder: Path, of: str = "") -> None:
+    """What `atomic_folder` had set aside in `folder` when its process died between two renames
+    gets its name again, unless something has that by now: everything, or the target named `of`.
+
+    For whoever knows that nobody else is writing it. What cannot be moved stays.
+    """
+    for path in sorted(folder.glob(f"{_TEMPORARY}*")):
+        aside = _SET_ASIDE.fullmatch(path.name)
+        if aside and len(aside["name"]) < _NAME and of in ("", aside["name"]):
+            target = folder / aside["name"]
+            with suppress(OSError):
+                if not os.path.lexists(target):
+                    path.rename(target)
+
+
+def clear_temporaries(folder: Path, of: str = "") -> None:
+    """`put_back`, then take away what else interrupted writes left in `folder` (not below)."""
+    put_back(folder, of)
+    for path in folder.glob(f"{_TEMPORARY}*"):
+        if of and path.name[len(_TEMPORARY) + 9 :] != of[-_NAME:]:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
 @contextmanager
 def storage_errors(target: Path) -> Iterator[None]:
     """Turn the operating system's word on a failed write into a StorageError with a remedy."""
@@ -161,7 +193,7 @@ def atomic_path(target: Path, *, mode: int | None = None) -> Iterator[Path]:
 
     Raises StorageError on a full or read-only disk.
     """
-    temporary = target.parent / f"{_TEMPORARY}{secrets.token_hex(4)}-{target.name[-80:]}"
+    temporary = target.parent / f"{_TEMPORARY}{secrets.token_hex(4)}-{target.name[-_NAME:]}"
     with storage_errors(target), _made(target.parent):
         try:
             yield temporary
@@ -180,11 +212,11 @@ def atomic_folder(target: Path, *, replace: bool = True) -> Iterator[Path]:
 
     An existing `target` is replaced whole and only once the new one is complete: in one step on
     Linux; elsewhere, and on network shares that cannot, there is none for the moment between two
-    renames. Files put into the folder need not be written atomically themselves. Raises
+    renames (`put_back` mends it). Files put into the folder need not be written atomically. Raises
     StorageError as `atomic_path`, and WorkspaceError where there is a `target` by then that may not
     be replaced: somebody else has made it meanwhile.
     """
-    temporary = target.parent / f"{_TEMPORARY}{secrets.token_hex(4)}-{target.name[-80:]}"
+    temporary = target.parent / f"{_TEMPORARY}{secrets.token_hex(4)}-{target.name[-_NAME:]}"
     with storage_errors(target), _made(target.parent):
         temporary.mkdir(parents=True)
         try:
@@ -197,7 +229,8 @@ def atomic_folder(target: Path, *, replace: bool = True) -> Iterator[Path]:
                     remedy="Run it again, or give it another --name.",
                 )
             if not (target.exists() and _exchange(temporary, target)):
-                old = target.parent / f"{_TEMPORARY}{secrets.token_hex(4)}-old"
+                aside = f"{_TEMPORARY}{secrets.token_hex(4)}-old-{target.name[-_NAME:]}"
+                old = target.parent / aside
                 try:
                     if target.exists():
                         _patiently(lambda: target.rename(old))

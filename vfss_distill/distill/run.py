@@ -37,7 +37,14 @@ from ..models.students import (
 )
 from ..models.trained_on import TrainedOn, of_start
 from ..provenance import RESEARCH_USE_ONLY, SCHEMA_VERSION, digest_json, sha256_file
-from ..workspace import Workspace, read_json, storage_errors, write_json, write_text
+from ..workspace import (
+    Workspace,
+    clear_temporaries,
+    read_json,
+    storage_errors,
+    write_json,
+    write_text,
+)
 from .cache import Say
 from .certainty import cuts_of, set_certainty
 from .checkpoint import FOLDER, check_identity, saved_step
@@ -266,6 +273,7 @@ def _run_folder(
     with alone_on_run(workspace, folder.name):
         workspace.check_output(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        clear_temporaries(folder)
         try:
             yield log
         except Exception as error:

@@ -28,7 +28,7 @@ from ..intake.picture import lit_part
 from ..intake.repeats import RepeatCounter
 from ..letterbox import Letterbox, Part
 from ..provenance import document
-from ..workspace import is_temporary, read_json, write_json
+from ..workspace import is_temporary, put_back, read_json, write_json
 from .canvas import Caption
 from .masks import MaskMaker, TaskMask
 from .overlay import OverlayWriter
@@ -272,7 +272,8 @@ def write_run(
 
 
 def clear_results(results: Path) -> None:
-    """Take away what killed runs left half made: whatever nobody has written to for an hour.
+    """Take away what killed runs left half made: whatever nobody has written to for an hour. A
+    result that was being replaced is put back where nothing has taken its place.
 
     Raises WorkspaceError where `results` is no folder: that is no fault of any film.
     """
@@ -280,6 +281,8 @@ def clear_results(results: Path) -> None:
         raise WorkspaceError(
             "is no folder, and results go there", file=results.name, remedy="Move it away."
         )
+    for study in results.glob("*"):
+        put_back(study)
     for folder in results.glob("*/*"):
         if is_temporary(folder) and time.time() - _last_written(folder) > _STALE_S:
             shutil.rmtree(folder, ignore_errors=True)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ..cores import usable_cores
 from ..engines import Engine, OneProcess, Processes
 from ..errors import InputError, VfssError
-from ..workspace import atomic_folder, is_temporary
+from ..workspace import atomic_folder, is_temporary, put_back
 from .burned_in import BurnedIn
 from .film_sample import FrameSample
 from .frame_store import WAITING_FILE, FrameStore
@@ -108,8 +108,9 @@ def sweep(studies: Path, study: str | None = None) -> None:
     """Take away what a killed ingest left half done: its frames are perhaps not blanked yet.
 
     Of `study`, whose maker is known to be dead; without it, whatever nobody has written to for an
-    hour.
+    hour. A study that was being replaced is put back where nothing has taken its place.
     """
+    put_back(studies, study or "")
     for folder in studies.iterdir() if studies.is_dir() else ():
         if not is_temporary(folder) or not folder.is_dir():
             continue

@@ -22,7 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import WorkspaceError
-from ..workspace import Workspace, atomic_path, spreadsheet_cell, write_bytes
+from ..workspace import (
+    Workspace,
+    atomic_path,
+    clear_temporaries,
+    spreadsheet_cell,
+    write_bytes,
+)
 from .names import plain_name, spellings
 
 if TYPE_CHECKING:
@@ -30,7 +36,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("study", "patient", "source_patient", "source_path", "site", "source_site")
 _COLUMNS_BEFORE = _COLUMNS[:4]  # of versions that knew no sites
-_IGNORED = ("identities.*", ".ingest.lock", ".distill.lock")
+_IGNORED = ("identities.*", ".partial-*", ".ingest.lock", ".distill.lock")
 _PRIVATE = 0o600
 _KEY_BYTES = 32
 _FROM_A_COPY = "Put it back from a copy."
@@ -146,6 +152,13 @@ class Identities:
         name = text.encode(errors="surrogateescape")  # folders' names are bytes, not always UTF-8
         digest = hmac.new(self._key.encode(), name, hashlib.sha256).digest()
         return base64.b32encode(digest).decode("ascii").lower()
+
+    def sweep(self) -> None:
+        """Take away copies of both files that a killed ingest left half written: they hold names.
+        For whoever ingests alone here."""
+        for path in (self._workspace.identities_file, self._workspace.identities_key):
+            target = Path(os.path.realpath(path))
+            clear_temporaries(target.parent, of=target.name)
 
     def record(self, identity: Identity) -> None:
         """Write one row, in place of an older one of the same study. Raises StorageError."""

@@ -170,6 +170,7 @@ class _Ingest:
         What the engine and its threads leave behind is put on `stack`.
         """
         sweep(self._workspace.studies)
+        self._identities.sweep()
         engine = stack.enter_context(engine_for(self._options, lambda line: self._words(line)))
         for number, (item, digest) in enumerate(digests(found, engine.slots, stack)):
             while len(self._under_way) >= engine.slots:

@@ -21,7 +21,7 @@ from ...counting import counted, first_of, listed
 from ...errors import DataError, LabelError, StorageError, UsageError, VfssError, WorkspaceError
 from ...provenance import sha256_file
 from ...tasks import TaskSet
-from ...workspace import Workspace, read_json
+from ...workspace import Workspace, clear_temporaries, read_json
 from ..mask_folders import MANIFEST
 from ..source import IMAGE_SUFFIXES, square_size
 from ..study import Study, folder_of, list_studies_readable
@@ -363,6 +363,8 @@ def _apply(
     study: Study, plan: _Plan, options: ImportOptions, kind: Format, facts: dict[str, Any]
 ) -> ImportedStudy:
     """Compare, then write what is new or replaced."""
+    if not options.dry_run:
+        clear_temporaries(study.folder)  # of an import that was killed; we are alone in here
     done = ImportedStudy(study.id, frames=len({frame for _, frame in plan}))
     write: dict[tuple[str, int], bytes] = {}
     differing: list[tuple[str, int]] = []

@@ -1,6 +1,8 @@
 """Imported masks into a study: they appear together, then its record names them.
 
-A process that dies in between leaves masks that nobody sees, never a record without its masks.
+A process that dies in between leaves new masks that nobody sees, never a record without its masks.
+That there was an import is in the record before: masks it replaced are seen at once, and whoever
+makes the study anew has to know that they are nowhere else.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 
 from ...provenance import provenance
 from ...workspace import atomic_folder, read_json, write_bytes
-from ..record import RECORD_FILE
+from ..record import RECORD_FILE, StudyRecord
 from ..study import Study, frame_name, write_record
 
 
@@ -24,6 +26,8 @@ def write_masks(
 ) -> None:
     """Swap the masks folder for one with the new masks in it, then the record."""
     folder = study.folder / "masks"
+    history = _history(study, facts)
+    _put_record(study, study.record, history)
     with atomic_folder(folder) as made:
         for path in _kept(folder):
             target = made / path.relative_to(folder)
@@ -41,8 +45,12 @@ def write_masks(
     record = replace(
         study.record, labelled={task: tuple(sorted(some)) for task, some in labelled.items()}
     )
+    _put_record(study, record, history)
+
+
+def _put_record(study: Study, record: StudyRecord, history: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as somewhere:
-        write_record(Path(somewhere), record, **_history(study, facts))
+        write_record(Path(somewhere), record, **history)
         write_bytes(study.folder / RECORD_FILE, (Path(somewhere) / RECORD_FILE).read_bytes())
 
 

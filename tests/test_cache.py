@@ -18,10 +18,12 @@ from safetensors.numpy import save
 
 from conftest import Cli
 from fake_results import FakeWorkspace
+from vfss_distill import claims
 from vfss_distill.distill.shelf import STALE_S, megabytes
 from vfss_distill.models.teachers.card import list_cards
 from vfss_distill.provenance import sha256_file
-from vfss_distill.workspace import read_json
+from vfss_distill.workspace import Workspace, read_json
+from watched import holder
 
 TEACHER = "medsam"
 FOLDER = f"{TEACHER}-0123456789ab"
@@ -177,6 +179,20 @@ def test_all_of_it(workspace: Path, cli: Cli) -> None:
     assert list((workspace / "cache").iterdir()) == []
     both = cli("cache", "prune", "--all", "--teacher", TEACHER)
     assert both.exit_code == 2 and "contradict" in both.stderr
+
+
+@pytest.mark.skipif(claims.fcntl is None, reason="no locks on this system")
+def test_features_stay_while_a_run_is_trained(workspace: Path, cli: Cli) -> None:
+    (workspace / "runs" / "run-001").mkdir(parents=True)
+    before = files(workspace / "cache")
+    training = holder(Workspace(workspace).distill_lock, "run-001")
+    for which in (("--all",), ("--teacher", TEACHER)):
+        refused = cli("cache", "prune", *which)
+        assert refused.exit_code == 4 and "runs/run-001: is being trained" in refused.stderr
+    assert files(workspace / "cache") == before
+    assert cli("cache", "prune").exit_code == 0, "what is left over is of no run"
+    training.communicate()
+    assert cli("cache", "prune", "--all").exit_code == 0
 
 
 def test_what_vfss_has_not_written_stays(workspace: Path, cli: Cli, tmp_path_factory: Any) -> None:

@@ -149,3 +149,16 @@ def test_names_in_what_a_killed_ingest_wrote_are_taken_away(cli: Cli, tmp_path: 
     ingested(cli, "v")
     assert not any(path.exists() for path in left) and all(path.exists() for path in others)
     assert ".partial-*" in (tmp_path / ".gitignore").read_text().splitlines()
+
+
+def test_a_simulated_set_goes_on_after_a_kill_at_its_first_write(cli: Cli, tmp_path: Path) -> None:
+    shape = ("--patients", "1", "--frames", "3", "--size", "64", "--quiet")
+    films = tmp_path / "films"
+    films.mkdir()
+    (films / ".partial-0123abcd-SIMULATED.txt").touch()
+    assert cli("simulate", "films", *shape).exit_code == 0
+    (films / "sim0000" / "sim0000-00_truth.json").unlink()  # killed before it was written
+    left = films / "sim0000" / ".partial-0123abcd-sim0000-00.mp4"
+    left.touch()
+    assert cli("simulate", "films", *shape).exit_code == 0
+    assert not left.exists() and (films / "sim0000" / "sim0000-00.mp4").stat().st_size

@@ -11,7 +11,7 @@ from distill_lab import run, tiny_lab
 from fake_results import FakeWorkspace
 from vfss_distill.distill import run as runs
 from vfss_distill.errors import StorageError, WorkspaceError
-from vfss_distill.evaluate import report
+from vfss_distill.evaluate import compare, report, scoring
 from vfss_distill.inference import pipeline
 from vfss_distill.workspace import nearest
 
@@ -58,6 +58,31 @@ def test_a_report(there: bool, tmp_path: Path, cli: Cli, monkeypatch: pytest.Mon
     monkeypatch.setattr(report, "score_group", asked_too_early)
     outcome = cli("report", cwd=fake.root)
     assert outcome.exit_code == 4 and OUTSIDE in outcome.stderr
+
+
+@pytest.mark.parametrize("words", [("report",), ("compare", "good", "bad")])
+def test_a_report_whose_name_another_took_meanwhile(
+    words: tuple[str, ...], tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has chosen the name: the next one is as good."""
+    fake = FakeWorkspace(tmp_path)
+    for patient in ("p1", "p2"):
+        fake.study(f"{patient}-aaaaaa", patient, split="test", labels=[0])
+        for model, shift in (("good", 0), ("bad", 3)):
+            fake.result(f"{patient}-aaaaaa", model=model, shift=shift, n=1)
+    first = tmp_path / "reports" / f"{words[0]}-001"
+
+    def meanwhile(*arguments: object) -> object:
+        first.mkdir(parents=True, exist_ok=True)
+        return score(*arguments)
+
+    score = scoring.score_case
+    for module in (scoring, compare):
+        monkeypatch.setattr(module, "score_case", meanwhile)
+    outcome = cli(*words, "--force")
+    assert outcome.exit_code == 0, outcome.stderr
+    assert not list(first.iterdir())
+    assert (first.with_name(f"{words[0]}-002") / "index.html").exists()
 
 
 def test_room_on_a_disk_that_is_not_there(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from tiny_studies import small_world, write_splits, write_study
 from tiny_teachers import write_tiny_weights
 from vfss_distill.config import DistillConfig
 from vfss_distill.distill import loop, reader, run
+from vfss_distill.distill.batches import check_parts
 from vfss_distill.distill.processes import Processes
 from vfss_distill.errors import UsageError
 from vfss_distill.workspace import Workspace
@@ -47,6 +48,15 @@ build_student, build_heads = run.build_student, loop.Heads
 run.build_student = lambda shape: build_student(shape).double()
 loop.Heads = lambda *words: build_heads(*words).double()
 app()
+"""
+
+# On machines of two kinds the same teacher computes other last bits.
+UNLIKE = """
+import os
+from dataclasses import replace
+from vfss_distill.distill import preparation
+recipe_of = preparation._recipe
+preparation._recipe = lambda *words: replace(recipe_of(*words), fingerprint=os.environ["RANK"])
 """
 
 
@@ -168,8 +178,15 @@ def test_two_processes_stop_together_and_go_on(lab: Workspace) -> None:
 def test_faults_are_told_and_leave_nothing(lab: Workspace) -> None:
     code, _, err = finish(launch(lab, 2, "--config", "settings.yaml", "--batch-size", "4"))
     assert code != 0
-    assert "2 processes, but one part of a batch has only 1 frame" in " ".join(err.split())
-    assert not list(lab.runs.iterdir())
+    told = " ".join(err.split())
+    assert "2 processes, but align_share 0.25 of batch_size 4 gives them only 1 frame" in told
+    assert not lab.runs.exists() and not lab.cache.exists()
+
+    (lab.root / "double.py").write_text(UNLIKE + PROGRAM)
+    code, _, err = finish(launch(lab, 2, "--config", "settings.yaml"))
+    assert code != 0
+    assert "the processes' weights, libraries or processors differ" in " ".join(err.split())
+    assert not list(lab.cache.rglob("*.safetensors"))
 
 
 @given(st.integers(0, 40), st.integers(1, 9))
@@ -184,6 +201,16 @@ def test_parts_are_the_whole(count: int, world: int) -> None:
             Processes(0, world).check_batch(count)
     else:
         assert min(sizes) > 0
+
+
+def test_too_many_processes_for_a_batch_are_told_with_the_setting() -> None:
+    config = DistillConfig(batch_size=16, align_share=0.25)
+    check_parts(config, Processes(0, 4), aligned=True)
+    check_parts(config, Processes(0, 16), aligned=False)
+    with pytest.raises(UsageError, match=r"5 processes, but align_share 0\.25 of batch_size 16"):
+        check_parts(config, Processes(0, 5), aligned=True)
+    with pytest.raises(UsageError, match="17 processes, but batch_size gives them only 16 frames"):
+        check_parts(config, Processes(0, 17), aligned=False)
 
 
 def test_alone_nothing_is_added_or_changed() -> None:

@@ -132,12 +132,15 @@ def is_trained(workspace: Workspace, run: str) -> bool:
     return not free
 
 
-def being_trained(run: str) -> WorkspaceError:
+def being_trained(
+    run: str,
+    remedy: str = "Wait until that one has ended, or start another run without --resume.",
+) -> WorkspaceError:
     """What is told of a run that another process trains."""
     return WorkspaceError(
         "is being trained by another process",
         file=f"runs/{run}",
-        remedy="Wait until that one has ended, or start another run without --resume.",
+        remedy=remedy,
     )
 
 

@@ -82,9 +82,8 @@ class Batches:
         self._task = Order(len(material.labelled), config.seed, _STREAM_TASK)
         self._read = Order(len(material.read or ()), config.seed, _STREAM_READ)
         self.add_masks(list(material.outputs.masks.values()))
-        processes.check_batch(config.batch_size)
-        if config.task_steps and self._share():
-            processes.check_batch(self._share())
+        if self._share():  # also for masks alone, of which nothing was known before
+            check_parts(config, processes, aligned=True)
 
     def add_masks(self, drawn: Sequence[PromptedMasks]) -> None:
         """From now on, frames that have some of these are among those for alignment."""
@@ -114,9 +113,7 @@ class Batches:
         """Frames for alignment beside those with masks."""
         config = self.config
         aligns = config.align_weight > 0 or bool(self.prompted)
-        if not self.material.teachers or not aligns:
-            return 0
-        return max(1, round(config.batch_size * config.align_share))
+        return share_of(config) if self.material.teachers and aligns else 0
 
     def _task_align(self, step: int) -> list[Key]:
         """Where a teacher drew masks under boxes, half of them are frames that have some."""
@@ -163,6 +160,20 @@ class Batches:
         keys = [*(batch.keys if batch else []), *align_keys]
         here_keys, aligned = align_keys[mine], len(align_keys)
         return Batch(torch.cat(parts), masks, labelled, here_keys, keys, aligned, tuple(self.drawn))
+
+
+def share_of(config: DistillConfig) -> int:
+    """Frames for alignment beside the `batch_size` frames with masks."""
+    return max(1, round(config.batch_size * config.align_share))
+
+
+def check_parts(config: DistillConfig, processes: Processes, *, aligned: bool) -> None:
+    """Raises UsageError when there are too many processes for a batch; `aligned`: one that is
+    aligned with teachers as well."""
+    processes.check_batch(config.batch_size)
+    if config.task_steps and aligned:
+        what = f"align_share {config.align_share:g} of batch_size {config.batch_size}"
+        processes.check_batch(share_of(config), what)
 
 
 def _generator(seed: int, step: int, device: torch.device) -> torch.Generator:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..config import DistillConfig
 from ..counting import counted
+from ..errors import DeviceError
 from ..models.teachers.base import fixed_image
 from ..models.teachers.card import VOCABULARY
 from ..models.teachers.registry import load_teacher
@@ -217,8 +218,15 @@ class _Asked:
     def _cached(
         self, teacher: Any, recipe: Recipe, jobs: Sequence[Job], keys: Sequence[Key]
     ) -> TeacherFeatures:
-        """Each process computes the shards of its share of studies."""
+        """Each process computes the shards of its share of studies. Raises DeviceError where those
+        of another would not be the same."""
         place = self.place
+        if not place.processes.agree(recipe.digest):
+            raise DeviceError(
+                f"the processes' weights, libraries or processors differ, and with them what "
+                f"{recipe.teacher} says of a frame",
+                remedy="Start them on machines of one kind, with the same weights and versions.",
+            )
         folder = fill_cache(
             teacher,
             recipe,

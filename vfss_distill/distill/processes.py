@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..counting import counted
 from ..errors import UsageError
 
 # One process may compute teachers' features for hours while another waits.
@@ -93,13 +94,22 @@ class Processes:
             else:
                 self.share_statistics(child)
 
-    def check_batch(self, smallest: int) -> None:
-        """Raises UsageError when some process would have no frame of a batch's smallest part."""
+    def check_batch(self, smallest: int, what: str = "batch_size") -> None:
+        """Raises UsageError when some process would have no frame of a batch's part, `what`."""
         if smallest < self.world:
             raise UsageError(
-                f"{self.world} processes, but one part of a batch has only {smallest} frame(s)",
+                f"{self.world} processes, but {what} gives them only {counted(smallest, 'frame')}",
                 remedy="Raise batch_size or start fewer processes.",
             )
+
+    def agree(self, digest: str) -> bool:
+        """Whether all have the same: of a digest in hex, its first digits."""
+        if self.world == 1:
+            return True
+        number = int(digest[:15], 16)
+        ends = torch.tensor([number, -number], device=_device())
+        dist.all_reduce(ends, dist.ReduceOp.MAX)
+        return bool(ends[0] == -ends[1])
 
 
 @contextlib.contextmanager

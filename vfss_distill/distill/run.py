@@ -45,6 +45,7 @@ from ..workspace import (
     write_json,
     write_text,
 )
+from .batches import check_parts
 from .cache import Say
 from .certainty import cuts_of, set_certainty
 from .checkpoint import FOLDER, check_identity, saved_step
@@ -112,6 +113,8 @@ def distill(
     with joined(device) as processes:
         if not processes.is_first:
             tick, say = (lambda *_: None), (lambda _: None)
+        copied = set(config.teachers) - set(config.read_only)
+        check_parts(config, processes, aligned=bool(copied) and config.align_weight > 0)
         found = survey(workspace, task_set(workspace, config), config, say)
         refuse_leaks(workspace, tick=tick)
         teachers = find_teachers(workspace, config, weights_folders)

@@ -11,11 +11,12 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ..claims import being_trained, is_trained
 from ..errors import MALFORMED, DataError, UsageError, VfssError, WorkspaceError
 from ..models.teachers.card import find_weights, list_cards, weights_folders
 from ..provenance import sha256_file
@@ -160,11 +161,16 @@ def plan_prune(
     return found
 
 
-def prune(workspace: Workspace, removals: Iterable[Removal]) -> int:
+def prune(workspace: Workspace, removals: Collection[Removal]) -> int:
     """Delete, bring the indexes up to date, drop empty folders; → bytes freed.
 
-    Raises WorkspaceError when cache/ is a link, StorageError when a file cannot be deleted.
+    Raises WorkspaceError when cache/ is a link, or a run that is being trained may need what would
+    go, StorageError when a file cannot be deleted.
     """
+    if any(removal.reason == "whole teacher" for removal in removals):
+        for run in sorted(workspace.runs.iterdir()) if workspace.runs.is_dir() else ():
+            if is_trained(workspace, run.name):
+                raise being_trained(run.name, "Delete features when that one has ended.")
     if workspace.cache.is_symlink():
         raise WorkspaceError(
             "is a link to another place, where nothing is deleted",

@@ -166,6 +166,7 @@ def write_comparison(
             "the models have no labelled frame in common on which a Dice can be counted",
             remedy="Label frames in which some anatomy is present, or segment further patients.",
         )
+    name = _name(workspace, options)  # another report may have taken the first one meanwhile
     compared = Compared(
         name=name,
         folder=workspace.reports / name,
@@ -315,7 +316,7 @@ def _write(workspace: Workspace, compared: Compared) -> None:
         "bootstrap_resamples": compared.options.resamples,
         "seed": compared.options.seed,
     }
-    with atomic_folder(compared.folder, replace=compared.options.force) as folder:
+    with atomic_folder(compared.folder, replace=compared.options.replaces) as folder:
         write_text(folder / "index.html", page)
         write_json(folder / "compare.json", document(compared.to_dict(workspace), **facts))
         write_text(folder / "compare.csv", compare_csv(compared))

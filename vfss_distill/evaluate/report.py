@@ -48,6 +48,7 @@ def write_report(
     if not models:
         first = failed[0]  # whose error ends with what to do
         raise DataError(f"no result can be read: {first['input']}: {first['error']}")
+    name = report_name(workspace, options)  # another report may have taken the first one meanwhile
     report = Report(name, workspace.reports / name, models, tuple(failed), options)
     page = render(report)
     body = report.to_dict(workspace)
@@ -56,7 +57,7 @@ def write_report(
         "bootstrap_resamples": options.resamples,
         "seed": options.seed,
     }
-    with atomic_folder(report.folder, replace=options.force) as folder:
+    with atomic_folder(report.folder, replace=options.replaces) as folder:
         write_text(folder / "index.html", page)
         write_json(folder / "report.json", document(body, **facts))
         write_text(folder / "dice.csv", dice_csv(report))

@@ -46,6 +46,12 @@ class ReportOptions:
     resamples: int = RESAMPLES
     seed: int = SEED
 
+    @property
+    def replaces(self) -> bool:
+        """Whether it may take the place of a report: of the one named, never of one that another
+        process has made meanwhile under a name that was free."""
+        return self.force and self.name is not None
+
 
 @dataclass(frozen=True)
 class ModelReport:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..engines import Engine, OneProcess, Processes, WorkerDied
 from ..errors import UsageError
-from ..workspace import read_json, write_text
+from ..workspace import clear_temporaries, is_temporary, read_json, write_text
 from .options import SimulateOptions
 from .study import StudySimulator
 from .writers import SUFFIXES, Format, write_study
@@ -119,7 +119,8 @@ def _claim(root: Path, options: DatasetOptions, *, force: bool) -> None:
     if root.exists() and not root.is_dir():
         raise UsageError("is not a folder", file=root, remedy="Name a folder that may be created.")
     before = marker.read_text(encoding="utf-8") if marker.is_file() else None
-    if not force and root.is_dir() and any(root.iterdir()) and before != text:
+    there = [path for path in root.iterdir() if not is_temporary(path)] if root.is_dir() else []
+    if not force and there and before != text:
         raise UsageError(
             "folder is not empty", file=root, remedy="Name another folder, or use --force."
         )
@@ -174,9 +175,9 @@ def _attempt(root: Path, force: bool, job: Job) -> dict[str, Any] | Exception:
 
 def _clear(truth_file: Path, study: str) -> None:
     """Remove what an interrupted or older run left of this study."""
-    truth_file.unlink(missing_ok=True)
-    for suffix in SUFFIXES.values():
-        truth_file.with_name(study + suffix).unlink(missing_ok=True)
+    for name in (truth_file.name, *(study + suffix for suffix in SUFFIXES.values())):
+        truth_file.with_name(name).unlink(missing_ok=True)
+        clear_temporaries(truth_file.parent, of=name)
     for folder in _MASKS:
         shutil.rmtree(truth_file.with_name(study + folder), ignore_errors=True)
 

@@ -18,7 +18,7 @@ from vfss_distill.inference.record import clear_results
 from vfss_distill.intake import fill
 from vfss_distill.intake.formats import into_study
 from vfss_distill.intake.study import has_imported_labels
-from vfss_distill.workspace import put_back
+from vfss_distill.workspace import atomic_folder, put_back
 
 # Where folders cannot swap names in one step (network shares, Mac, Windows): dies in between.
 _DIES_BETWEEN = """
@@ -65,6 +65,12 @@ def test_a_folder_set_aside_takes_no_others_place(tmp_path: Path) -> None:
     (target / "text").write_text("of another")
     put_back(tmp_path)
     assert (target / "text").read_text() == "of another"
+
+
+def test_what_is_being_made_stays_hidden(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "old-last.ckpt"):
+        put_back(tmp_path)
+        assert [path.name[:9] for path in tmp_path.iterdir()] == [".partial-"]
 
 
 def test_a_run_goes_on_from_a_checkpoint_set_aside(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ from typing import Any
 from .errors import DataError, StorageError, WorkspaceError
 
 _TEMPORARY = ".partial-"
-_SET_ASIDE = re.compile(re.escape(_TEMPORARY) + r"[0-9a-f]{8}-old-(?P<name>.+)")
+_SET_ASIDE = re.compile(re.escape(_TEMPORARY) + r"[0-9a-f]{8}~(?P<name>.+)")
 _NAME = 80  # letters of a target's name in that of its temporary
 _MEND = "Put it back from a backup, or make it anew."
 _IS_WINDOWS = os.name == "nt"
@@ -229,8 +229,7 @@ def atomic_folder(target: Path, *, replace: bool = True) -> Iterator[Path]:
                     remedy="Run it again, or give it another --name.",
                 )
             if not (target.exists() and _exchange(temporary, target)):
-                aside = f"{_TEMPORARY}{secrets.token_hex(4)}-old-{target.name[-_NAME:]}"
-                old = target.parent / aside
+                old = target.parent / f"{_TEMPORARY}{secrets.token_hex(4)}~{target.name[-_NAME:]}"
                 try:
                     if target.exists():
                         _patiently(lambda: target.rename(old))

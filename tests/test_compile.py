@@ -15,6 +15,8 @@ import torch
 from conftest import Cli
 from distill_lab import run, same, tiny_lab, weights
 from vfss_distill.config import DistillConfig
+from vfss_distill.distill import loop
+from vfss_distill.distill import run as runs
 from vfss_distill.distill.compilation import compiled
 from vfss_distill.errors import DeviceError
 from vfss_distill.models.students import StudentConfig, build_student
@@ -61,15 +63,28 @@ def test_the_compiler_that_is_there_is_the_one_used(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.slow
 @needs_compiler
-def test_compiled_trains_alike_and_resumes_to_the_bit(tmp_path: Path) -> None:
+def test_compiled_trains_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In double precision: batch norm over the few values of a tiny frame turns the rounding of
+    floats, which is another on each kind of processor, into hundredths of the loss."""
+    build, heads = runs.build_student, loop.Heads
+    monkeypatch.setattr(runs, "build_student", lambda shape: build(shape).double())
+    monkeypatch.setattr(loop, "Heads", lambda *words: heads(*words).double())
     lab = tiny_lab(tmp_path)
-    plain = run(lab, teachers=("medsam",))
-    whole = run(lab, teachers=("medsam",), compile=True)
+    plain, translated = (run(lab, teachers=("medsam",), compile=how) for how in (False, True))
     losses = [
         [json.loads(line)["loss"] for line in (one.folder / "metrics.jsonl").open()]
-        for one in (plain, whole)
+        for one in (plain, translated)
     ]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+    assert len(losses[0]) == 8 and losses[0] == pytest.approx(losses[1], rel=1e-5)
+    # The weights are those of a plain student.
+    assert weights(translated).keys() == weights(plain).keys()
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_compiled_resumes_to_the_bit(tmp_path: Path) -> None:
+    lab = tiny_lab(tmp_path)
+    whole = run(lab, teachers=("medsam",), compile=True)
     stopped: dict[str, Any] = {}
 
     def stop_at_five(done: int, of: int, words: str) -> None:
@@ -81,6 +96,4 @@ def test_compiled_trains_alike_and_resumes_to_the_bit(tmp_path: Path) -> None:
     assert half.interrupted
     again = run(lab, teachers=("medsam",), compile=True, resume=half.folder)
     assert same(whole, again)
-    # The weights are those of a plain student.
-    assert weights(whole).keys() == weights(plain).keys()
     assert all(torch.isfinite(tensor).all() for tensor in weights(whole).values())

@@ -66,6 +66,32 @@ def test_effective_rate(stored: int, pulses: float, analogue: bool) -> None:
     assert said in (counter.warning(times_s) or "")
 
 
+@pytest.mark.parametrize("each", [2, 4])
+def test_a_coder_that_settles_at_the_beginning_hides_no_rhythm(each: int) -> None:
+    """It changes the picture once more, a little less, between two pulses."""
+    random = np.random.default_rng(0)
+    counter = RepeatCounter()
+    for index in range(130):
+        if index % each == 0:
+            shown = 100 + random.normal(0, 6, (96, 128))
+        settled = random.normal(0, 5, shown.shape) if index in (3, 7, 9) else 0
+        shown = shown + settled
+        counter.add(np.clip(shown + random.normal(0, 1.5, shown.shape), 0, 255).astype(np.uint8))
+    assert set(counter.repeats) == {index for index in range(130) if index % each}
+    assert counter.unique_fps([index / 30 for index in range(130)]) == pytest.approx(
+        30 / each, 0.02
+    )
+
+
+@pytest.mark.parametrize("stored", [30, 25])
+def test_irregular_pulses_are_not_forced_into_a_rhythm(stored: int) -> None:
+    """24 pulses a second stored as 30 or 25 frames: every fifth, or 25th, is a repeat."""
+    film = 5 * stored
+    repeats = {n for n in range(1, film) if int(n * 24 / stored) == int((n - 1) * 24 / stored)}
+    counter = counted(film, lambda index: index not in repeats)
+    assert set(counter.repeats) <= repeats
+
+
 def test_neither_a_pause_nor_a_held_image_makes_pulses_rarer() -> None:
     """They tell nothing of how fine a time is elsewhere in the film."""
     paused = [index / 30 + (20 if index >= 50 else 0) for index in range(60)]

@@ -222,6 +222,25 @@ def test_barium_that_comes_back_at_once_is_residue_of_the_same_swallow(
     assert not any("swallows" in str(record["flags"]) for record in found.values())
 
 
+def test_swallows_between_which_barium_stays_are_perhaps_several(
+    fake: FakeWorkspace, cli: Cli
+) -> None:
+    """Nothing tells them apart, but the hyoid rises twice: the second one's extremes may be told
+    with the first one's times."""
+    stays = Swallow().masks(14)["bolus"]
+    first = {n: Swallow().masks(n) for n in range(FRAMES)}
+    both = first | {FRAMES + n: Larger().masks(n) for n in range(FRAMES)}
+    for n in range(16, 44):
+        both[n] = {**both[n], "bolus": both[n]["bolus"] | stays}
+    filmed(fake, "p1-aaaaaa", first)
+    filmed(fake, "p2-bbbbbb", both)
+    said = "the hyoid rises 2 times in these frames: perhaps several swallows in one"
+    (one, _), (two, _) = (measured(cli, study) for study in ("p1-aaaaaa", "p2-bbbbbb"))
+    for name in two:
+        assert (said in two[name]["flags"]) is not name.startswith("c2_c4"), name
+    assert "rises" not in str(one)
+
+
 def test_a_first_swallow_that_cannot_be_measured_says_which_frames_it_has(
     fake: FakeWorkspace, cli: Cli
 ) -> None:

@@ -46,7 +46,7 @@ def one_swallow(
         return tracks, runs, ("no bolus passage: swallows are not told apart, all frames taken",)
     found = _swallows(tracks, scale, runs)
     if len(found) < 2:
-        return tracks, runs, ()
+        return tracks, runs, _perhaps_more(tracks, scale)
     begun = found[0].moved == 0
     own = _frames_of([one.span for one in found], tracks.times_s)[int(begun)]
     first, last = np.flatnonzero(own)[[0, -1]]
@@ -57,7 +57,17 @@ def one_swallow(
     said = (
         f"{len(found)} swallows, told by {how}: the {which} is measured, frames {first}-{last}{why}"
     )
-    return tracks.within(own), [run for run in runs if own[run[0]]], (said,)
+    mine = tracks.within(own)
+    return mine, [run for run in runs if own[run[0]]], (said, *_perhaps_more(mine, scale))
+
+
+def _perhaps_more(tracks: Tracks, scale: Trace | None) -> tuple[str, ...]:
+    """What is to be said where the hyoid rises more than once in one swallow's frames: so much
+    barium may have stayed between two that nothing else tells them apart."""
+    rises = 0 if scale is None else _rises(_distance(tracks, scale))
+    if rises < 2:
+        return ()
+    return (f"the hyoid rises {rises} times in these frames: perhaps several swallows in one",)
 
 
 def _swallows(tracks: Tracks, scale: Trace | None, runs: Sequence[Span]) -> list[_Swallow]:
@@ -103,12 +113,29 @@ def _hyoid_moves(tracks: Tracks, scale: Trace, *, begun: bool) -> bool | None:
 
     A fall is the end of the swallow before, except in one that had `begun` before the film.
     """
-    places = np.where(np.isnan(scale)[:, None], np.nan, tracks.hyoid)
-    distance, _ = without_spikes(np.hypot(*places.T))
-    distance = distance[~np.isnan(distance)]
+    distance = _distance(tracks, scale)
     if len(distance) < REST_FRAMES:
         return None
     return _rise(distance) >= STILL_PERCENT or (begun and _rise(distance[::-1]) >= STILL_PERCENT)
+
+
+def _distance(tracks: Tracks, scale: Trace) -> Trace:
+    """The hyoid's distance from A4 in the frames in which it can be followed."""
+    places = np.where(np.isnan(scale)[:, None], np.nan, tracks.hyoid)
+    distance, _ = without_spikes(np.hypot(*places.T))
+    return distance[~np.isnan(distance)]
+
+
+def _rises(values: Trace) -> int:
+    """How often they rise and, in between, fall again, by more than noise."""
+    count, up = 0, False
+    turn = values[0] if len(values) else 0.0  # the lowest, or highest, since the last rise or fall
+    for value in values:
+        turn = max(turn, value) if up else min(turn, value)
+        if abs(value - turn) >= STILL_PERCENT:
+            up, turn = not up, value
+            count += up
+    return count
 
 
 def _rise(values: Trace) -> float:

@@ -30,6 +30,7 @@ _TWICE = 2.0
 _LONGEST = 8  # frames a pulse: 7.5 pulses stored as 60 fields
 _BLOCK = 4  # of sampled pixels: means of 16 hide the noise, not what moves
 _EVEN = 0.95  # share of intervals that are the mean one, rounded either way
+_OFF = 0.3  # share of frames off the beat that may change none the less
 
 DIGEST_LETTERS = 16
 
@@ -132,6 +133,7 @@ def _off_beat(changes: NDArray[np.float64], peaks: NDArray[np.float64]) -> NDArr
     least = max(float(np.percentile(changes, 5)), float(changes[changes > 0].min()))
     changes = np.maximum(changes, least)  # one odd frame is no group
     new = changes > _divide(changes)
+    new = _on_beat(new)
     beats = np.flatnonzero(new)
     if new.all() or len(beats) < _FEWEST // 3:
         return nothing
@@ -148,6 +150,18 @@ def _off_beat(changes: NDArray[np.float64], peaks: NDArray[np.float64]) -> NDArr
         return nothing
     even = np.mean((gaps == np.floor(mean)) | (gaps == np.ceil(mean)))
     return ~new if even >= _EVEN else nothing
+
+
+def _on_beat(new: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Without what changes off the beat, where hardly anything does: a coder that settles when the
+    film begins changes the picture once more between two pulses."""
+    gaps = np.diff(np.flatnonzero(new))
+    period = int(np.median(gaps)) if len(gaps) else 1
+    if not 2 <= period <= _LONGEST:
+        return new
+    places = np.arange(len(new)) % period
+    on = places == np.bincount(places[new], minlength=period).argmax()
+    return new & on if new[on].mean() >= _EVEN and new[~on].mean() <= _OFF else new
 
 
 def _divide(values: NDArray[np.float64]) -> float:

@@ -282,7 +282,9 @@ def clear_results(results: Path) -> None:
             "is no folder, and results go there", file=results.name, remedy="Move it away."
         )
     for study in results.glob("*"):
-        put_back(study)
+        put_back(
+            study
+        )  # beside a process that is between its two renames: that one has to go again
     for folder in results.glob("*/*"):
         if is_temporary(folder) and time.time() - _last_written(folder) > _STALE_S:
             shutil.rmtree(folder, ignore_errors=True)

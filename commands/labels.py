@@ -299,8 +299,10 @@ def _sources(
     if not chosen and not lost:
         raise UsageError("no results of these studies", remedy="See the results/ folder.")
     if len({result.study for result in chosen}) != len(chosen):
+        names = ", ".join(sorted({result.folder.name for result in chosen}))
         raise UsageError(
-            f"{model!r} names several models", remedy="Name one by its sha256 (6 or more digits)."
+            f"{model!r} names several models: {names}",
+            remedy="Name one by its sha256 (6 or more digits).",
         )
     broken = {folder_of(one) for one in damaged}
     sound = [result for result in chosen if result.study not in broken]  # else: of which frames?

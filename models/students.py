@@ -36,6 +36,8 @@ PRESETS: Mapping[str, Preset] = {
     "small": Preset("lcnet_100", 96, 1_100_000),
     "base": Preset("tf_efficientnetv2_b0", 128, 6_000_000),
 }
+# base pads by the size of its maps: exported for any, it takes minutes to trace.
+_ANY_SIDE = ("nano", "small")
 _CONFIG_KEY = "vfss.student"
 ANY, ABSENT = -30.0, -30.0  # logits: p < 1e-13
 
@@ -117,6 +119,12 @@ class Student(nn.Module):
         """How much smaller than the frame the logits of `decode` are: 2 for the presets."""
         return int(self.trunk.feature_info.reduction()[0])
 
+    @property
+    def takes_any_side(self) -> bool:
+        """Whether squares of other sides than `image_size` go through as well: known of nano and
+        small only. Transformers learn places, and take no other."""
+        return self.config.trunk in _ANY_SIDE
+
     def encoder_parameters(self) -> int:
         return parameters_of(self.trunk)
 
@@ -125,10 +133,13 @@ class Student(nn.Module):
         return sum(FULL_SIZE_TEACHERS.values()) / self.encoder_parameters()
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(B, C, S, S), 0..255 → logits (B, T, S, S); all very low where a task is not certain."""
+        """(B, C, S, S), 0..255 → logits (B, T, S, S); all very low where a task is not certain.
+
+        S is `config.image_size`, or another multiple of 32 where the student `takes_any_side`.
+        """
         logits = self.decode(self.pyramid(frames))
         shown = logits.amax((2, 3), keepdim=True) >= self.certain[:, None, None]
-        return enlarge(torch.where(shown, logits, ABSENT), self.config.image_size)
+        return enlarge(torch.where(shown, logits, ABSENT), frames.shape[-1])
 
     def embed(self, frames: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(B, C, S, S) → the map for alignment (B, E, grid, grid), and the pyramid for `decode`."""

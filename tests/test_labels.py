@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -180,6 +181,21 @@ def test_results_are_exported(world: Workspace, cli: Cli) -> None:
     words = ("labels", "export", "out", "--format", "coco", "--results", "small", "--json")
     made = json.loads(ok(cli(*words, cwd=world.root)).stdout)
     assert made["masks"] == 3 * study.record.frames
+
+
+def test_a_name_of_several_models_lists_them(world: Workspace, cli: Cli) -> None:
+    study = first_study(world)
+    result_of(study, world)
+    results = world.results / study.id
+    shutil.copytree(results / "small-12345678", results / "small-87654321")
+    run = results / "small-87654321" / "run.json"
+    body = json.loads(run.read_text())
+    body["model"]["sha256"] = "87654321" + body["model"]["sha256"][8:]
+    put(run, body)
+    words = ("labels", "export", "out", "--format", "coco", "--results", "small")
+    refused = cli(*words, cwd=world.root)
+    assert refused.exit_code == 2
+    assert "several models: small-12345678, small-87654321" in refused.stderr
 
 
 def test_results_that_cannot_be_read_are_left_out_and_named(world: Workspace, cli: Cli) -> None:

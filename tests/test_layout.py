@@ -23,6 +23,7 @@ GROUND = (
     "workspace",
     "config",
     "letterbox",
+    "magnification",
     "pages",
     "cores",
     "memory",

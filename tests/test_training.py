@@ -150,7 +150,7 @@ def test_a_task_gets_its_own_cut_between_what_it_has_and_what_it_lacks(tmp_path:
     for frame in range(20, 40):
         write_mask(study.folder, "hyoid", frame, np.zeros((48, 64), bool))
     student = Sure()
-    (said,) = set_certainty(student, labelled_of([study]))  # type: ignore[arg-type]
+    (said,) = set_certainty(student, labelled_of([study]), None)  # type: ignore[arg-type]
     bolus, hyoid, c3 = student.certain.tolist()
     assert bolus == c3 == ANY and 1 < hyoid < 3
     assert said.startswith("hyoid") and "0.0 %" in said

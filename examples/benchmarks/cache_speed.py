@@ -56,7 +56,7 @@ def simulated(root: Path, frames: int) -> Study:
     film = StudySimulator(7, 0, SimulateOptions())
     folder = Workspace(root).studies / "sim-000000"
     (folder / "frames").mkdir(parents=True)
-    for number, seen in zip(range(frames), film.frames(masks=False), strict=False):
+    for number, seen in zip(range(frames), film.frames(), strict=False):
         write_png(folder / "frames" / f"{number:06d}.png", seen.grey)
         height, width = seen.grey.shape
     record = StudyRecord(

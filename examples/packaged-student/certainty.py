@@ -17,7 +17,7 @@ from vfss_distill.distill.certainty import set_certainty
 from vfss_distill.distill.data import Frames, LabelledFrames, labelled_keys, memory_budget
 from vfss_distill.intake.study import list_studies
 from vfss_distill.models.students import load_student, replace_weights
-from vfss_distill.workspace import Workspace
+from vfss_distill.workspace import Workspace, read_json
 
 FILMS = "--patients 300 --seed 930000 --size 256 --fps 12 --frames 24 --label-every 4 --workers 2"
 
@@ -38,7 +38,9 @@ def main() -> None:
     keys = labelled_keys(studies, tasks)
     budget = memory_budget()
     frames = Frames(studies, keys, size=size, context=student.config.context, budget_bytes=budget)
-    for line in set_certainty(student, LabelledFrames(frames, keys, tasks, budget_bytes=budget)):
+    labelled = LabelledFrames(frames, keys, tasks, budget_bytes=budget)
+    usual = read_json(options.run / "facts.json")["spine_px"]
+    for line in set_certainty(student, labelled, usual):
         print(line)
     replace_weights(student, path)
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from vfss_distill.evaluate.metrics import score
 from vfss_distill.evaluate.statistics import Row, summarise
 from vfss_distill.inference.session import Segmenter, find_model
+from vfss_distill.letterbox import Letterbox
 from vfss_distill.simulate.options import SimulateOptions
 from vfss_distill.simulate.study import simulate_study
 from vfss_distill.workspace import Workspace
@@ -162,7 +163,9 @@ def scored(model: Segmenter, films: list[Any], change: Change) -> Iterator[Row]:
     for number, (frames, masks) in enumerate(films):
         pairs = [change(*pair, rng) for pair in zip(frames, masks, strict=True)]
         squares = np.stack([np.ascontiguousarray(picture) for picture, _ in pairs])
-        maps = model.probabilities(squares[:, None])
+        box = Letterbox.fit(SIZE, SIZE, model.side(squares))
+        shown = model.probabilities(np.stack([box.frame(square) for square in squares])[:, None])
+        maps = np.stack([box.undo(one) for one in shown])
         for frame, ((_, truth), found) in enumerate(zip(pairs, maps >= limits, strict=True)):
             for task, one, other in zip(model.tasks.ids, truth > 0, found, strict=True):
                 name = f"patient {number}"

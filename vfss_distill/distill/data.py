@@ -169,16 +169,20 @@ class LabelledFrames:
 
     def batch(self, rows: Sequence[int]) -> LabelledBatch:
         keys = [self.keys[row] for row in rows]
-        if self.held is not None:
-            planes = self.held[list(rows)]
-        else:
-            planes = np.stack([self._read(row) for row in rows])
         return LabelledBatch(
             keys=keys,
             frames=self.frames.batch(keys),
-            planes=torch.from_numpy(planes.astype(np.float32)),
+            planes=self.masks(rows),
             labelled=self.labelled[list(rows)],
         )
+
+    def masks(self, rows: Sequence[int]) -> Tensor:
+        """→ bit planes float32 (B, P, S, S)."""
+        return torch.from_numpy(np.stack([self.planes(row) for row in rows]).astype(np.float32))
+
+    def planes(self, row: int) -> NDArray[np.uint16]:
+        """All masks of one frame: (P, S, S), of `BITS` tasks each."""
+        return self._read(row) if self.held is None else self.held[row]
 
     def leave_out(self, tasks: Collection[str]) -> None:
         """From now on these count as not labelled."""

@@ -26,6 +26,7 @@ from ..claims import alone_on_run
 from ..config import DistillConfig, dump_yaml
 from ..errors import DataError, StorageError, UsageError
 from ..intake.leaks import refuse_leaks
+from ..magnification import SPINE, Usual
 from ..models.decoder import parameters_of
 from ..models.pretrained import initialise
 from ..models.students import (
@@ -59,6 +60,7 @@ from .pictures import COLOURS, draw_features, shown_in
 from .preparation import STANDARDISE, fill, prepare
 from .processes import Processes, joined
 from .settings import MACHINE, check_unchanged, new_folder, read_run_config, task_set
+from .spines import usual_spine
 from .survey import Survey, survey
 from .teacher_files import TeacherFile, find_teachers
 from .validation import mean_dice
@@ -131,14 +133,14 @@ def distill(
                 write_text(folder / "config.yaml", dump_yaml(config))
             processes.wait()
             try:
-                trained, student, shas = _train(workspace, config, found, teachers, place)
+                trained, student, shas, usual = _train(workspace, config, found, teachers, place)
             except KeyboardInterrupt:
                 # Before the first step: shards that are complete stay.
                 return _outcome(place, {}, saved_step(folder / FOLDER), started, interrupted=True)
             if processes.is_first:
                 if not trained.interrupted:
                     draw_features(folder, student, shown_in(found))
-                    _write_results(config, found, teachers, shas, trained, student, folder)
+                    _write_results(config, found, teachers, shas, trained, student, usual, folder)
                     place.say(f"{folder.name}: done after {trained.step} steps")
                 draw_curves(folder / "metrics.jsonl", folder / "curves.svg", found.tasks)
         processes.wait()
@@ -178,9 +180,9 @@ def _train(
     found: Survey,
     teachers: Sequence[TeacherFile],
     place: Place,
-) -> tuple[Trained, Student, dict[str, str]]:
+) -> tuple[Trained, Student, dict[str, str], Usual | None]:
     """→ what came out, the student (in the first process with the weights of a training that came
-    to its end), and the weights digest of each teacher."""
+    to its end), the weights digest of each teacher, and how long the spine usually was."""
     torch.manual_seed(config.seed)
     shape = StudentConfig(
         config.student, config.image_size, config.context, found.tasks.ids, config.grid
@@ -225,12 +227,15 @@ def _train(
     )
     trained = train(training, material, config, place)
     student.cpu()
+    usual = None
+    if student.takes_any_side and not set(SPINE) & set(found.untrained(config)):
+        usual = usual_spine(material.labelled)
     if place.processes.is_first and not trained.interrupted:  # the others write no student
         student.load_state_dict(trained.weights)
         if material.validation is not None:
-            for line in set_certainty(student, material.validation):
+            for line in set_certainty(student, material.validation, usual):
                 place.say(line)
-    return trained, student, shas
+    return trained, student, shas, usual
 
 
 def _initialise(
@@ -297,6 +302,7 @@ def _write_results(
     shas: Mapping[str, str],
     trained: Trained,
     student: Student,
+    usual: Usual | None,
     folder: Path,
 ) -> None:
     start = _begun_from(folder / START)
@@ -320,6 +326,7 @@ def _write_results(
         "trained_sources": list(learned.sources),
         "trained_sources_complete": learned.complete,
         "untrained_tasks": found.untrained(config),
+        "spine_px": usual,
         "teachers": [{"name": t["name"], "sha256": t["sha256"]} for t in listed],
         "simulated": learned.simulated,
         "seed": config.seed,

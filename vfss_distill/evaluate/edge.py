@@ -29,10 +29,10 @@ class Edge:
     near: float = _NEAR
 
     @classmethod
-    def of(cls, part: Part, image_size: int | None = None) -> Edge:
-        """`part`: x, y, width, height; `image_size`: of the square that the network saw it in."""
+    def of(cls, part: Part, side: int | None = None) -> Edge:
+        """`part`: x, y, width, height; `side`: of the square that the network saw it in."""
         x, y, width, height = part
-        pixel = max(1.0, max(width, height) / image_size) if image_size else 1.0
+        pixel = max(1.0, max(width, height) / side) if side else 1.0
         return cls(x, y, x + width - 1, y + height - 1, _NEAR * pixel)
 
     def cuts(self, points: Point) -> bool:

@@ -149,8 +149,9 @@ def track(result: Result, film: Film) -> Tracks:
 
 
 def _edge(result: Result, film: Film) -> Edge:
-    model = result.run.get("model", {})
-    return Edge.of(film.lit or (0, 0, result.width, result.height), model.get("image_size"))
+    # Earlier versions showed every film in a square of the model's own side.
+    side = result.run.get("side_px") or result.run.get("model", {}).get("image_size")
+    return Edge.of(film.lit or (0, 0, result.width, result.height), side)
 
 
 def passages(

@@ -26,6 +26,7 @@ from ..config import DistillConfig, parse, read_yaml
 from ..errors import DataError, ModelError, WeightsMissing, WorkspaceError
 from ..intake.study import Study, list_studies_readable
 from ..letterbox import RULE
+from ..magnification import LARGEST_SIDE, LEAST_SIDE, STEP, is_usual
 from ..models.students import Student, load_student
 from ..provenance import RESEARCH_USE_ONLY, SCHEMA_VERSION, provenance
 from ..tasks import TaskSet
@@ -83,8 +84,8 @@ def export_student(
 
     `frames`: real letterboxed frames, uint8 (n, S, S) or (n, C, S, S). `facts` may hold
     `thresholds` {task: 0..1}, `trained_sources` (digests of recordings seen in training),
-    `trained_sources_complete` (False: it has seen others too), and anything else for the provenance
-    block (`teachers`, `simulated`, `seed`, …).
+    `trained_sources_complete` (False: it has seen others too), `spine_px` (see magnification.py),
+    and anything else for the provenance block (`teachers`, `simulated`, `seed`, …).
 
     Raises ModelError when the student cannot be exported or the two disagree, StorageError.
     """
@@ -93,7 +94,8 @@ def export_student(
     sample = _as_input(frames, 1 + 2 * student.config.context)
     with atomic_path(target) as temporary:
         described = _metadata(student, name, tasks, facts)
-        _write_onnx(_Exported(student).eval(), sample, temporary, described)
+        any_side = student.takes_any_side
+        _write_onnx(_Exported(student).eval(), sample, temporary, described, any_side=any_side)
         report = compare_student(student, temporary, sample)
     return dataclasses.replace(report, path=target)
 
@@ -107,6 +109,10 @@ def compare_student(student: Student, path: Path, frames: NDArray[np.uint8]) -> 
     sample = _as_input(frames, segmenter.channels)
     module = _Exported(student).eval()
     difference, dice = _compare(module, segmenter, sample)
+    if segmenter.takes_any_side:
+        wider = np.pad(sample, ((0, 0), (0, 0), (0, STEP), (0, STEP)), mode="edge")
+        there = _compare(module, segmenter, wider)
+        difference, dice = max(difference, there[0]), min(dice, there[1])
     return ExportReport(
         path=path,
         name=segmenter.name,
@@ -217,6 +223,7 @@ _FACTS_FIT: Mapping[str, Callable[[Any], bool]] = {
     "trained_sources": lambda said: isinstance(said, list),
     "trained_sources_complete": lambda said: isinstance(said, bool),
     "untrained_tasks": lambda said: isinstance(said, list),
+    "spine_px": lambda said: said is None or is_usual(said),
 }
 
 
@@ -252,13 +259,14 @@ def _metadata(
 ) -> dict[str, str]:
     given = facts.get("thresholds") or {}
     sources: Sequence[str] = facts.get("trained_sources") or ()
-    known = {"thresholds", "trained_sources", "provenance"}
+    known = {"thresholds", "trained_sources", "spine_px", "provenance"}
     rest = {key: value for key, value in facts.items() if key not in known}
     return {
         "vfss.schema_version": str(SCHEMA_VERSION),
         "vfss.name": name,
         "vfss.tasks": json.dumps(tasks.to_dict()),
         "vfss.image_size": str(student.config.image_size),
+        "vfss.spine_px": json.dumps(facts.get("spine_px")),
         "vfss.context": str(student.config.context),
         "vfss.thresholds": json.dumps({task: float(given.get(task, 0.5)) for task in tasks.ids}),
         "vfss.letterbox": RULE,
@@ -270,10 +278,22 @@ def _metadata(
 
 
 def _write_onnx(
-    module: nn.Module, sample: NDArray[np.uint8], path: Path, metadata: Mapping[str, str]
+    module: nn.Module,
+    sample: NDArray[np.uint8],
+    path: Path,
+    metadata: Mapping[str, str],
+    *,
+    any_side: bool,
 ) -> None:
-    """Trace, describe, check and save as one file. Raises ModelError."""
+    """Trace, describe, check and save as one file, for squares of the sample's side or of any.
+    Raises ModelError."""
     import onnx
+
+    shape: dict[int, Any] = {0: torch.export.Dim("batch")}
+    if any_side:
+        steps = torch.export.Dim("steps", min=LEAST_SIDE // STEP, max=LARGEST_SIDE // STEP)
+        side = STEP * steps
+        shape |= {2: side, 3: side}
 
     # Two frames: with one, some exporters fix the batch size.
     example = torch.from_numpy(np.ascontiguousarray(np.resize(sample, (2, *sample.shape[1:]))))
@@ -287,7 +307,7 @@ def _write_onnx(
                 opset_version=OPSET,
                 input_names=["frames"],
                 output_names=["probabilities"],
-                dynamic_shapes={"frames": {0: torch.export.Dim("batch")}},
+                dynamic_shapes={"frames": shape},
                 verbose=False,
             )
         if program is None:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 # On a CPU one frame at a time is fastest (its maps stay in the cache); a GPU wants more.
 _CPU_BATCH, _GPU_BATCH = 1, 16
 _AHEAD = 4  # batches that may wait between two stages
+# Frames in which the spine is looked for, before the film is segmented: every fourth of its first.
+_LOOKED_AT, _EVERY = 12, 4
 
 Item = TypeVar("Item")
 Tick = Callable[[int, int, str], None]
@@ -128,14 +130,15 @@ def _stream(
 ) -> ResultWriter:
     batch = _CPU_BATCH if segmenter.provider.startswith("CPU") else _GPU_BATCH
     mirror = options.subject.facing == "right"
-    ahead = work_ahead(_inputs(source, segmenter, mirror), _AHEAD * batch)
+    side = _side(source, segmenter, mirror)
+    ahead = work_ahead(_inputs(source, segmenter, side, mirror), _AHEAD * batch)
     total = source.info.declared_frames or 0
     with closing(work_ahead(_predictions(ahead, segmenter, batch), _AHEAD * batch)) as results:
         first = next(results, None)
         if first is None:
             raise InputError("holds no frames", file=source.path.name)
         height, width = first[0].grey.shape
-        box = _letterbox(source, height, width, segmenter.image_size)
+        box = _letterbox(source, height, width, side)
         writer = ResultWriter(
             folder,
             box,
@@ -154,12 +157,21 @@ def _stream(
     return writer
 
 
+def _side(source: FrameSource, segmenter: Segmenter, mirror: bool) -> int:
+    """Side of the square that the film is shown in."""
+    if segmenter.usual_spine is None:
+        return segmenter.image_size
+    with closing(_squares(source, segmenter.image_size, mirror)) as squares:
+        some = islice(squares, 0, _LOOKED_AT * _EVERY, _EVERY)
+        return segmenter.side(square for _, square in some)
+
+
 def _inputs(
-    source: FrameSource, segmenter: Segmenter, mirror: bool
+    source: FrameSource, segmenter: Segmenter, side: int, mirror: bool
 ) -> Iterator[tuple[Frame, Channels]]:
     """Frames in order, each with its input to the network: itself, between its neighbours if the
     model has context."""
-    squares = _squares(source, segmenter.image_size, mirror)
+    squares = _squares(source, side, mirror)
     if not segmenter.context:
         for frame, square in squares:
             yield frame, square[None]
@@ -168,7 +180,7 @@ def _inputs(
         yield frame, np.stack([before[1], square, after[1]])
 
 
-def _squares(source: FrameSource, size: int, mirror: bool) -> Iterator[tuple[Frame, Square]]:
+def _squares(source: FrameSource, size: int, mirror: bool) -> Generator[tuple[Frame, Square]]:
     box: Letterbox | None = None
     for frame in source.frames():
         height, width = frame.grey.shape

@@ -132,6 +132,7 @@ class ResultWriter:
         masks: bool,
     ) -> None:
         self.size = (letterbox.height, letterbox.width)
+        self.side = letterbox.size
         self.frame_times_s: list[float] = []
         self._repeats = RepeatCounter()
         self._top = np.zeros(self.size, np.uint8)  # the brightest of all frames
@@ -243,6 +244,7 @@ def write_run(
         "width": width,
         "height": height,
         "lit": list(writer.lit),
+        "side_px": writer.side,
         "provider": outcome.provider,
         "model": {
             **model,

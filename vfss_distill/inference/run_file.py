@@ -19,6 +19,7 @@ _KINDS: Mapping[str, Check] = {
     "repeats": several(whole),
     "frame_times_s": times,
     "lit": maybe(several(whole, 4)),
+    "side_px": count,
     "seen_in_training": maybe(flag),
     "frames_of": maybe(mapping),
     "warnings": several(text),

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ..cores import usable_cores
 from ..errors import DeviceError, ModelError, UsageError, VfssError, WeightsMissing
 from ..letterbox import RULE
+from ..magnification import SPINE, Usual, film_spine_px, is_usual, side_for, spine_px
 from ..models import PACKAGED_STUDENT, PACKAGED_WEIGHTS
 from ..provenance import SCHEMA_VERSION, one_is_named, sha256_file
 from ..tasks import TaskSet
@@ -37,9 +38,13 @@ class Segmenter:
     """A model file ready to run.
 
     `Segmenter(path).probabilities(batch)`: uint8 (B, C, S, S) letterboxed frames → float32
-    (B, T, S, S) probabilities; C is 1 or, with `context` 1, 3 (previous, this, next frame). A model
+    (B, T, S, S) probabilities; S is `image_size`, or any multiple of 32 from 64 on where it
+    `takes_any_side`; C is 1 or, with `context` 1, 3 (previous, this, next frame). A model
     with context takes single frames too: each then stands for its neighbours. Tasks that it was not
     trained on (`untrained`) have probability 0: its maps of them mean nothing.
+
+    `usual_spine`: how long, in pixels of a square of `image_size`, C2 to C4 is in what it learned
+    from; None: not known, or it takes that side only.
 
     `device`: "auto" takes CUDA only where it really works, "cuda" insists on it. `threads` 0: as
     many as this process may use. `gpu_left_idle`: why "auto" runs on the CPU beside a GPU, or "".
@@ -65,7 +70,10 @@ class Segmenter:
         self.simulated = facts.simulated()
         self.untrained = facts.untrained(self.tasks)
         facts.check_rule()
-        self._check_shapes()
+        self.takes_any_side = self._check_shapes()
+        knows_spine = set(SPINE) <= set(self.tasks.ids) - set(self.untrained)
+        use = self.takes_any_side and knows_spine
+        self.usual_spine = facts.usual_spine() if use else None
         self.gpu_left_idle = ""
         if device == "cuda" and not _gpu_is_there():
             raise DeviceError(
@@ -135,8 +143,9 @@ class Segmenter:
                 raise DeviceError("the GPU failed", remedy="Try --device cpu.") from error
             raise ModelError("the model cannot run", file=self.path.name) from error
         result: NDArray[np.float32] = maps
-        size = self.image_size
-        if result.shape != (len(batch), len(self.tasks), size, size) or np.isnan(result.sum()):
+        if result.shape != (len(batch), len(self.tasks), *batch.shape[2:]) or np.isnan(
+            result.sum()
+        ):
             raise ModelError(  # comparisons with NaN are false: nothing would be found, in silence
                 "what it puts out are no maps of its tasks",
                 file=self.path.name,
@@ -144,14 +153,29 @@ class Segmenter:
             )
         return result
 
-    def _check_shapes(self) -> None:
+    def side(self, squares: Iterable[NDArray[np.uint8]]) -> int:
+        """Side of the square in which to show a film, so that its spine is as long as usual. Told
+        from some of its frames in squares of `image_size`, (S, S) each."""
+        if self.usual_spine is None:
+            return self.image_size
+        tasks = [(self.tasks.ids.index(task), self.thresholds[task]) for task in SPINE]
+        lengths = []
+        for square in squares:
+            (maps,) = self.probabilities(square[None, None])
+            lengths.append(spine_px(*(maps[number] >= cut for number, cut in tasks)))
+        return side_for(film_spine_px(lengths), self.usual_spine, self.image_size)
+
+    def _check_shapes(self) -> bool:
+        """Whether frames of any side go in, or of `image_size` only."""
         inputs = {node.name: node for node in self._session.get_inputs()}
         outputs = {node.name: node for node in self._session.get_outputs()}
-        wanted = [self.channels, self.image_size, self.image_size]
+        shape = list(inputs["frames"].shape[1:]) if "frames" in inputs else []
+        any_side = len(shape) == 3 and not any(isinstance(side, int) for side in shape[1:])
+        sides = shape[1:] if any_side else [self.image_size, self.image_size]
         fits = (
             list(inputs) == ["frames"]
             and inputs["frames"].type == "tensor(uint8)"
-            and list(inputs["frames"].shape[1:]) == wanted
+            and shape == [self.channels, *sides]
             and "probabilities" in outputs
             and outputs["probabilities"].type == "tensor(float)"
             and outputs["probabilities"].shape[1:2] in ([len(self.tasks)], [None])
@@ -162,6 +186,7 @@ class Segmenter:
                 file=self.path.name,
                 remedy="Make it anew with `vfss export`.",
             )
+        return any_side
 
 
 def find_model(workspace: Workspace, model: str | None = None) -> Path:
@@ -355,6 +380,15 @@ class _Metadata:
         if not good:
             raise self._fault("vfss.thresholds")
         return {task: float(value[task]) for task in tasks.ids}
+
+    def usual_spine(self) -> Usual | None:
+        """None also in files of a version that did not note it."""
+        said = self.json("vfss.spine_px") if "vfss.spine_px" in self._values else None
+        if said is None:
+            return None
+        if not is_usual(said):
+            raise self._fault("vfss.spine_px")
+        return float(said[0]), float(said[1])
 
     def trained_sources(self) -> frozenset[str]:
         value = self.json("vfss.trained_patients")

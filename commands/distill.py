@@ -73,7 +73,10 @@ def distill(
         ),
     ] = False,
     weights: Annotated[
-        Path | None, typer.Option(help="A folder of teacher weights, searched first.")
+        Path | None,
+        typer.Option(
+            help="A folder of teacher weights, searched before all but that of a lab's card."
+        ),
     ] = None,
     no_export: Annotated[bool, typer.Option("--no-export", help="Write no student.onnx.")] = False,
     workspace: WorkspaceOption = Path(),
@@ -187,11 +190,15 @@ def _print(place: Any, outcome: Any, json: bool) -> None:
     files = ("student.safetensors", "student.onnx", "MODEL_CARD.md")
     dice = outcome.best_val_dice
     if dice is not None and dice < _OF_USE:
+        from ..distill.settings import read_run_config
+
+        begun = read_run_config(outcome.folder).init
+        begin = "" if begun else ", or --student small --init vfss12-small"
         taken = ", and `vfss segment` takes the newest run unless --model says otherwise"
         console.warn(
             f"{outcome.name} hardly finds anything yet (validation Dice {dice:.3f})"
             f"{taken if (outcome.folder / 'student.onnx').exists() else ''}; it may need "
-            "more steps, more labels, or --init vfss12-small"
+            f"more steps, more labels{begin}"
         )
     written = {path: place.relative(outcome.folder / path) for path in files}
     if json:

@@ -26,8 +26,15 @@ from tiny_teachers import dino_state
 from vfss_distill.distill import losses
 from vfss_distill.distill.journal import Metrics, read_metrics
 from vfss_distill.distill.packing import checksum
-from vfss_distill.distill.settings import resolve_config
-from vfss_distill.errors import ConfigError, ModelError, StorageError, UsageError, VfssError
+from vfss_distill.distill.settings import find_unfinished, resolve_config
+from vfss_distill.errors import (
+    ConfigError,
+    ModelError,
+    StorageError,
+    UsageError,
+    VfssError,
+    WorkspaceError,
+)
 from vfss_distill.intake.study import Study, write_record
 from vfss_distill.models.teachers.card import PACKAGED_CARDS
 from vfss_distill.workspace import Workspace
@@ -242,6 +249,8 @@ def test_teachers_in_a_file_may_be_written_as_on_the_command_line(
     (lab.root / "c.yaml").write_text(f"teachers: {text}\n")
     config = resolve_config(lab, lab.root / "c.yaml", {})
     assert list(config.teachers) == ([] if text == "none" else text.split(", "))
+    (lab.root / "vfss.yaml").write_text(f"distill: {{teachers: '{text}'}}\n")
+    assert resolve_config(lab, None, {}).teachers == config.teachers, "nor in the lab's own"
     begun = config.model_copy(update={"init": "runs/gone/student.safetensors"})
     again = resolve_config(lab, None, {}, resumed=begun)
     assert again.init == begun.init, "a resumed run has weights of its own"
@@ -252,6 +261,11 @@ def test_teachers_in_a_file_may_be_written_as_on_the_command_line(
     (lab.root / "c.yaml").write_text("teachers: 3\n")
     with pytest.raises(ConfigError, match="teachers"):
         resolve_config(lab, lab.root / "c.yaml", {})
+
+
+def test_a_run_that_is_not_there_is_not_called_trained(lab: Workspace) -> None:
+    with pytest.raises(WorkspaceError, match="no run 'run-0l1'"):
+        find_unfinished(lab, "run-0l1")
 
 
 def test_a_weight_for_a_task_that_is_none_is_refused(lab: Workspace) -> None:

@@ -187,7 +187,10 @@ class LabConfig(_Strict):
 
     @model_validator(mode="after")
     def _distill_settings_are_known(self) -> LabConfig:
-        DistillConfig.model_validate(_jsonable(self.distill))
+        known = dict(self.distill)
+        if isinstance(known.get("teachers"), str):  # as on the command line: taken apart there
+            del known["teachers"]
+        DistillConfig.model_validate(_jsonable(known))
         return self
 
 

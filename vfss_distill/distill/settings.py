@@ -88,7 +88,11 @@ def find_unfinished(workspace: Workspace, name: str | None, *, trained_too: bool
             return folder
     if unfinished:
         raise being_trained(unfinished[0].name)
-    if runs and not (runs[-1] / "student.onnx").exists():
+    if (
+        runs
+        and (runs[-1] / "student.safetensors").is_file()
+        and not (runs[-1] / "student.onnx").exists()
+    ):
         raise WorkspaceError(
             f"{runs[-1].name} is trained, only its student.onnx is missing",
             file="runs",

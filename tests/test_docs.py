@@ -57,7 +57,7 @@ def test_the_page_of_settings_has_all_with_their_defaults() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     table = page.partition("## All settings")[2].partition("| variable |")[0]
     rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", table, re.MULTILINE)
-    words = {"": "random", (): "none", str({}): "all 1"}
+    words = {"": "empty: random weights", (): "`[]`", str({}): "all 1"}
     names, told = zip(*rows, strict=True)
     assert names == tuple(DistillConfig.model_fields)
     for name, default in zip(names, told, strict=True):

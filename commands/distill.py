@@ -89,6 +89,7 @@ def distill(
     Ctrl-C leaves a checkpoint; --resume goes on, and on the CPU ends with the same weights.
     """
     flags: dict[str, Any] = {
+        "teachers": teachers,
         "student": student,
         "init": init,
         "balancing": balancing,
@@ -112,8 +113,6 @@ def distill(
     from ..models.teachers.card import weights_folders
     from ..workspace import Workspace
 
-    if teachers is not None:
-        flags["teachers"] = settings.named_teachers(teachers)
     if weights is not None and not weights.is_dir():
         raise UsageError("no such folder of weights", file=weights, remedy="Check --weights.")
     place = Workspace(workspace)
@@ -151,7 +150,7 @@ def distill(
     if not no_export:
         _say("writing student.onnx and comparing it with torch", quiet)
         _export(place, outcome.folder)
-    _print(place, outcome, json)
+    _print(place, outcome, json, begun=bool(chosen.init))
 
 
 def _fill_caches(place: Any, config: Any, folders: Sequence[Path], quiet: bool) -> None:
@@ -186,13 +185,11 @@ def _export(place: Any, folder: Path) -> None:
         raise
 
 
-def _print(place: Any, outcome: Any, json: bool) -> None:
+def _print(place: Any, outcome: Any, json: bool, *, begun: bool) -> None:
+    """`begun`: from weights that a setting named."""
     files = ("student.safetensors", "student.onnx", "MODEL_CARD.md")
     dice = outcome.best_val_dice
     if dice is not None and dice < _OF_USE:
-        from ..distill.settings import read_run_config
-
-        begun = read_run_config(outcome.folder).init
         begin = "" if begun else ", or --student small --init vfss12-small"
         taken = ", and `vfss segment` takes the newest run unless --model says otherwise"
         console.warn(

@@ -13,6 +13,7 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -36,6 +37,14 @@ def _printable(name: str) -> str:
     if not name.isprintable():
         raise ValueError("no file can have such a name")
     return name
+
+
+def named_teachers(said: Any) -> Any:
+    """`medsam,raddino` → names; `none` → no teacher; anything but text as it is."""
+    if not isinstance(said, str):
+        return said
+    named = tuple(part.strip() for part in said.split(",") if part.strip())
+    return () if named == ("none",) else named
 
 
 # What torch and NumPy take as one; steps of years, which still divide as floats.
@@ -106,7 +115,7 @@ class DistillConfig(_Strict):
 
     schema_version: Literal[1] = 1
     task_set: _Name = "vfss12"
-    teachers: tuple[_Name, ...] = ()
+    teachers: Annotated[tuple[_Name, ...], BeforeValidator(named_teachers)] = ()
     student: str = "small"
     init: _Name = ""
     image_size: int = Field(default=256, ge=64, le=1024, multiple_of=32)
@@ -187,10 +196,7 @@ class LabConfig(_Strict):
 
     @model_validator(mode="after")
     def _distill_settings_are_known(self) -> LabConfig:
-        known = dict(self.distill)
-        if isinstance(known.get("teachers"), str):  # as on the command line: taken apart there
-            del known["teachers"]
-        DistillConfig.model_validate(_jsonable(known))
+        DistillConfig.model_validate(_jsonable(self.distill))
         return self
 
 

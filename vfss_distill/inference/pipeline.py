@@ -159,8 +159,6 @@ def _stream(
 
 def _side(source: FrameSource, segmenter: Segmenter, mirror: bool) -> int:
     """Side of the square that the film is shown in."""
-    if segmenter.usual_spine is None:
-        return segmenter.image_size
     with closing(_squares(source, segmenter.image_size, mirror)) as squares:
         some = islice(squares, 0, _LOOKED_AT * _EVERY, _EVERY)
         return segmenter.side(square for _, square in some)

@@ -153,7 +153,8 @@ class Segmenter:
 
     def side(self, squares: Iterable[NDArray[np.uint8]]) -> int:
         """Side of the square in which to show a film, so that its spine is as long as usual. Told
-        from some of its frames in squares of `image_size`, (S, S) each."""
+        from some of its frames in squares of `image_size`, (S, S) each; none is asked for where
+        nothing can be told."""
         if self.usual_spine is None:
             return self.image_size
         tasks = [(self.tasks.ids.index(task), self.thresholds[task]) for task in SPINE]
